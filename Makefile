@@ -1,0 +1,89 @@
+# Run `make` for the list of targets. Everything is installed into .venv; nothing else is touched.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The Python that makes .venv: by default the first of PYTHONS that will do.
+PYTHON ?=
+PYTHONS := python3.13 python3.12 python3.11 python3
+
+# What .venv was made for, else what this machine has.
+ACCELERATOR ?= $(shell cat $(VENV)/.accelerator 2>/dev/null \
+	|| { nvidia-smi -L >/dev/null 2>&1 && echo gpu; } || echo cpu)
+# Detected once for each run of make.
+override ACCELERATOR := $(strip $(ACCELERATOR))
+ifeq ($(filter cpu gpu tpu,$(ACCELERATOR)),)
+$(error ACCELERATOR is '$(ACCELERATOR)'; it must be cpu, gpu or tpu)
+endif
+
+LOCK := requirements-$(ACCELERATOR).lock
+DEV_LOCK := requirements-dev.lock
+STAMP := $(VENV)/.installed-$(ACCELERATOR)
+DEV_STAMP := $(STAMP)-dev
+
+GIN_FILE ?= gin/quickstart.gin
+WORKDIR ?= runs/quickstart
+PYTEST_FLAGS ?=
+RIGHT_PYTHON := sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+UV ?= $(shell command -v uv || echo $(BIN)/uv)
+LOCK_FLAGS ?=
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS) pyproject.toml
+
+.PHONY: help setup train test lint format lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo "Options: ACCELERATOR=cpu|gpu|tpu (now $(ACCELERATOR)), PYTHON=/path/to/python3.12"
+
+setup: $(STAMP)  ## Make .venv with the pinned dependencies, again only when a lock changes
+
+train: $(STAMP)  ## Set up, train GIN_FILE into WORKDIR (the quickstart), evaluate on the test split
+	$(BIN)/python -m engine.train --gin_file=$(GIN_FILE) --workdir=$(WORKDIR)
+	$(BIN)/python -m engine.evaluate --workdir=$(WORKDIR) --split=test
+
+test: lint  ## Set up, then run ruff and pytest (PYTEST_FLAGS="-k name -x")
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(DEV_STAMP)  ## Check the code with ruff
+	$(BIN)/ruff check .
+
+format: $(DEV_STAMP)  ## Mend and format the code with ruff
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## Resolve pyproject.toml into the locks again (needs uv; LOCK_FLAGS=--upgrade for newer versions)
+	@command -v "$(UV)" >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 2; }
+	$(COMPILE) --extra cpu --output-file requirements-cpu.lock
+	$(COMPILE) --extra dev --constraint requirements-cpu.lock --output-file $(DEV_LOCK)
+	$(COMPILE) --extra gpu --constraint requirements-cpu.lock --output-file requirements-gpu.lock
+	$(COMPILE) --extra tpu --constraint $(DEV_LOCK) --output-file requirements-tpu.lock
+
+clean:  ## Remove caches and build leftovers (.venv, runs/ and datasets/ stay)
+	rm -rf build *.egg-info .pytest_cache .ruff_cache
+	find engine models data tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Two TensorFlow builds cannot share one .venv: another ACCELERATOR starts it anew, and so does a
+# .venv whose Python is gone or outside the range.
+$(STAMP): $(LOCK) pyproject.toml
+	@if $(BIN)/python -c 'import pip, sys; $(RIGHT_PYTHON)' 2>/dev/null \
+	    && [ "$$(cat $(VENV)/.accelerator 2>/dev/null || echo $(ACCELERATOR))" = $(ACCELERATOR) ]; then exit 0; fi; \
+	for python in $(or $(PYTHON),$(PYTHONS)); do \
+	  if "$$python" -c 'import ensurepip, sys, venv; $(RIGHT_PYTHON)' >/dev/null 2>&1; then \
+	    echo "$$python -m venv --clear $(VENV)"; \
+	    exec "$$python" -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo "No Python 3.11 to 3.13 with its venv module among: $(or $(PYTHON),$(PYTHONS)). Install one" \
+	  "(Debian and Ubuntu: also python3-venv) or name it with PYTHON=/path/to/python3.12." >&2; \
+	exit 2
+	@echo $(ACCELERATOR) > $(VENV)/.accelerator
+	$(PIP) install --require-hashes -r $(LOCK)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP) $(DEV_LOCK)
+	$(PIP) install --quiet --require-hashes -r $(DEV_LOCK)
+	@touch $@

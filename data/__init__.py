@@ -1,0 +1,1 @@
+"""From files to batches: preparing TFRecords, the order of examples, decoding, augmenting."""

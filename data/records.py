@@ -1,0 +1,141 @@
+"""Prepared data sets: where the TFRecord shards of a TFDS data set lie and what they hold."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A run of records in one TFRecord file.
+
+    Attributes:
+        path: the file.
+        skip_records: records of the file before the run.
+        records: records of the run.
+        first_id: id of the first one: its index in the split's storage order.
+    """
+
+    path: str
+    skip_records: int
+    records: int
+    first_id: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Records:
+    """One split, or a part of one, in storage order."""
+
+    shards: tuple[Shard, ...]
+    bytes_per_record: float
+
+    @property
+    def examples(self):
+        """Number of examples."""
+        return sum(shard.records for shard in self.shards)
+
+    def part(self, start, stop):
+        """The records from number `start` up to but without `stop`; ids stay those of the split."""
+        kept, position = [], 0
+        for shard in self.shards:
+            first = max(start - position, 0)
+            last = min(stop - position, shard.records)
+            if first < last:
+                kept.append(
+                    Shard(
+                        path=shard.path,
+                        skip_records=shard.skip_records + first,
+                        records=last - first,
+                        first_id=shard.first_id + first,
+                    )
+                )
+            position += shard.records
+        return dataclasses.replace(self, shards=tuple(kept))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreparedDataset:
+    """A prepared data set: `directory`, its TFDS `features`, its splits, and its metadata."""
+
+    name: str
+    directory: str
+    features: tfds.features.FeaturesDict
+    splits: Mapping[str, Records]
+    metadata: Mapping
+
+
+def find_dataset(dataset, data_dir):
+    """Gives the directory of the latest version of a data set, or None when there is none.
+
+    Args:
+        dataset: name, or name/config.
+        data_dir: folder of the data sets.
+
+    Raises:
+        DataError: the name is not one, or it has several configurations to choose from.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]+(/[A-Za-z0-9_.+-]+)?", dataset) or ".." in dataset:
+        raise DataError(f"data set {dataset!r}: not a name; write a name such as 'facades'.")
+    root = epath.Path(data_dir) / dataset  # also knows gs://
+    found = [*root.glob("*/dataset_info.json"), *root.glob("*/*/dataset_info.json")]
+    versions = [path.parent for path in found if tfds.core.Version.is_valid(path.parent.name)]
+    configs = sorted({str(path.parent.relative_to(data_dir)) for path in versions})
+    if len(configs) > 1:
+        raise DataError(f"data set {dataset!r} in {data_dir}: choose one of {', '.join(configs)}.")
+    return max(versions, key=lambda folder: tfds.core.Version(folder.name), default=None)
+
+
+def open_dataset(dataset, data_dir):
+    """Opens a prepared TFDS data set.
+
+    Args:
+        dataset: name, or name/config; the latest version is taken.
+        data_dir: folder of the data sets.
+
+    Returns:
+        A `PreparedDataset`.
+
+    Raises:
+        DataError: it was never prepared, a shard is missing, or it is not in TFRecord format.
+    """
+    directory = find_dataset(dataset, data_dir)
+    if directory is None:
+        raise DataError(
+            f"data set {dataset!r} is not in {os.fspath(data_dir)!r}: prepare it with `python -m "
+            f"data.prepare --layout=side_by_side --source=YOUR_IMAGES --name={dataset} "
+            f"--data_dir={data_dir}` (or --layout=paired)."
+        )
+    try:
+        info = tfds.builder_from_directory(directory).info
+    except Exception as error:  # whatever TFDS trips over, the files are at fault
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(f"{directory}: cannot be read ({reason}); prepare it again.") from error
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise DataError(f"{directory}: stored as {info.file_format}; only TFRecord files are read.")
+    return PreparedDataset(
+        name=dataset,
+        directory=os.fspath(directory),
+        features=info.features,
+        splits={name: _records(split) for name, split in info.splits.items() if split.num_examples},
+        metadata=info.metadata or {},
+    )
+
+
+def _records(split):
+    """Gives the `Records` of a TFDS split after checking that its files are there."""
+    shards, first_id = [], 0
+    for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
+        if not epath.Path(path).exists():
+            raise DataError(f"{path}: this file of the data set is missing; prepare it again.")
+        if length:
+            shards.append(
+                Shard(path=os.fspath(path), skip_records=0, records=length, first_id=first_id)
+            )
+        first_id += length
+    return Records(shards=tuple(shards), bytes_per_record=split.num_bytes / split.num_examples)

@@ -1,0 +1,55 @@
+"""The built-in data set: label maps of made-up house fronts, and pictures painted from them."""
+
+from absl import logging
+
+from data import builders
+from data.facade_labels import COLOURS, SIZE, draw_parts
+from data.facade_rendering import render_facade
+from data.pictures import encode_png
+
+NAME = "synthetic_facades"
+SPLIT_EXAMPLES = {"train": 400, "val": 40, "test": 60}
+_RECORD_BYTES = 40_000
+
+
+def draw_facade(index):
+    """Draws one pair; the same index always gives the same pair, another index another.
+
+    Args:
+        index: non-negative.
+
+    Returns:
+        (labels, picture), both uint8 [128, 128, 3]; the picture follows from the labels alone.
+    """
+    labels = COLOURS[draw_parts(index)]
+    return labels, render_facade(labels)
+
+
+def prepare_synthetic(data_dir):
+    """Writes the data set, A = labels and B = picture, into data_dir unless it is there.
+
+    Workers may do so at the same time; the first to finish provides it for all.
+    """
+    logging.info("drawing the data set %r into %s (once)", NAME, data_dir)
+    try:
+        builders.write_dataset(
+            name=NAME,
+            data_dir=data_dir,
+            channels={"A": 3, "B": 3},
+            splits={split: lambda split=split: _examples(split) for split in SPLIT_EXAMPLES},
+            metadata={
+                f"smallest_{side}": {"pixels": SIZE, "name": "facade_0000"} for side in ("height", "width")
+            },
+            record_bytes=_RECORD_BYTES,
+        )
+    except builders.AlreadyPreparedError:
+        logging.info("%r is in %s", NAME, data_dir)
+
+
+def _examples(split):
+    """Iterates over the examples of a split; the indices of the splits follow one another."""
+    names = list(SPLIT_EXAMPLES)
+    first = sum(SPLIT_EXAMPLES[name] for name in names[: names.index(split)])
+    for index in range(first, first + SPLIT_EXAMPLES[split]):
+        labels, picture = draw_facade(index)
+        yield {"name": f"facade_{index:04d}", "A": encode_png(labels), "B": encode_png(picture)}

@@ -1,0 +1,109 @@
+"""Measures a run's pictures over a whole split, beside two baselines that need no training.
+
+  python -m engine.evaluate --workdir=runs/quickstart --split=test
+
+In a notebook: `from engine.evaluate import evaluate; evaluate(workdir=..., split="test")`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+from absl import flags
+
+from engine import checkpoints, config
+from engine.evaluation import Evaluation, table
+from engine.program import run_program
+from engine.reporting import evaluation_row
+from engine.run_directory import RunDirectory, append_row
+from engine.task import ConfigurationError
+from engine.trainer import Trainer
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
+_SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "latest", "'latest', 'best', or the position of a checkpoint in examples."
+)
+
+
+def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -> Evaluation:
+    """Evaluates a checkpoint of a run on a split, and appends a row to its eval.jsonl.
+
+    Args:
+      workdir: run directory.
+      split: name of a split of the run's data set.
+      checkpoint: "latest", "best", or a position in examples.
+
+    Raises:
+      ConfigurationError, data.errors.DataError: no such run, checkpoint or split.
+    """
+    if not workdir:
+        raise ConfigurationError("no --workdir given; say which run: --workdir=runs/NAME")
+    run = RunDirectory(workdir)
+    text = run.read_config()
+    if text is None:
+        raise ConfigurationError(
+            f"--workdir={workdir}: holds no run (no config.gin); train one with python -m engine.train"
+        )
+    trainer = Trainer(config.load_experiment_text(text, where=run.config), run)
+    _restore(trainer, checkpoint)
+    evaluation = trainer.evaluator.evaluate(split, baselines=True)
+    row = evaluation_row(evaluation, split=split, step=trainer.step, examples=trainer.examples)
+    append_row(run.eval_log, row)
+    return evaluation
+
+
+def _restore(trainer: Trainer, checkpoint: str) -> None:
+    run = trainer.run_directory
+    directory = run.best if checkpoint == "best" else run.checkpoints
+    if checkpoint in ("latest", "best"):
+        if checkpoints.restore_latest(trainer.state, directory) is None:
+            raise ConfigurationError(
+                f"{directory}: no checkpoint; train the run further, or choose another --checkpoint"
+            )
+        return
+    saved = checkpoints.positions(directory)
+    if not checkpoint.isdigit() or int(checkpoint) not in saved:
+        raise ConfigurationError(
+            f"--checkpoint={checkpoint}: not there; 'latest', 'best', or one of "
+            f"{', '.join(map(str, saved)) or 'none yet'}"
+        )
+    checkpoints.restore(trainer.state, directory, int(checkpoint))
+
+
+def _files(run: RunDirectory) -> str:
+    """What lies in the run directory, one line each."""
+    described = (
+        (run.config, "what was really used"),
+        (run.train_log, "one row a log event"),
+        (run.eval_log, "one row an evaluation"),
+        (run.console_log, "what the console showed"),
+        (run.checkpoints, "everything needed to go on"),
+        (run.best, "the best checkpoint on the validation split"),
+        (run.samples, "pictures over fixed inputs"),
+        (run.tensorboard, "tensorboard --logdir"),
+    )
+    lines = []
+    for path, what in described:
+        if tf.io.gfile.isdir(path):
+            names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+            path = os.path.join(path, names[-1] if len(names) == 1 else f"({len(names)} entries)")
+        elif not tf.io.gfile.exists(path):
+            continue
+        lines.append(f"  {path:<48} {what}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    evaluation = evaluate(workdir=_WORKDIR.value, split=_SPLIT.value, checkpoint=_CHECKPOINT.value)
+    print(table(evaluation, split=_SPLIT.value))
+    print(f"files of the run:\n{_files(RunDirectory(_WORKDIR.value))}")
+
+
+def run() -> None:
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,170 @@
+"""Quality of a run's pictures over a whole split, beside two baselines that need no training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data import imaging
+from engine.feeding import TrainingData
+from engine.task import Task
+
+METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "mae": imaging.mae,
+    "mse": imaging.mse,
+    "rmse": imaging.rmse,
+    "psnr_db": imaging.psnr_db,
+    "ssim": imaging.ssim,
+}
+"""Each maps two uint8 tensors [B, H, W, C] to float64 [B]; on [0, 255], averaged over the images."""
+
+HIGHER_IS_BETTER = {"mae": False, "mse": False, "rmse": False, "psnr_db": True, "ssim": True}
+
+EVALUATION_BATCH_PER_REPLICA = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Means over the images of a split, each computed for one image and then averaged.
+
+    Args:
+      examples: images evaluated.
+      model: by metric name.
+      baselines: by baseline name, then metric name.
+    """
+
+    examples: int
+    model: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+
+
+class Evaluator:
+    """Evaluates the networks of a task on whole splits, sharded over the replicas.
+
+    Args:
+      task: whose `translate` makes the pictures.
+      strategy: over whose replicas they are made.
+      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1].
+      networks: by name; their values at the time of each evaluation count.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        strategy: tf.distribute.Strategy,
+        data: TrainingData,
+        networks: Mapping[str, keras.Model],
+    ):
+        self._task = task
+        self._strategy = strategy
+        self._data = data
+        self._networks = networks
+        self._several_workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self._batch = EVALUATION_BATCH_PER_REPLICA * strategy.num_replicas_in_sync
+
+    def evaluate(self, split: str, *, baselines: bool = False) -> Evaluation:
+        """One pass over the split; every image counts once, whatever the number of replicas.
+
+        Args:
+          baselines: also measure "input" (the input taken for the output, where the channels agree)
+            and "mean target" (the mean training target for every image), which costs a pass over the
+            training split.
+        """
+        guesses: dict[str, list[dict[str, np.ndarray]]] = {"model": []}
+        mean_target = self._mean_target() if baselines else None
+        for inputs, outputs, targets in self._pictures(split):
+            guesses["model"].append(_measure(outputs, targets))
+            if not baselines:
+                continue
+            if inputs.shape == targets.shape:
+                guesses.setdefault("input", []).append(_measure(inputs, targets))
+            constant = tf.broadcast_to(mean_target, targets.shape)  # [B, H, W, C]
+            guesses.setdefault("mean target", []).append(_measure(constant, targets))
+        means = {
+            guess: {name: float(np.mean(np.concatenate([row[name] for row in rows]))) for name in METRICS}
+            for guess, rows in guesses.items()
+        }
+        return Evaluation(
+            examples=sum(len(row["mse"]) for row in guesses["model"]),
+            model=means.pop("model"),
+            baselines=means,
+        )
+
+    def _pictures(self, split: str) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """(input, output, target), uint8 [B, H, W, C], of every example of the split in its order."""
+        batches = self._data.evaluation(split, batch=self._batch).map(
+            lambda example: {"input": example["input"], "target": example["target"]}
+        )
+        if self._several_workers:  # each reads the whole split and keeps its part
+            options = tf.data.Options()
+            options.experimental_distribute.auto_shard_policy = (
+                tf.data.experimental.AutoShardPolicy.DATA
+            )
+            batches = batches.with_options(options)
+        for batch in self._strategy.experimental_distribute_dataset(batches):
+            yield self._translate(batch)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def _translate(self, batch):
+        per_replica = self._strategy.run(
+            tf.autograph.experimental.do_not_convert(self._translate_replica), args=(batch,)
+        )
+        return tuple(self._gather(values) for values in per_replica)
+
+    def _translate_replica(self, batch):
+        rows = tf.shape(batch["input"])[0]
+        # The last batch may leave a replica without a row, which kernels do not reliably take.
+        padded = {
+            name: tf.pad(images, [[0, tf.maximum(0, 1 - rows)], [0, 0], [0, 0], [0, 0]])
+            for name, images in batch.items()
+        }
+        outputs = self._task.translate(self._networks, padded)[:rows]
+        return tuple(imaging.to_uint8(x) for x in (batch["input"], outputs, batch["target"]))
+
+    def _gather(self, values):
+        if self._several_workers:
+            return self._strategy.gather(values, axis=0)
+        return tf.concat(self._strategy.experimental_local_results(values), axis=0)
+
+    def _mean_target(self) -> tf.Tensor:
+        """The mean target of the training split at the evaluation's geometry: uint8 [H, W, C]."""
+        total, examples = 0.0, 0
+        for batch in self._data.evaluation("train", batch=32):
+            grey_levels = tf.cast(imaging.to_uint8(batch["target"]), tf.float64)
+            total += tf.reduce_sum(grey_levels, axis=0)
+            examples += int(grey_levels.shape[0])
+        return tf.cast(tf.round(total / examples), tf.uint8)
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _measure_tensors(outputs, targets):
+    return {name: metric(outputs, targets) for name, metric in METRICS.items()}
+
+
+def _measure(outputs: tf.Tensor, targets: tf.Tensor) -> dict[str, np.ndarray]:
+    """Each metric of each image, float64 [B]; on the CPU, since accelerators may lack float64."""
+    with tf.device("CPU:0"):
+        return {name: value.numpy() for name, value in _measure_tensors(outputs, targets).items()}
+
+
+def table(evaluation: Evaluation, *, split: str) -> str:
+    """The evaluation as text, one row a guess."""
+    columns = {"model": evaluation.model} | {
+        f"baseline: {name}": means for name, means in evaluation.baselines.items()
+    }
+    width = max(len(name) for name in columns)
+    lines = [
+        f"{split}: {evaluation.examples} images, on [0, 255], per image and averaged",
+        f"{'':{width}}  {'MAE':>8}  {'MSE':>9}  {'RMSE':>8}  {'PSNR dB':>8}  {'SSIM':>7}",
+    ]
+    for name, m in columns.items():
+        lines.append(
+            f"{name:{width}}  {m['mae']:8.2f}  {m['mse']:9.1f}  {m['rmse']:8.2f}  {m['psnr_db']:8.2f}"
+            f"  {m['ssim']:7.4f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,33 @@
+"""Signals that end a run early: they are noted, and the run saves and stops at the next step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+
+class Interruption:
+    """A context in which SIGINT (Ctrl-C) and SIGTERM only set `requested`; a second one is immediate.
+
+    Outside the main thread, where Python allows no handlers, it does nothing.
+    """
+
+    def __init__(self):
+        self.requested: str | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame) -> None:
+        del frame
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name

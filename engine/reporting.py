@@ -1,0 +1,178 @@
+"""What a run tells: console and log.txt, train.jsonl, eval.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import psutil
+import tensorflow as tf
+from tqdm import tqdm
+
+from engine.evaluation import Evaluation
+from engine.run_directory import RunDirectory, append_row
+from engine.samples import write_png
+
+
+class Reporter:
+    """Writes everything a run reports; silent on workers other than the chief.
+
+    Args:
+      run: where it is written.
+      total_examples, done_examples: the length of the progress bar and where it starts.
+      is_chief: whether this process writes at all.
+    """
+
+    def __init__(self, run: RunDirectory, *, total_examples: int, done_examples: int, is_chief: bool = True):
+        self._run = run
+        self._is_chief = is_chief
+        self._bar = tqdm(
+            total=total_examples,
+            initial=done_examples,
+            unit="ex",
+            unit_scale=False,
+            dynamic_ncols=True,
+            smoothing=0.1,
+            disable=None if is_chief else True,  # None: only on a terminal
+        )
+        self._writer = (
+            tf.summary.create_file_writer(run.tensorboard) if is_chief else tf.summary.create_noop_writer()
+        )
+
+    def line(self, text: str) -> None:
+        """Prints one or more lines above the progress bar and appends them to log.txt."""
+        if not self._is_chief:
+            return
+        self._bar.clear()
+        print(text, flush=True)
+        self._bar.refresh()
+        with tf.io.gfile.GFile(self._run.console_log, "a") as file:
+            file.write(text + "\n")
+
+    def progress(self, examples: int) -> None:
+        self._bar.update(examples - self._bar.n)
+
+    def log_row(self, row: Mapping) -> None:
+        """One log event: a row in train.jsonl, scalars, a status line."""
+        if not self._is_chief:
+            return
+        append_row(self._run.train_log, row)
+        with self._writer.as_default(step=row["examples"]):
+            for name, value in row.items():
+                if name not in ("examples", "time_unix"):
+                    tf.summary.scalar(name, value)
+        self.line(self._status(row))
+
+    def evaluation(self, evaluation: Evaluation, *, split: str, step: int, examples: int) -> None:
+        """One evaluation: a row in eval.jsonl, scalars, a line."""
+        if not self._is_chief:
+            return
+        append_row(
+            self._run.eval_log,
+            evaluation_row(evaluation, split=split, step=step, examples=examples),
+        )
+        with self._writer.as_default(step=examples):
+            for name, value in evaluation.model.items():
+                tf.summary.scalar(f"{split}/{name}", value)
+        model = evaluation.model
+        self.line(
+            f"evaluated {evaluation.examples} images of {split}: PSNR {model['psnr_db']:.2f} dB, SSIM "
+            f"{model['ssim']:.4f}, MAE {model['mae']:.2f}"
+        )
+
+    def samples(self, grid: np.ndarray, *, examples: int) -> None:
+        """A grid of pictures: a PNG and a TensorBoard image."""
+        if not self._is_chief:
+            return
+        tf.io.gfile.makedirs(self._run.samples)
+        write_png(os.path.join(self._run.samples, f"samples_{examples:08d}.png"), grid)
+        with self._writer.as_default(step=examples):
+            tf.summary.image("samples", grid[np.newaxis])
+
+    def config_text(self, text: str) -> None:
+        """The configuration as TensorBoard text."""
+        with self._writer.as_default(step=0):
+            tf.summary.text("config", "```\n" + text + "\n```")
+
+    def close(self) -> None:
+        self._bar.close()
+        self._writer.close()
+
+    def _status(self, row: Mapping) -> str:
+        losses = {}
+        for name, value in row.items():
+            kind, _, rest = name.partition("/")
+            if kind == "loss":
+                phase, _, term = rest.partition("/")
+                losses.setdefault(phase, []).append(f"{term} {value:.3f}")
+        rate = row["examples_per_sec"]
+        left_sec = (self._bar.total - row["examples"]) / rate if rate else 0.0
+        return (
+            f"{row['examples']:>8}/{self._bar.total} ex  epoch {row['epoch']:.2f}  batch "
+            f"{row['global_batch']}  "
+            + "  ".join(f"{phase}: {' '.join(terms)}" for phase, terms in losses.items())
+            + f"  {rate:.1f} ex/s  {row['sec_per_step']:.3f} s/step  data wait "
+            f"{100 * row['data_wait_fraction']:.0f} %  host {row['host_memory_bytes'] / 2**30:.2f} GiB  "
+            f"left {_clock(left_sec)}"
+        )
+
+
+def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: int) -> dict:
+    """A row of eval.jsonl."""
+    return {
+        "step": step,
+        "examples": examples,
+        "split": split,
+        **{f"metric/{name}": value for name, value in evaluation.model.items()},
+        "time_unix": time.time(),
+    }
+
+
+def host_memory_bytes() -> int:
+    """Resident memory of this process."""
+    return psutil.Process().memory_info().rss
+
+
+class Speed:
+    """Examples and seconds since it was last read.
+
+    The first loop call, in which the step is compiled, is left out where there is a later one.
+    """
+
+    def __init__(self):
+        self._reset()
+        self._compiled = False
+
+    def _reset(self):
+        self._examples = self._steps = 0
+        self._sec = self._wait_sec = 0.0
+
+    def add(self, *, examples: int, steps: int, sec: float, wait_sec: float) -> None:
+        if not self._compiled and self._steps:
+            self._reset()
+            self._compiled = True
+        self._examples += examples
+        self._steps += steps
+        self._sec += sec
+        self._wait_sec += wait_sec
+
+    def read(self) -> dict[str, float]:
+        """The volatile keys of a row of train.jsonl; starts anew."""
+        values = {
+            "examples_per_sec": self._examples / self._sec,
+            "sec_per_step": self._sec / self._steps,
+            "data_wait_fraction": min(1.0, self._wait_sec / self._sec),
+            "host_memory_bytes": host_memory_bytes(),
+            "time_unix": time.time(),
+        }
+        if self._compiled:
+            self._reset()
+        return values
+
+
+def _clock(sec: float) -> str:
+    hours, rest = divmod(round(sec), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"

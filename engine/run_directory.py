@@ -1,0 +1,114 @@
+"""A run directory: where everything of one training run lies, and how its rows are written.
+
+config.gin    what was really used       checkpoints/ best/   everything needed to go on
+train.jsonl   one row a log event        samples/             grids over fixed inputs
+eval.jsonl    one row an evaluation      tensorboard/         the same, plus images and config
+log.txt       what the console showed    DONE                 only when the run is complete
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from engine.task import ConfigurationError
+
+
+class RunDirectory:
+    """Paths and small files of one run.
+
+    Args:
+      path: the run directory; made by `create`.
+    """
+
+    def __init__(self, path: str):
+        self.path = os.fspath(path)
+        self.config = os.path.join(self.path, "config.gin")
+        self.train_log = os.path.join(self.path, "train.jsonl")
+        self.eval_log = os.path.join(self.path, "eval.jsonl")
+        self.console_log = os.path.join(self.path, "log.txt")
+        self.checkpoints = os.path.join(self.path, "checkpoints")
+        self.best = os.path.join(self.path, "best")
+        self.samples = os.path.join(self.path, "samples")
+        self.tensorboard = os.path.join(self.path, "tensorboard")
+        self.done = os.path.join(self.path, "DONE")
+
+    def create(self) -> None:
+        """Makes the directory, and makes sure that files can be written in it.
+
+        Raises:
+          ConfigurationError: it cannot be written.
+        """
+        probe = os.path.join(self.path, ".writable")
+        try:
+            tf.io.gfile.makedirs(self.path)
+            with tf.io.gfile.GFile(probe, "w") as file:
+                file.write("")
+            tf.io.gfile.remove(probe)
+        except tf.errors.OpError as error:
+            raise ConfigurationError(
+                f"--workdir={self.path}: cannot be written ({error.message}); choose a directory you may "
+                "write to"
+            ) from error
+
+    def read_config(self) -> str | None:
+        """The configuration of the run that lies here; None if there is none."""
+        if not tf.io.gfile.exists(self.config):
+            return None
+        with tf.io.gfile.GFile(self.config) as file:
+            return file.read()
+
+    def write_config(self, text: str) -> None:
+        write_text(self.config, text)
+
+    def mark_done(self, summary: Mapping) -> None:
+        write_text(self.done, to_json(summary) + "\n")
+
+    def clear_done(self) -> None:
+        if tf.io.gfile.exists(self.done):
+            tf.io.gfile.remove(self.done)
+
+    def cut_logs(self, examples: int) -> None:
+        """Drops rows past the position a run resumes at, and a last row that was cut off."""
+        for path in (self.train_log, self.eval_log):
+            rows = read_rows(path)
+            kept = [row for row in rows if row["examples"] <= examples]
+            if tf.io.gfile.exists(path):
+                write_text(path, "".join(to_json(row) + "\n" for row in kept))
+
+
+def read_rows(path: str) -> list[dict]:
+    """The complete rows of a .jsonl file, none if it does not exist."""
+    if not tf.io.gfile.exists(path):
+        return []
+    with tf.io.gfile.GFile(path) as file:
+        lines = file.read().split("\n")
+    # What follows the last newline was still being written when the process ended.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def append_row(path: str, row: Mapping) -> None:
+    """Appends one row and flushes it. Values that are not finite are written as null."""
+    with tf.io.gfile.GFile(path, "a") as file:
+        file.write(to_json(row) + "\n")
+
+
+def to_json(row: Mapping) -> str:
+    """Strict JSON on one line: no NaN, no Infinity."""
+    strict = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
+    return json.dumps(strict, allow_nan=False)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a small file so that a reader sees the old text or the new one, never a part."""
+    temporary = path + ".tmp"
+    with tf.io.gfile.GFile(temporary, "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(temporary, path, overwrite=True)

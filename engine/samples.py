@@ -1,0 +1,51 @@
+"""Grids of sample pictures over fixed inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data import imaging
+from engine.feeding import TrainingData
+from engine.task import Task
+
+
+class Sampler:
+    """Draws the same examples at every call, so that grids can be compared over a run.
+
+    Args:
+      task: whose `preview` gives the columns.
+      data: the first examples of its evaluation split are the fixed inputs.
+      networks: by name.
+      rows: examples shown, one a row.
+    """
+
+    def __init__(self, *, task: Task, data: TrainingData, networks: Mapping[str, keras.Model], rows: int = 4):
+        self._task = task
+        self._networks = networks
+        # Read once: a few pictures, and the files need not be there later.
+        first = next(iter(data.evaluation(data.evaluation_split, batch=rows)))
+        dtype = keras.config.floatx()
+        self._batch = {name: tf.cast(first[name], dtype) for name in ("input", "target")}
+
+    def grid(self) -> np.ndarray:
+        """uint8 [rows * H, columns * W, 3 or 1]: one row an example, one column a picture."""
+        columns = [imaging.to_uint8(images) for images in self._preview().values()]
+        channels = max(column.shape[-1] for column in columns)
+        columns = [  # [rows, H, W, channels]; grey columns are repeated beside coloured ones
+            np.broadcast_to(column.numpy(), (*column.shape[:-1], channels)) for column in columns
+        ]
+        return np.concatenate([np.concatenate(row, axis=1) for row in zip(*columns, strict=True)])
+
+    @tf.function(autograph=False)
+    def _preview(self):
+        return self._task.preview(self._networks, self._batch)
+
+
+def write_png(path: str, picture: np.ndarray) -> None:
+    """Writes uint8 [H, W, C] as PNG."""
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(tf.io.encode_png(picture).numpy())

@@ -1,0 +1,124 @@
+"""Everything that training changes, built in one place and named for checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from engine.optimizers import FusedAdam
+from engine.task import ConfigurationError, Phase, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """Networks, moments, the task's own variables and how far training has come.
+
+    Args:
+      networks: the networks in training, by name.
+      averaged: exponential moving averages of those networks that a phase averages, by name.
+      optimizers: by name.
+      task_state: the task's own variables, by name.
+      step: int64, steps done.
+      examples: int64, examples drawn.
+      best: float64, the best evaluation so far; NaN before the first.
+    """
+
+    networks: Mapping[str, keras.Model]
+    averaged: Mapping[str, keras.Model]
+    optimizers: Mapping[str, FusedAdam]
+    task_state: Mapping[str, tf.Variable]
+    step: tf.Variable
+    examples: tf.Variable
+    best: tf.Variable
+
+    @property
+    def evaluation_networks(self) -> dict[str, keras.Model]:
+        """The networks to use outside training: the averages where there are any."""
+        return {**self.networks, **self.averaged}
+
+    def variables(self) -> dict[str, tf.Variable]:
+        """All variables by a name that does not depend on the process or on the devices."""
+        named = {"step": self.step, "examples": self.examples, "best": self.best}
+        for kind, networks in (("network", self.networks), ("averaged", self.averaged)):
+            for name, network in networks.items():
+                for index, weight in enumerate(network.weights):
+                    named[f"{kind}/{name}/{index:03d}_{weight.name}"] = weight.value
+        for name, optimizer in self.optimizers.items():
+            for key, variable in optimizer.variables.items():
+                named[f"optimizer/{name}/{key}"] = variable
+        for name, variable in self.task_state.items():
+            named[f"task/{name}"] = variable
+        return named
+
+
+def build_state(
+    task: Task,
+    example: Mapping[str, tf.TensorSpec],
+    *,
+    strategy: tf.distribute.Strategy,
+    seed: int,
+) -> TrainState:
+    """Builds every variable under the strategy's scope; the initial weights follow from `seed`.
+
+    Args:
+      example: shapes of one example, [H, W, C] each.
+
+    Raises:
+      ConfigurationError: the phases table names something the task does not have.
+    """
+    phases = task.phases()
+    with strategy.scope():
+        keras.utils.set_random_seed(seed)
+        networks = dict(task.networks(example))
+        _check_phases(phases, networks, task.optimizers)
+        averaged_names = {name for phase in phases if phase.ema_decay for name in phase.updates}
+        averaged = {}
+        if averaged_names:
+            keras.utils.set_random_seed(seed)  # the averages start from the same weights
+            averaged = {
+                name: network for name, network in task.networks(example).items() if name in averaged_names
+            }
+        optimizers = {
+            name: FusedAdam(
+                settings,
+                {
+                    network: networks[network]
+                    for phase in phases
+                    if phase.optimizer == name
+                    for network in phase.updates
+                },
+            )
+            for name, settings in task.optimizers.items()
+        }
+        return TrainState(
+            networks=networks,
+            averaged=averaged,
+            optimizers=optimizers,
+            task_state=dict(task.state(example)),
+            step=tf.Variable(0, dtype=tf.int64, trainable=False, name="step"),
+            examples=tf.Variable(0, dtype=tf.int64, trainable=False, name="examples"),
+            best=tf.Variable(float("nan"), dtype=tf.float64, trainable=False, name="best"),
+        )
+
+
+def _check_phases(phases: tuple[Phase, ...], networks: Mapping, optimizers: Mapping) -> None:
+    for phase in phases:
+        for name in phase.updates:
+            if name not in networks:
+                raise ConfigurationError(
+                    f"phase {phase.name!r} updates {name!r}, which is no network of the task; it has "
+                    f"{', '.join(networks)}"
+                )
+        if phase.optimizer not in optimizers:
+            raise ConfigurationError(
+                f"phase {phase.name!r} uses the optimizer {phase.optimizer!r}, which the task does not "
+                f"have; it has {', '.join(optimizers)}"
+            )
+        if phase.every < 1:
+            raise ConfigurationError(f"phase {phase.name!r}: every = {phase.every}; at least 1")
+    names = [phase.name for phase in phases]
+    if not names or len(set(names)) < len(names):
+        raise ConfigurationError(f"phases {names}: at least one, each with a name of its own")

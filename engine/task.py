@@ -1,0 +1,247 @@
+"""The task contract: what a GAN has to say, and nothing of how it is trained.
+
+A task names its networks, its optimizers and an ordered table of phases. The engine draws one fresh
+global batch a step and goes through the table from top to bottom:
+
+    outputs = task.forward(step)                        # once a step, recorded
+    for phase in task.phases():                         # the order of the table is the order of updates
+        if phase is due:                                # every k-th step
+            terms = phase.loss(step)                    # {"l1": [B], ...}, per example
+            gradients of  sum(terms) / global batch     # for the networks in phase.updates
+            one all-reduce (SUM), check that all is finite, apply, average (EMA)
+
+A phase that updates a network which `forward` used differentiates through that forward pass; one that
+does not sees the outputs as constants. Nothing here depends on the number of replicas, on the batch
+size or on the strategy: a task never divides by a batch size and never reduces over examples.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import contextvars
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class ConfigurationError(ValueError):
+    """Something the user set cannot work. The message is one line: what, where, how to mend."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Settings of one Adam optimizer (Kingma and Ba, arXiv 1412.6980).
+
+    Args:
+      learning_rate: the learning rate before the schedule and the batch-size rule.
+      schedule: maps (examples drawn, float64 scalar; examples per epoch, int) to a factor on the
+        learning rate; None keeps it constant. See `engine.schedules`.
+      beta1, beta2: decay of the first and second moments.
+      epsilon: added to the root of the second moment.
+      epsilon_mode: "pytorch" adds epsilon to the bias-corrected root, "keras" to the uncorrected one.
+    """
+
+    learning_rate: float = 2e-4
+    schedule: Callable[[tf.Tensor, int], tf.Tensor] | None = None
+    beta1: float = 0.5
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    epsilon_mode: str = "pytorch"
+
+    def __post_init__(self):
+        if self.epsilon_mode not in ("pytorch", "keras"):
+            raise ConfigurationError(
+                f"Adam.epsilon_mode = {self.epsilon_mode!r}: unknown; use 'pytorch' or 'keras'"
+            )
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ConfigurationError(f"Adam betas {self.beta1}, {self.beta2}: each must lie in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """A loss term that reaches only some of the networks its phase updates.
+
+    Args:
+      value: per example, [B], or a scalar that does not depend on the batch.
+      reaches: names of networks; the term gives no gradient to the phase's other networks.
+    """
+
+    value: tf.Tensor
+    reaches: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One row of the phases table.
+
+    Args:
+      name: stands in the logs, `loss/<name>/<term>`.
+      loss: maps a `Step` to named terms, each [B] (one value an example), a scalar, or a `Term`. What
+        is returned is what is summed and logged: weights are multiplied in by the loss itself.
+      updates: names of the networks whose trainable variables it updates.
+      optimizer: name of an optimizer of the task; phases may share one.
+      every: runs in the steps k - 1, 2k - 1, ... counted from 0, so that n critic updates come before
+        each generator update with `every=n` on the generator's phase.
+      ema_decay: keeps an exponential moving average of the networks it updates, used for evaluation.
+    """
+
+    name: str
+    loss: Callable[[Step], Mapping[str, tf.Tensor | Term]]
+    updates: tuple[str, ...]
+    optimizer: str
+    every: int = 1
+    ema_decay: float | None = None
+
+    def is_due(self, step: int) -> bool:
+        return step % self.every == self.every - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """Randomness of one step that does not depend on replicas, nor on how often a run was restarted.
+
+    Args:
+      key: int32 [2], the same on every replica, new at every step.
+      global_batch: int32 scalar, examples of the whole step.
+      own: keeps this replica's rows of a tensor [global batch, ...].
+    """
+
+    key: tf.Tensor
+    global_batch: tf.Tensor
+    own: Callable[[tf.Tensor], tf.Tensor]
+
+    def named(self, name: str) -> tf.Tensor:
+        """An int32 [2] seed for the stateless operations of `tf.random`, equal on every replica."""
+        return tf.random.experimental.stateless_fold_in(self.key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+    def normal(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
+        """Standard normal noise of its own for each example: float32 [B, *shape]."""
+        drawn = tf.random.stateless_normal([self.global_batch, *shape], self.named(name))
+        return self.own(drawn)  # [B, *shape]
+
+    def uniform(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
+        """Uniform noise in [0, 1) of its own for each example: float32 [B, *shape]."""
+        drawn = tf.random.stateless_uniform([self.global_batch, *shape], self.named(name))
+        return self.own(drawn)  # [B, *shape]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a task sees of one step, on one replica with B examples.
+
+    Args:
+      networks: by name, Keras models; call them with `training=True`.
+      batch: what the data set yields, each [B, ...]; images float in [-1, 1].
+      outputs: what `forward` returned (empty inside `forward` itself).
+      state: the task's own variables, equal on every replica and kept in checkpoints. Assign only what
+        is equal on every replica: a function of `gather(...)` and `seeds`.
+      step: int64 scalar, steps done before this one.
+      examples: int64 scalar, examples drawn before this step.
+      seeds: randomness of this step.
+      gather: [B, ...] of every replica -> [global batch, ...] in example order, equal on all replicas.
+      own: [global batch, ...] -> this replica's rows [B, ...]; undoes `gather`.
+    """
+
+    networks: Mapping[str, keras.Model]
+    batch: Mapping[str, tf.Tensor]
+    outputs: Mapping[str, Any]
+    state: Mapping[str, tf.Variable]
+    step: tf.Tensor
+    examples: tf.Tensor
+    seeds: Seeds
+    gather: Callable[[tf.Tensor], tf.Tensor]
+    own: Callable[[tf.Tensor], tf.Tensor]
+
+
+class Task(abc.ABC):
+    """A system of networks and how they learn. Subclasses keep settings only; no variables."""
+
+    @property
+    @abc.abstractmethod
+    def optimizers(self) -> Mapping[str, Adam]:
+        """Settings of each optimizer by name."""
+
+    @abc.abstractmethod
+    def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:
+        """Builds the networks by name for examples of these shapes ([H, W, C] each, no batch axis).
+
+        Raises:
+          ConfigurationError: a network cannot take that size or number of channels.
+        """
+
+    @abc.abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The table of phases, in the order of updates."""
+
+    def state(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, tf.Variable]:
+        """Variables of the task outside its networks, such as an image pool. None by default."""
+        del example
+        return {}
+
+    def forward(self, step: Step) -> Mapping[str, Any]:
+        """What several phases need, made once a step. Nothing by default."""
+        del step
+        return {}
+
+    @abc.abstractmethod
+    def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The picture made from `batch` outside training: float [B, H, W, C] in [-1, 1]."""
+
+    def preview(
+        self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
+    ) -> Mapping[str, tf.Tensor]:
+        """Columns of the sample grid, each [B, H, W, C] in [-1, 1], from left to right."""
+        return {
+            "input": batch["input"],
+            "output": self.translate(networks, batch),
+            "target": batch["target"],
+        }
+
+
+_example_weights: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar(
+    "example_weights", default=None
+)
+
+
+@contextlib.contextmanager
+def weighted_examples(weights: tf.Tensor) -> Iterator[None]:
+    """Says, while a replica's step is traced, which rows of its batch are padding (weight 0)."""
+    token = _example_weights.set(weights)
+    try:
+        yield
+    finally:
+        _example_weights.reset(token)
+
+
+def example_weights() -> tf.Tensor | None:
+    """Weights [B] of the rows of this replica's batch, 1 or 0; None outside a training step.
+
+    For layers that couple examples, such as batch norm: a replica without an example of its own
+    computes on one padding row, which must not count.
+    """
+    return _example_weights.get()
+
+
+def gradient_norm(fn: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
+    """Euclidean norm, for each example, of the gradient of a network with respect to its input.
+
+    For losses that need it (WGAN-GP, R1); the result can itself be differentiated.
+
+    Args:
+      fn: maps inputs to outputs [B, ...] whose rows depend on their own input row only.
+      inputs: [B, ...].
+
+    Returns:
+      [B], not below 1e-8 (where the derivative of the root is infinite).
+    """
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = fn(inputs)
+    gradients = tape.gradient(outputs, inputs)  # [B, ...], the sum over outputs keeps rows apart
+    squares = tf.reduce_sum(tf.square(gradients), axis=tuple(range(1, inputs.shape.rank)))  # [B]
+    return tf.sqrt(tf.maximum(squares, 1e-16))

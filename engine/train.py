@@ -1,0 +1,91 @@
+"""Trains from gin files into a run directory; the same command continues a run.
+
+  python -m engine.train --gin_file=gin/quickstart.gin --workdir=runs/quickstart
+  python -m engine.train --gin_file=gin/pix2pix.gin --gin_param='DATASET = "mine"' --workdir=runs/mine
+
+In a notebook: `from engine.train import train; train(gin_files=[...], workdir=...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from engine import config
+from engine.program import run_program
+from engine.run_directory import RunDirectory
+from engine.task import ConfigurationError
+from engine.trainer import Summary, Trainer
+
+_GIN_FILES = flags.DEFINE_multi_string("gin_file", [], "Configuration file; may be repeated.")
+_GIN_PARAMS = flags.DEFINE_multi_string(
+    "gin_param", [], "Override, such as 'TOTAL_EXAMPLES = 400'; may be repeated."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; one that holds a run continues it.")
+_ALLOW_CHANGE = flags.DEFINE_bool(
+    "allow_config_change", False, "Continue a run with a configuration that differs from its own."
+)
+
+
+def train(
+    *,
+    gin_files: Sequence[str],
+    workdir: str,
+    gin_params: Sequence[str] = (),
+    allow_config_change: bool = False,
+) -> Summary:
+    """Trains, or continues, the run in `workdir` up to its total.
+
+    Args:
+      gin_files: configuration files, later ones override earlier ones.
+      workdir: run directory, made if missing.
+      gin_params: overrides, such as "TOTAL_EXAMPLES = 400".
+      allow_config_change: continue a run although its configuration differs.
+
+    Raises:
+      ConfigurationError, data.errors.DataError: something set by the user cannot work.
+      engine.trainer.Interrupted: a signal came; everything is saved.
+      engine.trainer.Diverged: a loss or gradient was not finite.
+    """
+    if not gin_files:
+        raise ConfigurationError("no --gin_file given; start with --gin_file=gin/quickstart.gin")
+    if not workdir:
+        raise ConfigurationError("no --workdir given; say where the run is kept: --workdir=runs/NAME")
+    experiment, text = config.load_experiment(gin_files=gin_files, gin_params=gin_params)
+    run = RunDirectory(workdir)
+    run.create()
+    earlier = run.read_config()
+    if earlier is not None and not allow_config_change:
+        changed = config.differences(earlier, text)
+        if changed:
+            raise ConfigurationError(
+                f"--workdir={run.path} holds a run with another configuration ({'; '.join(changed)}); use "
+                "another --workdir, or --allow_config_change to continue it with the new one"
+            )
+    trainer = Trainer(experiment, run, config_text=text)
+    trainer.restore()
+    run.write_config(text)
+    return trainer.run()
+
+
+def main() -> None:
+    summary = train(
+        gin_files=_GIN_FILES.value,
+        gin_params=_GIN_PARAMS.value,
+        workdir=_WORKDIR.value,
+        allow_config_change=_ALLOW_CHANGE.value,
+    )
+    print(
+        f"done: {summary.examples} examples in {summary.step} steps, {summary.train_sec:.0f} s this time\n"
+        f"  run        {_WORKDIR.value}\n"
+        f"  evaluate   python -m engine.evaluate --workdir={_WORKDIR.value} --split=test"
+    )
+
+
+def run() -> None:
+    run_program(main)
+
+
+if __name__ == "__main__":
+    run()

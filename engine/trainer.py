@@ -1,0 +1,287 @@
+"""The outer loop: what runs between two looks of Python at the run, and what happens then."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import keras
+
+from engine import checkpoints
+from engine.actions import Action, steps_until_next
+from engine.batch import BatchPlan, parse_batch_schedule, plan_batches
+from engine.cluster import is_chief, make_strategy, set_precision
+from engine.evaluation import HIGHER_IS_BETTER, Evaluator
+from engine.experiment import Experiment
+from engine.feeding import distributed_batches, needs_static_shapes
+from engine.interruption import Interruption
+from engine.learning_rate import LearningRate
+from engine.reporting import Reporter, Speed
+from engine.run_directory import RunDirectory
+from engine.samples import Sampler
+from engine.state import build_state
+from engine.step import LoopResult, TrainLoop
+
+LOOP_SEC = 5.0
+"""A call of the compiled loop is kept shorter than this, so that signals are answered."""
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient is not finite. The message names the phase, the value and the step."""
+
+
+class Interrupted(RuntimeError):
+    """A signal ended the run early; everything is saved."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How a call of `Trainer.run` ended.
+
+    Args:
+      step, examples: where the run stands.
+      train_sec: seconds this call took.
+    """
+
+    step: int
+    examples: int
+    train_sec: float
+
+
+class Trainer:
+    """One run: its devices, networks, schedule and files.
+
+    Building it chooses devices and sets Keras's precision, so one process holds one trainer at a time.
+
+    Args:
+      experiment: the settings.
+      run: the run directory; it exists.
+      config_text: the configuration as text, for TensorBoard.
+
+    Raises:
+      ConfigurationError, data.errors.DataError: the settings cannot work.
+    """
+
+    def __init__(self, experiment: Experiment, run: RunDirectory, *, config_text: str = ""):
+        self.experiment = experiment
+        self.run_directory = run
+        self._config_text = config_text
+        keras.backend.clear_session()  # a trainer made earlier in a notebook leaves no trace
+        set_precision(experiment.precision)
+        self.strategy = make_strategy(experiment.strategy, cpu_replicas=experiment.cpu_replicas)
+        data = experiment.data
+        self.total_examples = experiment.examples("total_examples")
+        self.schedule = parse_batch_schedule(
+            experiment.batch_schedule, examples_per_epoch=data.train_examples
+        )
+        self.plans = plan_batches(
+            self.schedule,
+            replicas=self.strategy.num_replicas_in_sync,
+            total_examples=self.total_examples,
+            static_shapes=needs_static_shapes(self.strategy),
+        )
+        self.learning_rate = LearningRate(
+            examples_per_epoch=data.train_examples,
+            first_batch=self.schedule.sizes[0],
+            rule=experiment.learning_rate_rule,
+        )
+        self.state = build_state(
+            experiment.task, data.example_spec, strategy=self.strategy, seed=experiment.seed
+        )
+        self.loop = TrainLoop(
+            task=experiment.task,
+            strategy=self.strategy,
+            train_state=self.state,
+            learning_rate=self.learning_rate,
+            seed=experiment.seed,
+        )
+        self.evaluator = Evaluator(
+            task=experiment.task,
+            strategy=self.strategy,
+            data=data,
+            networks=self.state.evaluation_networks,
+        )
+        self._is_chief = is_chief(self.strategy)
+        self._speed = Speed()
+        self._last: LoopResult | None = None  # of the step just done, as is its plan
+        self._plan: BatchPlan | None = None
+        self._sampler: Sampler | None = None
+        self._saved_at: int | None = None
+        self._reporter: Reporter | None = None
+        # Everything that belongs to a position happens before its checkpoint is written.
+        self._actions = [
+            Action(experiment.examples("log_every"), self._log),
+            Action(experiment.examples("evaluate_every"), self._evaluate),
+            Action(experiment.examples("sample_every"), self._sample),
+            Action(experiment.examples("save_every"), self._save),
+        ]
+
+    @property
+    def step(self) -> int:
+        return int(self.state.step.numpy())
+
+    @property
+    def examples(self) -> int:
+        return int(self.state.examples.numpy())
+
+    def restore(self) -> int | None:
+        """Goes back to the newest checkpoint of the run; None if there is none yet."""
+        self._saved_at = checkpoints.restore_latest(self.state, self.run_directory.checkpoints)
+        return self._saved_at
+
+    def run(self) -> Summary:
+        """Trains from where the run stands to its end, and marks it DONE.
+
+        Raises:
+          Interrupted: SIGINT or SIGTERM came; the state is saved.
+          Diverged: a loss or gradient was not finite; the last checkpoint is from before it.
+        """
+        started = time.monotonic()
+        if self._is_chief:
+            self.run_directory.cut_logs(self.examples)
+            self.run_directory.clear_done()
+        self._reporter = Reporter(
+            self.run_directory,
+            total_examples=self.total_examples,
+            done_examples=self.examples,
+            is_chief=self._is_chief,
+        )
+        try:
+            self._reporter.config_text(self._config_text)
+            self._announce()
+            with Interruption() as interruption:
+                self._train(interruption)
+        finally:
+            self._reporter.close()
+        summary = Summary(step=self.step, examples=self.examples, train_sec=time.monotonic() - started)
+        if self._is_chief:
+            self.run_directory.mark_done({"step": summary.step, "examples": summary.examples})
+        return summary
+
+    def _train(self, interruption: Interruption) -> None:
+        step, examples, total = self.step, self.examples, self.total_examples
+        iterator, iterator_batch, sec_per_step = None, None, math.inf
+        while examples < total:
+            batch = self.schedule(examples)
+            if batch != iterator_batch:
+                iterator = distributed_batches(
+                    self.strategy,
+                    self.experiment.data,
+                    position_examples=examples,
+                    global_batch=batch,
+                )
+                iterator_batch = batch
+            num_steps = steps_until_next(
+                self._actions,
+                examples=examples,
+                total=total,
+                boundary=self.schedule.next_start(examples),
+                global_batch=batch,
+            )
+            # The first call, in which everything is compiled, does one step and tells how long one is.
+            affordable = 1 if math.isinf(sec_per_step) else max(1, int(LOOP_SEC / sec_per_step))
+            num_steps = min(num_steps, affordable, self.experiment.steps_per_loop)
+            began = time.monotonic()
+            result = self.loop.run(
+                iterator, num_steps=num_steps, step=step, examples=examples, global_batch=batch
+            )
+            sec = time.monotonic() - began
+            if not result.finite:
+                raise Diverged(self._divergence(result, step + result.steps))
+            sec_per_step = sec / result.steps
+            before, examples = examples, examples + result.steps * batch
+            step += result.steps
+            self.state.step.assign(step)
+            self.state.examples.assign(examples)
+            self._last = result
+            self._plan = next(plan for plan in self.plans if plan.global_batch == batch)
+            self._speed.add(
+                examples=examples - before,
+                steps=result.steps,
+                sec=sec,
+                wait_sec=result.data_wait_sec,
+            )
+            self._reporter.progress(examples)
+            for action in self._actions:
+                if action.is_due(before, examples, total):
+                    action.fire()
+            if interruption.requested and examples < total:
+                self._stop(interruption.requested)
+
+    def _stop(self, reason: str) -> None:
+        if self._saved_at != self.examples:
+            self._save()
+        raise Interrupted(
+            f"{reason}: saved at {self.examples} of {self.total_examples} examples; the same command "
+            "continues the run"
+        )
+
+    def _announce(self) -> None:
+        experiment, strategy = self.experiment, self.strategy
+        parameters = ", ".join(
+            f"{name} {network.count_params():,}" for name, network in self.state.networks.items()
+        )
+        self._reporter.line(
+            f"{'resuming at ' + str(self.examples) + ' of' if self.examples else 'training'} "
+            f"{self.total_examples} examples ({experiment.data.train_examples} an epoch) on "
+            f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}, "
+            f"{experiment.precision}; parameters: {parameters}"
+        )
+
+    def _log(self) -> None:
+        plan = self._plan
+        self._reporter.log_row(
+            {
+                "step": self.step,
+                "examples": self.examples,
+                "epoch": self.examples / self.experiment.data.train_examples,
+                "global_batch": plan.global_batch,
+                "per_replica_batch": plan.per_replica_batch,
+                "accumulation": plan.accumulation,
+                "replicas": plan.replicas,
+                **self._last.metrics,
+                **self._speed.read(),
+            }
+        )
+
+    def _evaluate(self) -> None:
+        split = self.experiment.data.evaluation_split
+        evaluation = self.evaluator.evaluate(split)
+        self._reporter.evaluation(evaluation, split=split, step=self.step, examples=self.examples)
+        name = self.experiment.best_metric
+        value, best = evaluation.model[name], float(self.state.best.numpy())
+        better = value > best if HIGHER_IS_BETTER[name] else value < best
+        if better or math.isnan(best):
+            self.state.best.assign(value)
+            checkpoints.save(self.state, self.run_directory.best, keep=1, is_chief=self._is_chief)
+
+    def _sample(self) -> None:
+        if self._sampler is None:
+            self._sampler = Sampler(
+                task=self.experiment.task,
+                data=self.experiment.data,
+                networks=self.state.evaluation_networks,
+            )
+        self._reporter.samples(self._sampler.grid(), examples=self.examples)
+
+    def _save(self) -> None:
+        checkpoints.save(
+            self.state,
+            self.run_directory.checkpoints,
+            keep=self.experiment.keep_checkpoints,
+            is_chief=self._is_chief,
+        )
+        self._saved_at = self.examples
+
+    def _divergence(self, result: LoopResult, step: int) -> str:
+        broken = [name for name, value in result.metrics.items() if not math.isfinite(value)]
+        saved = (
+            "no checkpoint was written yet"
+            if self._saved_at is None
+            else (f"the checkpoint at {self._saved_at} examples is from before it")
+        )
+        return (
+            f"diverged in step {step}: {', '.join(broken)} not finite; {saved}. Lower LEARNING_RATE or use "
+            "PRECISION = 'float32'"
+        )

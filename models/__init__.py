@@ -1,0 +1,1 @@
+"""Networks, losses, and one file per task."""

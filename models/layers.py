@@ -1,0 +1,244 @@
+"""The layers the networks are built of, with PyTorch's geometry and statistics.
+
+Weights trained by the reference (pytorch-CycleGAN-and-pix2pix) give the reference's pictures only
+if every pad, crop and moment is the same. What differs from Keras' own layers, and why, stands
+with each class. All layers are NHWC and take any batch, an empty one included: the last global
+batch of an epoch may leave a replica without examples.
+"""
+
+import keras
+import tensorflow as tf
+
+NORMS = ("batch", "instance", "none")
+INFERENCE_NORMS = ("batch_statistics", "moving_statistics")
+INITIAL_STDDEV = 0.02
+
+
+def _check_choice(value, *, known, what):
+    if value not in known:
+        raise ValueError(f"unknown {what} {value!r}; choose one of: {', '.join(known)}")
+
+
+def _at_least_float32(x):
+    """Moments of half-precision numbers are formed in float32; float64 stays float64."""
+    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
+
+
+@keras.saving.register_keras_serializable(package="gantry")
+class ReflectionPadding2D(keras.layers.Layer):
+    """Mirrors the border: [B, H, W, C] -> [B, H + 2 padding, W + 2 padding, C], edge not repeated.
+
+    H and W must be larger than `padding`. Built of slices because TensorFlow's own mirror padding
+    refuses an empty batch.
+    """
+
+    def __init__(self, padding, **kwargs):
+        super().__init__(**kwargs)
+        self.padding = padding
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        grow = 2 * self.padding
+        return (batch, height and height + grow, width and width + grow, channels)
+
+    def call(self, x):
+        p = self.padding
+        top, bottom = x[:, 1 : p + 1], x[:, -p - 1 : -1]
+        x = tf.concat([tf.reverse(top, [1]), x, tf.reverse(bottom, [1])], 1)  # [B, H + 2p, W, C]
+        left, right = x[:, :, 1 : p + 1], x[:, :, -p - 1 : -1]
+        return tf.concat(
+            [tf.reverse(left, [2]), x, tf.reverse(right, [2])], 2
+        )  # [B, H+2p, W+2p, C]
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding}
+
+
+def _centre_each_example(x):
+    """x [B, H, W, C] -> x minus its mean over H and W, and the biased variance [B, 1, 1, C].
+
+    `tf.nn.moments` stops the gradient at its inner mean, which makes second derivatives wrong
+    (gradient penalties need them), so the moments are written out here.
+    """
+    centred = x - tf.reduce_mean(x, [1, 2], keepdims=True)
+    return centred, tf.reduce_mean(tf.square(centred), [1, 2], keepdims=True)
+
+
+@keras.saving.register_keras_serializable(package="gantry")
+class InstanceNorm(keras.layers.Layer):
+    """Normalises every channel of every example over H and W; no weights, no running statistics.
+
+    x [B, H, W, C] -> the same shape in the compute dtype; the variance is the biased one.
+    Source: Ulyanov et al., "Instance Normalization", 2016.
+    """
+
+    def __init__(self, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, x):
+        centred, variance = _centre_each_example(_at_least_float32(x))
+        return tf.cast(centred * tf.math.rsqrt(variance + self.epsilon), self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def _sum_over_replicas(x):
+    """The sum over all replicas, differentiable; x itself where there is only one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def _centre_global_batch(x):
+    """x [B, H, W, C] of this replica -> x minus the mean, variance [C], mean [C], count [].
+
+    Moments of the global batch: sums and counts are added over the replicas, so that an uneven or
+    empty share weighs as much as it has examples. Two passes, mean first: E[x^2] - E[x]^2, which
+    Keras uses when it synchronises, cancels when the mean is large against the deviation.
+    """
+    axes = [0, 1, 2]
+    local_count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+    sums = tf.concat([tf.reduce_sum(x, axes), local_count[tf.newaxis]], 0)  # [C + 1]
+    sums = _sum_over_replicas(sums)
+    count = sums[-1]
+    mean = tf.math.divide_no_nan(sums[:-1], count)
+    centred = x - mean
+    squares = _sum_over_replicas(tf.reduce_sum(tf.square(centred), axes))
+    return centred, tf.math.divide_no_nan(squares, count), mean, count
+
+
+@keras.saving.register_keras_serializable(package="gantry")
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch normalisation over the global batch of all replicas, with PyTorch's moving statistics.
+
+    Training: normalises with the biased moments of the global batch and moves the moving mean and
+    the moving **unbiased** variance (n / (n - 1), n counted over all replicas; PyTorch stores that
+    one) by a tenth. All replicas compute the same moments, so their copies stay equal.
+
+    Inference (`training=False`) never moves anything and uses, by `inference_norm`:
+    - "batch_statistics": the moments of each single picture over H and W. The reference tests with
+      batch statistics at batch 1 (pix2pix paper, section 3.3); this is the same at any batch.
+    - "moving_statistics": the moving mean and variance.
+
+    Only the `training` argument chooses between the two: as in PyTorch, and unlike in Keras, a
+    layer with `trainable = False` still trains its statistics. gamma ~ N(1, 0.02), beta = 0.
+    """
+
+    def __init__(self, *, inference_norm="batch_statistics", **kwargs):
+        _check_choice(inference_norm, known=INFERENCE_NORMS, what="inference_norm")
+        super().__init__(
+            synchronized=True,
+            momentum=0.9,
+            epsilon=1e-5,
+            gamma_initializer=keras.initializers.RandomNormal(1.0, INITIAL_STDDEV),
+            **kwargs,
+        )
+        self.inference_norm = inference_norm
+
+    def call(self, x, training=None):
+        x = _at_least_float32(x)
+        if training:
+            centred, variance, mean, count = _centre_global_batch(x)
+            self._move_statistics(mean, variance, count)
+        elif self.inference_norm == "batch_statistics":
+            centred, variance = _centre_each_example(x)
+        else:
+            centred = x - tf.cast(self.moving_mean, x.dtype)
+            variance = tf.cast(self.moving_variance, x.dtype)
+        scale = tf.cast(self.gamma, x.dtype) * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(centred * scale + tf.cast(self.beta, x.dtype), self.compute_dtype)
+
+    def _move_statistics(self, mean, variance, count):
+        unbiased = variance * count / tf.maximum(count - 1, 1)
+        # A batch that is empty on every replica says nothing about the data.
+        rate = tf.where(count > 0, tf.cast(1 - self.momentum, count.dtype), 0)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            old = tf.cast(moving, moving.dtype)
+            new = tf.cast(tf.stop_gradient(value), moving.dtype)
+            moving.assign(old + (new - old) * tf.cast(rate, moving.dtype))
+
+    def get_config(self):
+        return {
+            **keras.layers.Layer.get_config(self),
+            "inference_norm": self.inference_norm,
+        }
+
+
+def _conv_init():
+    return keras.initializers.RandomNormal(0.0, INITIAL_STDDEV)
+
+
+def conv(x, filters, *, kernel, stride=1, padding=0, use_bias=True, name, dtype=None):
+    """2-D convolution as PyTorch's `Conv2d(kernel_size, stride, padding)`; weights N(0, 0.02).
+
+    [B, H, W, C] -> [B, floor((H + 2 padding - kernel) / stride) + 1, ..., filters]. The zeros are
+    added on both sides before a VALID convolution: at stride 2, TensorFlow's SAME pads even sizes
+    by (0, 1) for a 3x3 kernel and odd sizes unevenly for a 4x4 one, which shifts the picture.
+    """
+    if padding:
+        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+    return keras.layers.Conv2D(
+        filters,
+        kernel,
+        stride,
+        use_bias=use_bias,
+        kernel_initializer=_conv_init(),
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+def conv_transpose(x, filters, *, kernel, use_bias=True, name):
+    """2-D transposed convolution, stride 2, exactly doubling: [B, H, W, C] -> [B, 2H, 2W, filters].
+
+    kernel 4 is PyTorch's `ConvTranspose2d(4, 2, padding=1)`, which is SAME. kernel 3 is
+    `ConvTranspose2d(3, 2, padding=1, output_padding=1)`: VALID gives 2H + 1 rows, of which the
+    first is cropped; SAME would crop the last and shift the picture by a pixel.
+    """
+    if kernel not in (3, 4):
+        raise ValueError(f"{name}: only 3x3 and 4x4 kernels double the size exactly, not {kernel}")
+    x = keras.layers.Conv2DTranspose(
+        filters,
+        kernel,
+        2,
+        padding="same" if kernel == 4 else "valid",
+        use_bias=use_bias,
+        kernel_initializer=_conv_init(),
+        name=name,
+    )(x)
+    if kernel == 3:
+        x = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop")(x)
+    return x
+
+
+def normalize(x, norm, *, inference_norm="batch_statistics", name):
+    """x [B, H, W, C] through the normalisation called `norm`, one of NORMS.
+
+    Raises ValueError, listing the known names, if it or `inference_norm` is not known.
+    """
+    _check_choice(norm, known=NORMS, what="norm")
+    _check_choice(inference_norm, known=INFERENCE_NORMS, what="inference_norm")
+    if norm == "batch":
+        return BatchNorm(inference_norm=inference_norm, name=name)(x)
+    if norm == "instance":
+        return InstanceNorm(name=name)(x)
+    return x
+
+
+def has_bias(norm):
+    """Whether a convolution before this norm has a bias: not before batch norm, whose beta is one.
+
+    The reference leaves it out for "none" too, which is a mistake there and is not followed.
+    """
+    return norm != "batch"
+
+
+def variable_dtype():
+    """The dtype of the variables under the current policy: float32 under mixed_bfloat16."""
+    return keras.config.dtype_policy().variable_dtype

@@ -1,0 +1,88 @@
+"""The generators a configuration can name, and the picture sizes they take."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import keras
+
+from models.resnet import resnet
+from models.unet import unet
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """How to build a generator, and what height and width it takes (pixels)."""
+
+    build: Callable[..., keras.Model]
+    size_multiple: int
+    smallest_size: int
+
+
+def _unet(downsamplings):
+    build = functools.partial(unet, downsamplings=downsamplings)
+    return Generator(build, size_multiple=2**downsamplings, smallest_size=2**downsamplings)
+
+
+def _resnet(blocks):
+    # Reflecting one pixel at a quarter of the size needs two of them there.
+    return Generator(functools.partial(resnet, blocks=blocks), size_multiple=4, smallest_size=8)
+
+
+GENERATORS = {
+    "unet_64": _unet(6),
+    "unet_128": _unet(7),
+    "unet_256": _unet(8),
+    "resnet_6blocks": _resnet(6),
+    "resnet_9blocks": _resnet(9),
+}
+
+
+def _generator(network):
+    if network not in GENERATORS:
+        raise ValueError(f"unknown network {network!r}; choose one of: {', '.join(GENERATORS)}")
+    return GENERATORS[network]
+
+
+def build_generator(
+    network,
+    *,
+    name,
+    input_channels,
+    output_channels,
+    filters=64,
+    norm,
+    dropout,
+    inference_norm="batch_statistics",
+):
+    """The generator called `network`, a key of GENERATORS, as a Keras model called `name`.
+
+    It maps [B, H, W, input_channels] to [B, H, W, output_channels], both in [-1, 1]. `norm` is one
+    of layers.NORMS, `inference_norm` one of layers.INFERENCE_NORMS (what batch norm uses when
+    `training=False`). Raises ValueError, listing the known names, for an unknown one.
+    """
+    return _generator(network).build(
+        name=name,
+        input_channels=input_channels,
+        output_channels=output_channels,
+        filters=filters,
+        norm=norm,
+        dropout=dropout,
+        inference_norm=inference_norm,
+    )
+
+
+def check_image_size(network, height, width):
+    """Raises ValueError with the remedy if `network` does not take [height, width] pixels."""
+    generator = _generator(network)
+    multiple, smallest = generator.size_multiple, generator.smallest_size
+    if all(size >= smallest and size % multiple == 0 for size in (height, width)):
+        return
+    fitting = [max(smallest, multiple * round(size / multiple)) for size in (height, width)]
+    finer = [name for name, other in GENERATORS.items() if other.size_multiple < multiple]
+    raise ValueError(
+        f"{network} does not take pictures of {height}x{width} pixels (height x width): both must "
+        f"be multiples of {multiple}, at least {smallest}; crop or resize them to "
+        f"{fitting[0]}x{fitting[1]}"
+        + (f", or choose a network with a smaller multiple: {', '.join(finer)}" if finer else "")
+    )

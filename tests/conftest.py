@@ -1,0 +1,86 @@
+"""Devices and data that the tests share."""
+
+import dataclasses
+import itertools
+import os
+
+import data.quiet_tensorflow  # noqa: F401
+import pytest
+import tensorflow as tf
+
+from engine.experiment import Experiment
+from engine.run_directory import RunDirectory
+from engine.trainer import Trainer
+
+# Three logical CPUs, so that 1, 2 and 3 replicas can be compared in one process. This must come before
+# anything starts TensorFlow's runtime.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
+)
+
+
+@pytest.fixture(scope="session")
+def real_images() -> str:
+    """The folder of real images that GANTRY_TEST_DATA names."""
+    path = os.environ.get("GANTRY_TEST_DATA")
+    if not path or not os.path.isdir(path):
+        pytest.skip("GANTRY_TEST_DATA names no folder of real images")
+    return path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoisePairs:
+    """Training data made up in memory: smooth random inputs, targets that depend on them.
+
+    Example k of the endless stream is a pure function of k modulo `train_examples`, so any position can
+    be asked for. Fulfils `engine.feeding.TrainingData`.
+    """
+
+    train_examples: int = 12
+    size: int = 64
+    evaluation_split: str = "val"
+
+    @property
+    def example_spec(self):
+        spec = tf.TensorSpec([self.size, self.size, 3], tf.float32)
+        return {"input": spec, "target": spec}
+
+    def example(self, index):
+        """One example: "input", "target" [size, size, 3] and "id"."""
+        seed = tf.stack([tf.cast(index, tf.int32), 7])
+        coarse = tf.random.stateless_uniform([8, 8, 3], seed, -1.0, 1.0)
+        picture = tf.image.resize(coarse, [self.size, self.size])
+        return {"input": picture, "target": picture[..., ::-1] * 0.5, "id": index}
+
+    def batches(self, *, position_examples, global_batch, rows=None, static_shapes=False):
+        ids = tf.data.Dataset.counter(position_examples, dtype=tf.int64)
+        if rows is not None:
+            ids = ids.enumerate().filter(lambda n, _: rows[0] <= n % global_batch < rows[1])
+            ids = ids.map(lambda _, index: index)
+            global_batch = rows[1] - rows[0]
+        examples = ids.map(lambda index: self.example(index % self.train_examples))
+        return examples.batch(global_batch, drop_remainder=static_shapes)
+
+    def evaluation(self, split, *, batch):
+        first = {"train": 0, "val": 1000, "test": 2000}[split]
+        ids = tf.data.Dataset.range(first, first + 5)
+        return ids.map(self.example).batch(batch)
+
+
+@pytest.fixture
+def noise_pairs():
+    return NoisePairs
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """Builds a trainer on logical CPUs; a run directory of its own unless one is given."""
+    count = itertools.count()
+
+    def make(task, data, *, workdir=None, **settings):
+        run = RunDirectory(workdir or str(tmp_path / f"run{next(count)}"))
+        run.create()
+        settings = {"strategy": "mirrored", "log_every": 1, "evaluate_every": 0} | settings
+        return Trainer(Experiment(task=task, data=data, **settings), run)
+
+    return make

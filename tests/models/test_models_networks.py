@@ -1,0 +1,155 @@
+"""The networks: sizes, names, dtypes, and what they refuse."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.networks import GENERATORS, build_generator, check_image_size
+from models.patchgan import patchgan, pixel_discriminator
+
+
+def generator(network, *, norm="instance", dropout=False, filters=2, **kwargs):
+    return build_generator(
+        network,
+        name="G",
+        input_channels=3,
+        output_channels=3,
+        filters=filters,
+        norm=norm,
+        dropout=dropout,
+        **kwargs,
+    )
+
+
+def trainable_parameters(model):
+    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    "network, norm, count",
+    [
+        ("resnet_9blocks", "instance", 11_378_179),
+        ("resnet_6blocks", "instance", 7_837_699),
+        ("resnet_9blocks", "batch", 11_383_427),
+        ("unet_256", "batch", 54_413_955),
+        ("unet_128", "batch", 41_828_995),
+        ("unet_256", "instance", 54_409_603),
+    ],
+)
+def test_generator_parameters(network, norm, count):
+    assert trainable_parameters(generator(network, norm=norm, filters=64)) == count
+
+
+def test_discriminator_parameters():
+    patch = patchgan(name="D", input_channels=3, norm="instance")
+    assert trainable_parameters(patch) == 2_764_737
+    assert trainable_parameters(patchgan(name="D", input_channels=6)) == 2_768_705
+    assert trainable_parameters(pixel_discriminator(name="D", input_channels=6)) == 9_024
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+@pytest.mark.parametrize("network", ["unet_64", "resnet_6blocks"])
+def test_generators_keep_the_size(network, norm):
+    model = generator(network, norm=norm, dropout=True)
+    y = model(np.zeros((2, 64, 128, 3), np.float32), training=True)
+    assert y.shape == (2, 64, 128, 3)
+    paths = [variable.path for variable in model.variables]
+    assert len(set(paths)) == len(paths)
+    biased = [path for path in paths if path.endswith("/bias")]
+    convolutions = [path for path in paths if path.endswith("/kernel")]
+    assert len(biased) == (1 if norm == "batch" else len(convolutions))
+
+
+def test_dropout_stands_where_the_reference_has_it():
+    def dropouts(network):
+        layers = generator(network, dropout=True).layers
+        return [layer.name for layer in layers if isinstance(layer, keras.layers.Dropout)]
+
+    assert dropouts("unet_256") == ["up_7_dropout", "up_6_dropout", "up_5_dropout"]
+    assert dropouts("unet_128") == ["up_6_dropout", "up_5_dropout"]
+    assert dropouts("resnet_6blocks") == [f"block_{block}_dropout" for block in range(1, 7)]
+
+
+def test_patchgan_logits():
+    model = patchgan(name="D", input_channels=6, filters=2)
+    assert model(np.zeros((1, 256, 256, 6), np.float32)).shape == (1, 30, 30, 1)
+    assert model(np.zeros((1, 99, 24, 6), np.float32)).shape == (1, 10, 1, 1)
+    model = pixel_discriminator(name="D", input_channels=3, filters=2)
+    assert model(np.zeros((1, 9, 8, 3), np.float32)).shape == (1, 9, 8, 1)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_pictures_and_logits_have_the_dtype_of_the_variables(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        models = [generator("unet_64", norm="batch"), generator("resnet_6blocks")]
+        models += [build(name="D", input_channels=3, filters=2) for build in DISCRIMINATORS]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for model in models:
+        y = model(np.zeros((1, 64, 64, 3), np.float32), training=True)
+        assert y.dtype == (tf.float64 if policy == "float64" else tf.float32)
+        assert {variable.dtype for variable in model.trainable_variables} == {y.dtype.name}
+
+
+DISCRIMINATORS = (patchgan, pixel_discriminator)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+@pytest.mark.parametrize("network", ["unet_64", "resnet_6blocks", "patchgan", "pixel"])
+def test_an_empty_batch_has_zero_gradients(network, norm):
+    builds = dict(zip(("patchgan", "pixel"), DISCRIMINATORS, strict=True))
+    if network in builds:
+        model = builds[network](name="D", input_channels=3, filters=2, norm=norm)
+    else:
+        model = generator(network, norm=norm, dropout=True)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 64, 64, 3))])
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            y = model(x, training=True)
+            total = tf.reduce_sum(tf.square(y))
+        return y, tape.gradient(total, model.trainable_variables)
+
+    y, values = gradients(tf.zeros((0, 64, 64, 3)))
+    assert y.shape[0] == 0
+    assert not any(np.any(value) for value in values)  # NaN would be true
+    assert np.all(np.isfinite(model(np.ones((1, 64, 64, 3), np.float32), training=False)))
+
+
+def test_a_saved_model_is_the_same(tmp_path):
+    for network in ("unet_64", "resnet_6blocks"):
+        model = generator(network, norm="batch", inference_norm="moving_statistics")
+        x = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+        model(x, training=True)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded(x, training=False), model(x, training=False))
+
+
+def test_image_sizes():
+    check_image_size("unet_256", 256, 512)
+    check_image_size("unet_64", 64, 192)
+    check_image_size("resnet_9blocks", 8, 100)
+    message = "unet_256 does not take pictures of 300x256 .* multiples of 256.* to 256x256"
+    for network, size, expected in (
+        ("unet_256", (300, 256), message),
+        ("unet_256", (0, 256), "unet_256"),
+        ("resnet_6blocks", (102, 100), "multiples of 4.*to 104x100|multiples of 4.*to 100x100"),
+        ("resnet_6blocks", (4, 8), "to 8x8"),
+    ):
+        with pytest.raises(ValueError, match=expected) as error:
+            check_image_size(network, *size)
+        assert "\n" not in str(error.value)
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'unet_512'; choose one of: " + ", ".join(GENERATORS)):
+        generator("unet_512")
+    with pytest.raises(ValueError, match="unet_512"):
+        check_image_size("unet_512", 512, 512)
+    with pytest.raises(ValueError, match="'layer'; choose one of: batch, instance, none"):
+        generator("unet_64", norm="layer")
+    with pytest.raises(ValueError, match="batch_statistics, moving_statistics"):
+        generator("resnet_6blocks", inference_norm="batch")

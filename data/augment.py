@@ -9,16 +9,18 @@ def example_seed(seed, epoch, example_id):
     It depends on nothing else, so that an example is augmented alike whatever the batch size, the
     number of workers, or the position at which the stream was opened.
     """
-    of_epoch = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), 0]), epoch)
-    return tf.random.fold_in(of_epoch, example_id)
+    # fold_in draws in the dtype of what it folds in: all of it must be int64 to be reproducible.
+    of_epoch = tf.random.fold_in(tf.constant([seed, 0], tf.int64), tf.cast(epoch, tf.int64))
+    return tf.random.fold_in(of_epoch, tf.cast(example_id, tf.int64))
 
 
 def resize(image, *, height, width):
     """Resizes as Pillow's bicubic filter does: Keys's kernel with a = -0.5, whole grey levels.
 
     The kernel is widened (antialiasing) along a side that shrinks, and only there. Columns are
-    resampled first and rounded to grey levels, then rows, as Pillow does; a single pass in floating
-    point differs from that by several grey levels at edges.
+    resampled first and rounded to grey levels, then rows, as Pillow does (its newer versions begin
+    with the rows of some images whose height shrinks); a single pass differs from that by several
+    grey levels at edges.
 
     Args:
         image: uint8 [H, W, C].

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from data.errors import DataError
@@ -91,7 +92,7 @@ def write_dataset(*, name, data_dir, channels, splits, metadata, record_bytes, o
 
     Raises:
         AlreadyPreparedError: it is there, and is not to be overwritten.
-        DataError: something else is in its place.
+        DataError: something else is in its place, or it cannot be written.
     """
     target = pathlib.Path(data_dir, name)
     check_free(name=name, data_dir=data_dir, overwrite=overwrite)
@@ -101,7 +102,12 @@ def write_dataset(*, name, data_dir, channels, splits, metadata, record_bytes, o
         builder = ImageSetBuilder(
             name=name, data_dir=temporary, channels=channels, splits=splits, metadata=metadata
         )
-        builder.write(examples_per_shard=max(1, int(SHARD_BYTES // record_bytes)))
+        try:
+            builder.write(examples_per_shard=max(1, int(SHARD_BYTES // record_bytes)))
+        except tf.errors.OpError as error:
+            raise DataError(
+                f"{data_dir}: cannot be written to ({error.message}); free space or choose another data_dir."
+            ) from error
         if overwrite and target.exists():
             os.rename(target, pathlib.Path(temporary, "replaced"))
         try:

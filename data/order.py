@@ -81,5 +81,6 @@ class ExampleOrder:
         """A permutation of range(length), int64, that depends on the seed and `identity` only."""
         key = tf.constant([self.seed, 0], tf.int64)
         for number in identity:
-            key = tf.random.fold_in(key, number)
+            # fold_in draws in the dtype of what it folds in: an int would count as int32.
+            key = tf.random.fold_in(key, tf.cast(number, tf.int64))
         return tf.random.experimental.stateless_shuffle(tf.range(length, dtype=tf.int64), key)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -64,22 +65,22 @@ class PairedImages:
             raise DataError(f"window_bytes = {self.window_bytes}: must be at least 1.")
 
     @property
-    def train_examples(self):
+    def train_examples(self) -> int:
         """Examples in an epoch, without those held out for evaluation."""
         return self._parts["train"].examples
 
     @property
-    def splits(self):
+    def splits(self) -> dict[str, int]:
         """Examples of each split that `evaluation` takes."""
         return {name: part.examples for name, part in self._parts.items()}
 
     @property
-    def evaluation_split(self):
+    def evaluation_split(self) -> str:
         """The split to evaluate while training: "val", or the held-out end of "train"."""
         return "val" if "val" in self._parts else HELD_OUT
 
     @property
-    def example_spec(self):
+    def example_spec(self) -> dict[str, tf.TensorSpec]:
         """{"input", "target"}: `tf.TensorSpec` of one example, float32 [crop, crop, C]."""
         size = self.crop_size
         return {
@@ -87,7 +88,14 @@ class PairedImages:
             for role, side in self._sides.items()
         }
 
-    def batches(self, *, position_examples, global_batch, rows=None, static_shapes=False):
+    def batches(
+        self,
+        *,
+        position_examples: int,
+        global_batch: int,
+        rows: tuple[int, int] | None = None,
+        static_shapes: bool = False,
+    ) -> tf.data.Dataset:
         """Training batches for ever, from a position on.
 
         Args:
@@ -118,13 +126,11 @@ class PairedImages:
             position_examples=position_examples,
         )
         if stop - start < global_batch:
-            examples = examples.enumerate().filter(
-                lambda drawn, _: start <= drawn % global_batch < stop
-            )
+            examples = examples.enumerate().filter(lambda drawn, _: start <= drawn % global_batch < stop)
             examples = examples.map(lambda _, example: example)
         return self._batched(examples, self._training_example, stop - start, static_shapes)
 
-    def evaluation(self, split, *, batch):
+    def evaluation(self, split: str, *, batch: int) -> tf.data.Dataset:
         """One pass over a split in storage order, without augmentation.
 
         Images are resized to crop_size x crop_size, or cropped in the middle if load_size is 0.
@@ -146,6 +152,14 @@ class PairedImages:
             )
         examples = reading.stored_examples(self._parts[split])
         return self._batched(examples, self._evaluation_example, batch, False)
+
+    def check_records(self):
+        """Reads all stored records; raises a `DataError` that names the first damaged file.
+
+        TensorFlow's DataLossError names no file: call this when one was raised.
+        """
+        for part in self._opened.splits.values():
+            reading.check_records(part)
 
     def _batched(self, examples, prepare, batch, static_shapes):
         options = tf.data.Options()
@@ -202,9 +216,10 @@ class PairedImages:
 
     @functools.cached_property
     def _opened(self):
-        if self.dataset == synthetic.NAME and not records.find_dataset(self.dataset, self.data_dir):
-            synthetic.prepare_synthetic(self.data_dir)
-        opened = records.open_dataset(self.dataset, self.data_dir)
+        data_dir = os.path.expanduser(self.data_dir)
+        if self.dataset == synthetic.NAME and not records.find_dataset(self.dataset, data_dir):
+            synthetic.prepare_synthetic(data_dir)
+        opened = records.open_dataset(self.dataset, data_dir)
         features = opened.features
         images = {k for k, v in features.items() if isinstance(v, tfds.features.Image)}
         if "pair" not in images and not {"A", "B"} <= images:

@@ -22,20 +22,6 @@ import data.quiet_tensorflow  # noqa: F401
 from data import builders, pictures, records, sources, synthetic
 from data.errors import DataError
 
-_LAYOUT = flags.DEFINE_enum(
-    "layout", None, list(sources.LAYOUTS), "How the source holds the images.", required=True
-)
-_SOURCE = flags.DEFINE_string("source", None, "Folder of the images.", required=True)
-_NAME = flags.DEFINE_string("name", None, "Name of the data set.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Folder of the prepared data sets.")
-_VAL_FRACTION = flags.DEFINE_float(
-    "val_fraction", 0.1, "Part of the examples for 'val' if the source has no such folders."
-)
-_TEST_FRACTION = flags.DEFINE_float(
-    "test_fraction", 0.1, "Part of the examples for 'test' if the source has no such folders."
-)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a prepared data set of this name.")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
@@ -77,21 +63,22 @@ class Report:
             more = ", ..." if len(self.ignored) > 3 else ""
             lines.append(
                 f"ignored   {len(self.ignored)} files that are no images: "
-                + ", ".join(self.ignored[:3]) + more
+                + ", ".join(self.ignored[:3])
+                + more
             )
         return "\n".join([*lines, "train     " + shlex.join(train)])
 
 
 def prepare(
     *,
-    layout,
-    source,
-    name,
-    data_dir="datasets",
-    val_fraction=0.1,
-    test_fraction=0.1,
-    overwrite=False,
-):
+    layout: str,
+    source: str | os.PathLike,
+    name: str,
+    data_dir: str | os.PathLike = "datasets",
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    overwrite: bool = False,
+) -> Report:
     """Prepares a folder of images for training; all that the binary does.
 
     Every image is decoded completely once, so that a damaged one is found now and not in training.
@@ -113,9 +100,7 @@ def prepare(
         DataError: the source, one of its files, or an argument cannot be used.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise DataError(
-            f"name {name!r}: must be lower-case letters, digits and underscores, a letter first."
-        )
+        raise DataError(f"name {name!r}: must be lower-case letters, digits and underscores, a letter first.")
     if name == synthetic.NAME:
         raise DataError(f"name {name!r}: belongs to the built-in data set; choose another.")
     builders.check_free(name=name, data_dir=data_dir, overwrite=overwrite)
@@ -171,10 +156,8 @@ class _Survey:
         """Reads the headers of all images and checks that they fit the layout."""
         channels, smallest, longest_side, total_bytes = {}, {}, 0, 0
         examples = [example for split in found.splits.values() for example in split]
-        for example in examples:
-            headers = {
-                feature: pictures.read_header(path) for feature, path in example.files.items()
-            }
+        for example in tqdm.tqdm(examples, "looking", unit="ex", leave=False, disable=None):
+            headers = {feature: pictures.read_header(path) for feature, path in example.files.items()}
             height, width = _image_size(layout, example, headers)
             for side, pixels in (("smallest_height", height), ("smallest_width", width)):
                 if side not in smallest or pixels < smallest[side]["pixels"]:
@@ -222,22 +205,48 @@ def _encoded(examples, channels, counts, bar):
         bar.update()
 
 
-def main(argv):
+def define_flags(values):
+    """Defines the flags on `values`; not at import, so that a notebook can import any program."""
+    flags.DEFINE_enum(
+        "layout",
+        None,
+        list(sources.LAYOUTS),
+        "How the source holds the images.",
+        flag_values=values,
+    )
+    for name, default, text in (
+        ("source", None, "Folder of the images."),
+        ("name", None, "Name of the data set."),
+        ("data_dir", "datasets", "Folder of the prepared data sets."),
+    ):
+        flags.DEFINE_string(name, default, text, flag_values=values)
+    for split in ("val", "test"):
+        flags.DEFINE_float(
+            f"{split}_fraction",
+            0.1,
+            f"Part of the examples for {split!r} if the source has no such folders.",
+            flag_values=values,
+        )
+    flags.DEFINE_bool("overwrite", False, "Replace a prepared data set of this name.", flag_values=values)
+
+
+def main(argv, values):
     """Runs `prepare` with the flags and prints its report; gives the exit code."""
     logging.set_verbosity(logging.WARNING)
-    # As for Ctrl-C: unwinding the stack is what removes the half-written data set.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if argv[1:]:
-            raise DataError(f"{argv[1]!r}: not understood; see --help.")
+            raise DataError(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
+        for name in ("layout", "source", "name"):
+            if not values[name].value:
+                raise DataError(f"no --{name} given; --layout, --source and --name are needed")
         report = prepare(
-            layout=_LAYOUT.value,
-            source=pathlib.Path(_SOURCE.value).expanduser(),
-            name=_NAME.value,
-            data_dir=os.path.expanduser(_DATA_DIR.value),
-            val_fraction=_VAL_FRACTION.value,
-            test_fraction=_TEST_FRACTION.value,
-            overwrite=_OVERWRITE.value,
+            layout=values.layout,
+            source=pathlib.Path(values.source).expanduser(),
+            name=values.name,
+            data_dir=os.path.expanduser(values.data_dir),
+            val_fraction=values.val_fraction,
+            test_fraction=values.test_fraction,
+            overwrite=values.overwrite,
         )
     except (DataError, OSError) as error:
         return _refuse(error)
@@ -248,22 +257,26 @@ def main(argv):
     return 0
 
 
-def _parse_flags(argv):
+def parse(argv, values):
+    """Parses the flags; ends the process with code 2 if one is wrong."""
     try:
-        return flags.FLAGS(argv)
+        return values(argv)
     except flags.Error as error:
         sys.exit(_refuse(error))
 
 
 def _refuse(error):
     """Says in one line what is wrong with the input; gives the exit code for that."""
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    print(" ".join(str(error).split()), file=sys.stderr)
     return 2
 
 
 def run():
     """Entry point of the console script."""
-    app.run(main, flags_parser=_parse_flags)
+    # Handled as Ctrl-C is: unwinding the stack is what removes the half-written data set.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    define_flags(flags.FLAGS)
+    app.run(lambda argv: main(argv, flags.FLAGS), flags_parser=lambda argv: parse(argv, flags.FLAGS))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Streams of records, still encoded: for training from any position on, or in storage order."""
 
+import dataclasses
 import functools
 
 import tensorflow as tf
 
+from data.errors import DataError
 from data.order import ExampleOrder
 
 
@@ -57,6 +59,22 @@ def training_examples(*, records, seed, window_bytes, position_examples):
 
     windows = tf.data.Dataset.counter(place.epoch, dtype=tf.int64).flat_map(epoch_windows)
     return windows.prefetch(1).unbatch().skip(place.offset)
+
+
+def check_records(records):
+    """Reads every record against its checksum, as nothing but reading it finds damage.
+
+    Raises:
+        DataError: names the first file that is damaged or holds too few records.
+    """
+    for shard in records.shards:
+        examples = _read_shards(_shard_table(dataclasses.replace(records, shards=(shard,))))
+        try:
+            examples.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1)
+        except (tf.errors.DataLossError, tf.errors.FailedPreconditionError) as error:
+            raise DataError(
+                f"{shard.path}: damaged since it was written; prepare the data set again."
+            ) from error
 
 
 def example_order(*, records, seed, window_bytes):

@@ -10,6 +10,8 @@ from etils import epath
 
 from data.errors import DataError
 
+_FRAME_BYTES = 16  # length and checksums that TFRecord adds to each record
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
@@ -129,13 +131,17 @@ def open_dataset(dataset, data_dir):
 
 def _records(split):
     """Gives the `Records` of a TFDS split after checking that its files are there."""
-    shards, first_id = [], 0
+    shards, first_id, stored_bytes = [], 0, 0
     for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
         if not epath.Path(path).exists():
             raise DataError(f"{path}: this file of the data set is missing; prepare it again.")
+        stored_bytes += epath.Path(path).stat().length
         if length:
-            shards.append(
-                Shard(path=os.fspath(path), skip_records=0, records=length, first_id=first_id)
-            )
+            shards.append(Shard(path=os.fspath(path), skip_records=0, records=length, first_id=first_id))
         first_id += length
+    if stored_bytes < split.num_bytes + _FRAME_BYTES * split.num_examples:
+        raise DataError(
+            f"{os.path.dirname(path)}: the files of split {split.name!r} are cut short; copy or "
+            "prepare the data set again."
+        )
     return Records(shards=tuple(shards), bytes_per_record=split.num_bytes / split.num_examples)

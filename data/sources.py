@@ -102,13 +102,11 @@ def _paired(folder, ignored):
             raise DataError(f"{inner_folders[0]}: a folder among the images; move its images up.")
         sides.append(_by_stem(side, images))
     first, second = sides
-    for stem in sorted(first.keys() ^ second.keys()):
-        path = first.get(stem) or second.get(stem)
-        other = folders[1] if stem in first else folders[0]
+    if unmatched := first.keys() ^ second.keys():
+        stem = min(unmatched)
+        path, other = (first[stem], folders[1]) if stem in first else (second[stem], folders[0])
         raise DataError(f"{path}: has no partner named {stem!r} in {other}; add or remove one.")
-    return [
-        SourceExample(name=stem, files={"A": first[stem], "B": second[stem]}) for stem in first
-    ]
+    return [SourceExample(name=stem, files={"A": first[stem], "B": second[stem]}) for stem in first]
 
 
 LAYOUTS = {"side_by_side": _side_by_side, "paired": _paired}
@@ -146,9 +144,13 @@ def _contents(folder, ignored):
         raise DataError(f"{folder}: cannot be read ({error.strerror}); check it.") from error
     folders = [path for path in entries if path.is_dir()]
     files = [path for path in entries if not path.is_dir()]
-    images = [path for path in files if path.suffix.lower() in Image.EXTENSION]
-    ignored.extend(path for path in files if path not in images)
-    return folders, images
+    ignored.extend(path for path in files if not _is_image_name(path))
+    return folders, [path for path in files if _is_image_name(path)]
+
+
+def _is_image_name(path):
+    """Whether the name is that of an image; of one that is not read, too, so that it is refused."""
+    return path.suffix.lower() in Image.EXTENSION
 
 
 def _by_stem(folder, images):

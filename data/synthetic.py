@@ -1,7 +1,5 @@
 """The built-in data set: label maps of made-up house fronts, and pictures painted from them."""
 
-from absl import logging
-
 from data import builders
 from data.facade_labels import COLOURS, SIZE, draw_parts
 from data.facade_rendering import render_facade
@@ -30,7 +28,8 @@ def prepare_synthetic(data_dir):
 
     Workers may do so at the same time; the first to finish provides it for all.
     """
-    logging.info("drawing the data set %r into %s (once)", NAME, data_dir)
+    # Printed, not logged: it takes some seconds in which nothing else would be seen.
+    print(f"drawing the data set {NAME!r} into {data_dir} (once)", flush=True)
     try:
         builders.write_dataset(
             name=NAME,
@@ -43,7 +42,7 @@ def prepare_synthetic(data_dir):
             record_bytes=_RECORD_BYTES,
         )
     except builders.AlreadyPreparedError:
-        logging.info("%r is in %s", NAME, data_dir)
+        print(f"{NAME!r} is in {data_dir}", flush=True)
 
 
 def _examples(split):

@@ -39,11 +39,10 @@ def parse_batch_schedule(text: int | str, *, examples_per_epoch: int) -> BatchSc
       ConfigurationError: quotes the entry that is wrong.
     """
     entries = [entry.strip() for entry in str(text).split(",")]
-    if len(entries) == 1 and ":" not in entries[0]:
-        entries = [f"0:{entries[0]}"]
     starts, sizes = [], []
     for entry in entries:
-        position, colon, size = entry.partition(":")
+        constant = len(entries) == 1 and ":" not in entry
+        position, colon, size = ("0", ":", entry) if constant else entry.partition(":")
         if not colon or not size.strip().isdigit() or int(size) < 1:
             raise ConfigurationError(
                 f"BATCH_SCHEDULE: {entry!r} is not 'position: global batch' with a batch of at least 1; "

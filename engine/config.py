@@ -46,6 +46,11 @@ def load_experiment(*, gin_files: Sequence[str], gin_params: Sequence[str] = ())
       ConfigurationError: a file is missing, a name unknown, a type wrong, or a binding unused.
     """
     for path in gin_files:
+        if not any(tf.io.gfile.exists(os.path.join(root, path)) for root in ("", ROOT)):
+            raise ConfigurationError(
+                f"--gin_file={path}: no such file here or in {ROOT}; those that come with the project are "
+                "in gin/"
+            )
         directory = os.path.dirname(os.path.abspath(path))
         if directory not in sys.path:
             sys.path.append(directory)
@@ -91,8 +96,9 @@ def _guard(read, *, where: str) -> None:
     try:
         read()
     except ModuleNotFoundError as error:
+        reason = str(error).split("\n")[0]
         raise ConfigurationError(
-            f"{where}: cannot import {error.name!r}; put its folder on PYTHONPATH or beside the gin file"
+            f"{where}: {reason}; put its folder on PYTHONPATH or the module beside the gin file"
         ) from error
     except (ValueError, SyntaxError, OSError, AttributeError, NameError) as error:
         reason = " ".join(str(error).split("\n  In ")[0].split())

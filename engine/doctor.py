@@ -18,10 +18,8 @@ from engine import config
 from engine.cluster import PRECISIONS, accelerators
 from engine.program import run_program
 from engine.run_directory import RunDirectory
+from engine.state import trainable_parameters
 from engine.trainer import Trainer
-
-_GIN_FILES = flags.DEFINE_multi_string("gin_file", [], "Configuration file; may be repeated.")
-_GIN_PARAMS = flags.DEFINE_multi_string("gin_param", [], "Override; may be repeated.")
 
 _PACKAGES = ("keras", "numpy", "tensorflow-datasets", "gin-config", "absl-py", "tensorboard")
 
@@ -57,7 +55,7 @@ def plan_report(*, gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> 
         f"Data: {experiment.data.train_examples} training examples; evaluation on "
         f"{experiment.data.evaluation_split}; {trainer.total_examples} examples in all, {epochs:.1f} epochs",
         *(
-            f"Network {name}: {network.count_params():,} parameters"
+            f"Network {name}: {trainable_parameters(network):,} parameters"
             for name, network in trainer.state.networks.items()
         ),
         *_plan_rows(trainer),
@@ -67,26 +65,23 @@ def plan_report(*, gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> 
 
 def _plan_rows(trainer: Trainer) -> list[str]:
     optimizers = trainer.experiment.task.optimizers
-    rows = [
-        f"{'from example':>12}  {'global batch':>12}  {'per replica':>11}  {'accumulation':>12}  {'steps':>8}  "
-        + "  ".join(f"learning rate of {name}" for name in optimizers)
-    ]
+    titles = ["from example", "global batch", "per replica", "accumulation", "steps"]
+    titles += [f"learning rate of {name}" for name in optimizers]
+    table = [titles]
     ends = [plan.first_example for plan in trainer.plans[1:]] + [trainer.total_examples]
     start = 0
     for plan, end in zip(trainer.plans, ends, strict=True):
         steps = max(0, -(-(end - start) // plan.global_batch))
         rates = [
-            f"{float(trainer.learning_rate(settings, tf.constant(start), plan.global_batch)):.3g}".rjust(
-                len("learning rate of ") + len(name)
-            )
-            for name, settings in optimizers.items()
+            float(trainer.learning_rate(settings, tf.constant(start), plan.global_batch))
+            for settings in optimizers.values()
         ]
-        rows.append(
-            f"{start:>12}  {plan.global_batch:>12}  {plan.per_replica_batch:>11}  {plan.accumulation:>12}  "
-            f"{steps:>8}  {'  '.join(rates)}"
-        )
+        sizes = (start, plan.global_batch, plan.per_replica_batch, plan.accumulation, steps)
+        table.append([*map(str, sizes), *(f"{rate:.3g}" for rate in rates)])
         start += steps * plan.global_batch
-    return rows
+    return [
+        "  ".join(cell.rjust(len(title)) for cell, title in zip(row, titles, strict=True)) for row in table
+    ]
 
 
 def _version(package: str) -> str:
@@ -96,16 +91,22 @@ def _version(package: str) -> str:
         return "missing"
 
 
-def main() -> None:
+def define_flags(values: flags.FlagValues) -> None:
+    for name, text in (("gin_file", "Configuration file"), ("gin_param", "Override")):
+        flags.DEFINE_multi_string(name, [], f"{text}; may be repeated.", flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
     # The plan comes first: choosing devices must precede every other use of TensorFlow.
-    plan = plan_report(gin_files=_GIN_FILES.value, gin_params=_GIN_PARAMS.value) if _GIN_FILES.value else ""
+    plan = ""
+    if values.gin_file:
+        plan = plan_report(gin_files=values.gin_file, gin_params=values.gin_param)
     print(machine_report())
-    if plan:
-        print(plan)
+    print(plan, end="\n" if plan else "")
 
 
 def run() -> None:
-    run_program(main)
+    run_program(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,6 @@ from engine.run_directory import RunDirectory, append_row
 from engine.task import ConfigurationError
 from engine.trainer import Trainer
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
-_SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate.")
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "latest", "'latest', 'best', or the position of a checkpoint in examples."
-)
-
 
 def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -> Evaluation:
     """Evaluates a checkpoint of a run on a split, and appends a row to its eval.jsonl.
@@ -95,14 +89,25 @@ def _files(run: RunDirectory) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    evaluation = evaluate(workdir=_WORKDIR.value, split=_SPLIT.value, checkpoint=_CHECKPOINT.value)
-    print(table(evaluation, split=_SPLIT.value))
-    print(f"files of the run:\n{_files(RunDirectory(_WORKDIR.value))}")
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "Run directory.", flag_values=values)
+    flags.DEFINE_string("split", "test", "Split to evaluate.", flag_values=values)
+    flags.DEFINE_string(
+        "checkpoint",
+        "latest",
+        "'latest', 'best', or the position of a checkpoint in examples.",
+        flag_values=values,
+    )
+
+
+def main(values: flags.FlagValues) -> None:
+    evaluation = evaluate(workdir=values.workdir, split=values.split, checkpoint=values.checkpoint)
+    print(table(evaluation, split=values.split))
+    print(f"files of the run:\n{_files(RunDirectory(values.workdir))}")
 
 
 def run() -> None:
-    run_program(main)
+    run_program(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from data import imaging
 from engine.feeding import TrainingData
-from engine.task import Task
+from engine.task import ConfigurationError, Task
 
 METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "mae": imaging.mae,
@@ -23,6 +23,9 @@ METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 """Each maps two uint8 tensors [B, H, W, C] to float64 [B]; on [0, 255], averaged over the images."""
 
 HIGHER_IS_BETTER = {"mae": False, "mse": False, "rmse": False, "psnr_db": True, "ssim": True}
+
+SMALLEST_SIDE = 11
+"""The SSIM window, in pixels."""
 
 EVALUATION_BATCH_PER_REPLICA = 8
 
@@ -50,6 +53,9 @@ class Evaluator:
       strategy: over whose replicas they are made.
       data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1].
       networks: by name; their values at the time of each evaluation count.
+
+    Raises:
+      ConfigurationError: the pictures are too small for the metrics.
     """
 
     def __init__(
@@ -60,6 +66,12 @@ class Evaluator:
         data: TrainingData,
         networks: Mapping[str, keras.Model],
     ):
+        height, width, _ = data.example_spec["target"].shape
+        if min(height, width) < SMALLEST_SIDE:
+            raise ConfigurationError(
+                f"CROP_SIZE: pictures of {height}x{width} pixels are too small to evaluate (SSIM needs "
+                f"{SMALLEST_SIDE} a side); raise CROP_SIZE"
+            )
         self._task = task
         self._strategy = strategy
         self._data = data
@@ -102,9 +114,7 @@ class Evaluator:
         )
         if self._several_workers:  # each reads the whole split and keeps its part
             options = tf.data.Options()
-            options.experimental_distribute.auto_shard_policy = (
-                tf.data.experimental.AutoShardPolicy.DATA
-            )
+            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
             batches = batches.with_options(options)
         for batch in self._strategy.experimental_distribute_dataset(batches):
             yield self._translate(batch)
@@ -128,7 +138,9 @@ class Evaluator:
 
     def _gather(self, values):
         if self._several_workers:
-            return self._strategy.gather(values, axis=0)
+            # Collectives take no uint8.
+            wider = self._strategy.run(lambda x: tf.cast(x, tf.int32), args=(values,))
+            return tf.cast(self._strategy.gather(wider, axis=0), tf.uint8)
         return tf.concat(self._strategy.experimental_local_results(values), axis=0)
 
     def _mean_target(self) -> tf.Tensor:

@@ -49,7 +49,9 @@ class Experiment:
     def __post_init__(self):
         for name, least in (("seed", 0), ("steps_per_loop", 1), ("keep_checkpoints", 1)):
             if getattr(self, name) < least:
-                raise ConfigurationError(f"{name.upper()} = {getattr(self, name)}: must be at least {least}")
+                raise ConfigurationError(
+                    f"{name.upper()} = {getattr(self, name)}: must be at least {least}; raise it"
+                )
         if self.best_metric not in HIGHER_IS_BETTER:
             raise ConfigurationError(
                 f"Experiment.best_metric = {self.best_metric!r}: unknown; use one of "

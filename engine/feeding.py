@@ -38,6 +38,9 @@ class TrainingData(Protocol):
     def evaluation(self, split: str, *, batch: int) -> tf.data.Dataset:
         """One pass over a split in a fixed order, the last batch as large as what is left."""
 
+    def check_records(self) -> None:
+        """Raises an error that names the first damaged file; called when reading one failed."""
+
 
 def needs_static_shapes(strategy: tf.distribute.Strategy) -> bool:
     """TPUs compile for fixed shapes."""
@@ -64,11 +67,15 @@ def distributed_batches(
             first_replica = context.input_pipeline_id * local
             start = sum(sizes[:first_replica])
             own_sizes = sizes[first_replica : first_replica + local]
+            # A worker without a row of its own reads one and keeps nothing of it.
+            first, rows = (start, sum(own_sizes)) if sum(own_sizes) else (0, 1)
             batches = data.batches(
                 position_examples=position_examples,
                 global_batch=global_batch,
-                rows=(start, start + sum(own_sizes)),
+                rows=(first, first + rows),
             )
+            if not sum(own_sizes):
+                return batches.map(lambda batch: {name: x[:0] for name, x in batch.items()})
             return batches if local == 1 else batches.rebatch(list(own_sizes))
 
         return iter(strategy.distribute_datasets_from_function(of_worker))

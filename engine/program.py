@@ -14,40 +14,46 @@ from engine.trainer import Diverged, Interrupted
 DONE, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 2, 3, 42
 
 
-def run_program(main: Callable[[], None]) -> None:
+def run_program(
+    main: Callable[[flags.FlagValues], None], define_flags: Callable[[flags.FlagValues], None]
+) -> None:
     """Parses the flags and runs `main`; leaves the process with one of the exit codes.
 
     0 done; 2 bad configuration or input (one line on stderr says what, where and how to mend);
     3 diverged; 42 interrupted and saved, start again; 1 anything else, with its traceback.
+
+    Args:
+      main: the program, given the parsed flags.
+      define_flags: defines its flags. They are not defined at import, so that a notebook can import
+        several programs, which share names of flags.
     """
     logging.set_verbosity(logging.WARNING)
-    app.run(lambda argv: sys.exit(_exit_code(main, argv)), flags_parser=_parse)
+    define_flags(flags.FLAGS)
+    app.run(lambda argv: sys.exit(exit_code(main, argv, flags.FLAGS)), flags_parser=_parse)
+
+
+def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], values: flags.FlagValues) -> int:
+    """Runs `main` and turns how it ended into an exit code, and an error into one line on stderr."""
+    try:
+        if len(argv) > 1:
+            raise ConfigurationError(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
+        main(values)
+    except (ConfigurationError, DataError) as error:
+        return _complain(error, BAD_INPUT)
+    except Diverged as error:
+        return _complain(error, DIVERGED)
+    except Interrupted as error:
+        return _complain(error, INTERRUPTED)
+    return DONE
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        _complain(f"{error}; --help lists the flags")
-        sys.exit(BAD_INPUT)
+        sys.exit(_complain(f"{error}; --help lists the flags", BAD_INPUT))
 
 
-def _exit_code(main: Callable[[], None], argv: Sequence[str]) -> int:
-    try:
-        if len(argv) > 1:
-            raise ConfigurationError(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
-        main()
-    except (ConfigurationError, DataError) as error:
-        _complain(str(error))
-        return BAD_INPUT
-    except Diverged as error:
-        _complain(str(error))
-        return DIVERGED
-    except Interrupted as error:
-        _complain(str(error))
-        return INTERRUPTED
-    return DONE
-
-
-def _complain(message: str) -> None:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+def _complain(message: object, code: int) -> int:
+    print(" ".join(str(message).split()), file=sys.stderr, flush=True)
+    return code

@@ -26,7 +26,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str):
-        self.path = os.fspath(path)
+        self.path = os.path.expanduser(path)
         self.config = os.path.join(self.path, "config.gin")
         self.train_log = os.path.join(self.path, "train.jsonl")
         self.eval_log = os.path.join(self.path, "eval.jsonl")

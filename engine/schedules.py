@@ -18,10 +18,10 @@ from engine.task import ConfigurationError
 class LinearDecay:
     """Constant, then linearly to zero, in steps of one epoch as the published pix2pix does.
 
-    In epoch e (from 0) the factor is  1 - max(0, e + first - constant) / (decay + 1)  with both lengths
-    in epochs. The reference has published two conventions: it moves the schedule at the end of each
-    epoch ("end_of_epoch", first = 0: today's and before July 2020; the last epoch still learns a
-    little) or at its start ("start_of_epoch", first = 1: in between).
+    In epoch e, counted from 1, the factor is  1 - max(0, e + ahead - constant) / (decay + 1)  with both
+    lengths in epochs. The reference has published two conventions: it moves the schedule at the end of
+    each epoch ("end_of_epoch", ahead = 0: today's and before July 2020; the last epoch still learns a
+    little) or at its start ("start_of_epoch", ahead = 1: in between).
 
     Args:
       constant: how long the learning rate stays, such as "100ep".
@@ -48,7 +48,7 @@ class LinearDecay:
             / examples_per_epoch
             for name in ("constant", "decay")
         )
-        first = 0.0 if self.convention == "end_of_epoch" else 1.0
-        epoch = tf.floor(examples / examples_per_epoch)
-        decayed = tf.nn.relu(epoch + (first - constant_epochs)) / (decay_epochs + 1.0)
+        ahead = 0.0 if self.convention == "end_of_epoch" else 1.0
+        epoch = tf.floor(examples / examples_per_epoch) + 1.0
+        decayed = tf.nn.relu(epoch + (ahead - constant_epochs)) / (decay_epochs + 1.0)
         return tf.nn.relu(1.0 - decayed)

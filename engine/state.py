@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import keras
@@ -122,3 +123,8 @@ def _check_phases(phases: tuple[Phase, ...], networks: Mapping, optimizers: Mapp
     names = [phase.name for phase in phases]
     if not names or len(set(names)) < len(names):
         raise ConfigurationError(f"phases {names}: at least one, each with a name of its own")
+
+
+def trainable_parameters(network: keras.Model) -> int:
+    """Numbers that training changes; moving statistics do not count."""
+    return sum(math.prod(variable.shape) for variable in network.trainable_variables)

@@ -95,7 +95,7 @@ class TrainLoop:
     @tf.function(autograph=False)
     def _loop(self, iterator, num_steps, step, examples, global_batch):
         def body(done, metrics, finite, wait_sec):
-            with tf.control_dependencies([metrics]):
+            with tf.control_dependencies([metrics, finite]):  # the step before is done
                 asked = tf.timestamp()
             batch = iterator.get_next()
             arrived = [

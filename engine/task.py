@@ -159,12 +159,13 @@ class Step:
 
 
 class Task(abc.ABC):
-    """A system of networks and how they learn. Subclasses keep settings only; no variables."""
+    """A system of networks and how they learn. Subclasses keep settings only; no variables.
 
-    @property
-    @abc.abstractmethod
-    def optimizers(self) -> Mapping[str, Adam]:
-        """Settings of each optimizer by name."""
+    Attributes:
+      optimizers: settings of each optimizer by name; set it in `__init__`.
+    """
+
+    optimizers: Mapping[str, Adam]
 
     @abc.abstractmethod
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:

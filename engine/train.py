@@ -18,15 +18,6 @@ from engine.run_directory import RunDirectory
 from engine.task import ConfigurationError
 from engine.trainer import Summary, Trainer
 
-_GIN_FILES = flags.DEFINE_multi_string("gin_file", [], "Configuration file; may be repeated.")
-_GIN_PARAMS = flags.DEFINE_multi_string(
-    "gin_param", [], "Override, such as 'TOTAL_EXAMPLES = 400'; may be repeated."
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; one that holds a run continues it.")
-_ALLOW_CHANGE = flags.DEFINE_bool(
-    "allow_config_change", False, "Continue a run with a configuration that differs from its own."
-)
-
 
 def train(
     *,
@@ -69,22 +60,41 @@ def train(
     return trainer.run()
 
 
-def main() -> None:
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string("gin_file", [], "Configuration file; may be repeated.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "gin_param",
+        [],
+        "Override, such as 'TOTAL_EXAMPLES = 400'; may be repeated.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Run directory; one that holds a run continues it.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "allow_config_change",
+        False,
+        "Continue a run with a configuration that differs from its own.",
+        flag_values=values,
+    )
+
+
+def main(values: flags.FlagValues) -> None:
     summary = train(
-        gin_files=_GIN_FILES.value,
-        gin_params=_GIN_PARAMS.value,
-        workdir=_WORKDIR.value,
-        allow_config_change=_ALLOW_CHANGE.value,
+        gin_files=values.gin_file,
+        gin_params=values.gin_param,
+        workdir=values.workdir,
+        allow_config_change=values.allow_config_change,
     )
     print(
         f"done: {summary.examples} examples in {summary.step} steps, {summary.train_sec:.0f} s this time\n"
-        f"  run        {_WORKDIR.value}\n"
-        f"  evaluate   python -m engine.evaluate --workdir={_WORKDIR.value} --split=test"
+        f"  run        {values.workdir}\n"
+        f"  evaluate   python -m engine.evaluate --workdir={values.workdir} --split=test"
     )
 
 
 def run() -> None:
-    run_program(main)
+    run_program(main, define_flags)
 
 
 if __name__ == "__main__":

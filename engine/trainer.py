@@ -7,6 +7,7 @@ import math
 import time
 
 import keras
+import tensorflow as tf
 
 from engine import checkpoints
 from engine.actions import Action, steps_until_next
@@ -20,7 +21,7 @@ from engine.learning_rate import LearningRate
 from engine.reporting import Reporter, Speed
 from engine.run_directory import RunDirectory
 from engine.samples import Sampler
-from engine.state import build_state
+from engine.state import build_state, trainable_parameters
 from engine.step import LoopResult, TrainLoop
 
 LOOP_SEC = 5.0
@@ -183,9 +184,13 @@ class Trainer:
             affordable = 1 if math.isinf(sec_per_step) else max(1, int(LOOP_SEC / sec_per_step))
             num_steps = min(num_steps, affordable, self.experiment.steps_per_loop)
             began = time.monotonic()
-            result = self.loop.run(
-                iterator, num_steps=num_steps, step=step, examples=examples, global_batch=batch
-            )
+            try:
+                result = self.loop.run(
+                    iterator, num_steps=num_steps, step=step, examples=examples, global_batch=batch
+                )
+            except tf.errors.DataLossError:
+                self.experiment.data.check_records()  # TensorFlow's own error names no file
+                raise
             sec = time.monotonic() - began
             if not result.finite:
                 raise Diverged(self._divergence(result, step + result.steps))
@@ -220,7 +225,7 @@ class Trainer:
     def _announce(self) -> None:
         experiment, strategy = self.experiment, self.strategy
         parameters = ", ".join(
-            f"{name} {network.count_params():,}" for name, network in self.state.networks.items()
+            f"{name} {trainable_parameters(network):,}" for name, network in self.state.networks.items()
         )
         self._reporter.line(
             f"{'resuming at ' + str(self.examples) + ' of' if self.examples else 'training'} "

@@ -2,12 +2,13 @@
 
 Weights trained by the reference (pytorch-CycleGAN-and-pix2pix) give the reference's pictures only
 if every pad, crop and moment is the same. What differs from Keras' own layers, and why, stands
-with each class. All layers are NHWC and take any batch, an empty one included: the last global
-batch of an epoch may leave a replica without examples.
+with each class. All layers are NHWC.
 """
 
 import keras
 import tensorflow as tf
+
+from engine.task import example_weights
 
 NORMS = ("batch", "instance", "none")
 INFERENCE_NORMS = ("batch_statistics", "moving_statistics")
@@ -19,8 +20,9 @@ def _check_choice(value, *, known, what):
         raise ValueError(f"unknown {what} {value!r}; choose one of: {', '.join(known)}")
 
 
-def _at_least_float32(x):
-    """Moments of half-precision numbers are formed in float32; float64 stays float64."""
+def at_least_float32(x):
+    """x as a tensor, for forming means: half precision becomes float32, float64 stays float64."""
+    x = tf.convert_to_tensor(x)
     return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
 
 
@@ -28,8 +30,7 @@ def _at_least_float32(x):
 class ReflectionPadding2D(keras.layers.Layer):
     """Mirrors the border: [B, H, W, C] -> [B, H + 2 padding, W + 2 padding, C], edge not repeated.
 
-    H and W must be larger than `padding`. Built of slices because TensorFlow's own mirror padding
-    refuses an empty batch.
+    H and W must be larger than `padding`.
     """
 
     def __init__(self, padding, **kwargs):
@@ -43,12 +44,7 @@ class ReflectionPadding2D(keras.layers.Layer):
 
     def call(self, x):
         p = self.padding
-        top, bottom = x[:, 1 : p + 1], x[:, -p - 1 : -1]
-        x = tf.concat([tf.reverse(top, [1]), x, tf.reverse(bottom, [1])], 1)  # [B, H + 2p, W, C]
-        left, right = x[:, :, 1 : p + 1], x[:, :, -p - 1 : -1]
-        return tf.concat(
-            [tf.reverse(left, [2]), x, tf.reverse(right, [2])], 2
-        )  # [B, H+2p, W+2p, C]
+        return tf.pad(x, [[0, 0], [p, p], [p, p], [0, 0]], mode="REFLECT")  # [B, H+2p, W+2p, C]
 
     def get_config(self):
         return {**super().get_config(), "padding": self.padding}
@@ -80,7 +76,7 @@ class InstanceNorm(keras.layers.Layer):
         return input_shape
 
     def call(self, x):
-        centred, variance = _centre_each_example(_at_least_float32(x))
+        centred, variance = _centre_each_example(at_least_float32(x))
         return tf.cast(centred * tf.math.rsqrt(variance + self.epsilon), self.compute_dtype)
 
     def get_config(self):
@@ -95,22 +91,35 @@ def _sum_over_replicas(x):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
+def _row_weights(x):
+    """1 for the rows of x that are examples, 0 for padding: [B, 1, 1, 1] of x's dtype."""
+    weights = example_weights()
+    if weights is None:
+        return tf.ones([tf.shape(x)[0], 1, 1, 1], x.dtype)
+    # A task may have stacked several batches into one, so that they pass the network together.
+    weights = tf.tile(weights, [tf.shape(x)[0] // tf.shape(weights)[0]])  # [B]
+    return tf.cast(weights, x.dtype)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
 def _centre_global_batch(x):
     """x [B, H, W, C] of this replica -> x minus the mean, variance [C], mean [C], count [].
 
-    Moments of the global batch: sums and counts are added over the replicas, so that an uneven or
-    empty share weighs as much as it has examples. Two passes, mean first: E[x^2] - E[x]^2, which
-    Keras uses when it synchronises, cancels when the mean is large against the deviation.
+    Moments of the global batch: sums and counts are added over the replicas, so that an uneven share
+    weighs as much as it has examples, and padding rows nothing. Two passes, mean first:
+    E[x^2] - E[x]^2, which Keras uses when it synchronises, cancels when the mean is large against
+    the deviation.
     """
     axes = [0, 1, 2]
-    local_count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
-    sums = tf.concat([tf.reduce_sum(x, axes), local_count[tf.newaxis]], 0)  # [C + 1]
+    weights = _row_weights(x)
+    positions = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], x.dtype)
+    local_count = positions * tf.reduce_sum(weights)
+    sums = tf.concat([tf.reduce_sum(weights * x, axes), local_count[tf.newaxis]], 0)  # [C + 1]
     sums = _sum_over_replicas(sums)
     count = sums[-1]
-    mean = tf.math.divide_no_nan(sums[:-1], count)
+    mean = sums[:-1] / count
     centred = x - mean
-    squares = _sum_over_replicas(tf.reduce_sum(tf.square(centred), axes))
-    return centred, tf.math.divide_no_nan(squares, count), mean, count
+    squares = _sum_over_replicas(tf.reduce_sum(weights * tf.square(centred), axes))
+    return centred, squares / count, mean, count
 
 
 @keras.saving.register_keras_serializable(package="gantry")
@@ -142,7 +151,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.inference_norm = inference_norm
 
     def call(self, x, training=None):
-        x = _at_least_float32(x)
+        x = at_least_float32(x)
         if training:
             centred, variance, mean, count = _centre_global_batch(x)
             self._move_statistics(mean, variance, count)
@@ -156,65 +165,84 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def _move_statistics(self, mean, variance, count):
         unbiased = variance * count / tf.maximum(count - 1, 1)
-        # A batch that is empty on every replica says nothing about the data.
-        rate = tf.where(count > 0, tf.cast(1 - self.momentum, count.dtype), 0)
-        for moving, value in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
-            old = tf.cast(moving, moving.dtype)
-            new = tf.cast(tf.stop_gradient(value), moving.dtype)
-            moving.assign(old + (new - old) * tf.cast(rate, moving.dtype))
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            old = tf.cast(moving.value, new.dtype)
+            moving.assign(old + (new - old) * (1 - self.momentum))
 
     def get_config(self):
-        return {
-            **keras.layers.Layer.get_config(self),
-            "inference_norm": self.inference_norm,
-        }
+        # Without what the constructor fixes.
+        return {**keras.layers.Layer.get_config(self), "inference_norm": self.inference_norm}
 
 
-def _conv_init():
+def _initial_kernel():
     return keras.initializers.RandomNormal(0.0, INITIAL_STDDEV)
 
 
-def conv(x, filters, *, kernel, stride=1, padding=0, use_bias=True, name, dtype=None):
+@keras.saving.register_keras_serializable(package="gantry")
+class Conv(keras.layers.Conv2D):
     """2-D convolution as PyTorch's `Conv2d(kernel_size, stride, padding)`; weights N(0, 0.02).
 
     [B, H, W, C] -> [B, floor((H + 2 padding - kernel) / stride) + 1, ..., filters]. The zeros are
     added on both sides before a VALID convolution: at stride 2, TensorFlow's SAME pads even sizes
     by (0, 1) for a 3x3 kernel and odd sizes unevenly for a 4x4 one, which shifts the picture.
     """
-    if padding:
-        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
-    return keras.layers.Conv2D(
-        filters,
-        kernel,
-        stride,
-        use_bias=use_bias,
-        kernel_initializer=_conv_init(),
-        dtype=dtype,
-        name=name,
-    )(x)
+
+    def __init__(self, filters, kernel, *, stride=1, padding=0, **kwargs):
+        super().__init__(filters, kernel, stride, kernel_initializer=_initial_kernel(), **kwargs)
+        self.zeros = padding  # Keras' own attribute `padding` is "valid"
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        grow = 2 * self.zeros
+        padded = (batch, height and height + grow, width and width + grow, channels)
+        return super().compute_output_shape(padded)
+
+    def convolution_op(self, x, kernel):
+        zeros = [self.zeros, self.zeros]
+        padded = tf.pad(x, [[0, 0], zeros, zeros, [0, 0]]) if self.zeros else x
+        return super().convolution_op(padded, kernel)
+
+    def get_config(self):
+        return {
+            **keras.layers.Layer.get_config(self),
+            "filters": self.filters,
+            "kernel": self.kernel_size[0],
+            "stride": self.strides[0],
+            "padding": self.zeros,
+            "use_bias": self.use_bias,
+        }
 
 
-def conv_transpose(x, filters, *, kernel, use_bias=True, name):
-    """2-D transposed convolution, stride 2, exactly doubling: [B, H, W, C] -> [B, 2H, 2W, filters].
+@keras.saving.register_keras_serializable(package="gantry")
+class ConvTranspose(keras.layers.Conv2DTranspose):
+    """2-D transposed convolution that exactly doubles: [B, H, W, C] -> [B, 2H, 2W, filters].
 
-    kernel 4 is PyTorch's `ConvTranspose2d(4, 2, padding=1)`, which is SAME. kernel 3 is
-    `ConvTranspose2d(3, 2, padding=1, output_padding=1)`: VALID gives 2H + 1 rows, of which the
-    first is cropped; SAME would crop the last and shift the picture by a pixel.
+    kernel 4 is PyTorch's `ConvTranspose2d(4, stride=2, padding=1)`, which is SAME. kernel 3 is
+    `ConvTranspose2d(3, stride=2, padding=1, output_padding=1)`: VALID gives 2H + 1 rows, of which
+    the first is cropped; SAME would crop the last and shift the picture. Weights N(0, 0.02).
     """
-    if kernel not in (3, 4):
-        raise ValueError(f"{name}: only 3x3 and 4x4 kernels double the size exactly, not {kernel}")
-    x = keras.layers.Conv2DTranspose(
-        filters,
-        kernel,
-        2,
-        padding="same" if kernel == 4 else "valid",
-        use_bias=use_bias,
-        kernel_initializer=_conv_init(),
-        name=name,
-    )(x)
-    if kernel == 3:
-        x = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop")(x)
-    return x
+
+    def __init__(self, filters, kernel, **kwargs):
+        if kernel not in (3, 4):
+            raise ValueError(f"only 3x3 and 4x4 kernels double the size exactly, not {kernel}")
+        padding = "same" if kernel == 4 else "valid"
+        super().__init__(filters, kernel, 2, padding, kernel_initializer=_initial_kernel(), **kwargs)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, height and 2 * height, width and 2 * width, self.filters)
+
+    def call(self, x):
+        y = super().call(x)
+        return y[:, 1:, 1:] if self.padding == "valid" else y  # [B, 2H, 2W, C]
+
+    def get_config(self):
+        return {
+            **keras.layers.Layer.get_config(self),
+            "filters": self.filters,
+            "kernel": self.kernel_size[0],
+            "use_bias": self.use_bias,
+        }
 
 
 def normalize(x, norm, *, inference_norm="batch_statistics", name):
@@ -242,3 +270,11 @@ def has_bias(norm):
 def variable_dtype():
     """The dtype of the variables under the current policy: float32 under mixed_bfloat16."""
     return keras.config.dtype_policy().variable_dtype
+
+
+def image_input(channels):
+    """The input of a network, [B, H, W, channels], in the dtype of the variables.
+
+    Keras' default is float32 under any policy: it would round what float64 networks are given.
+    """
+    return keras.Input((None, None, channels), dtype=variable_dtype(), name="image")

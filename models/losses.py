@@ -6,15 +6,17 @@ float64. None divides by a batch size: the engine does, by the global one.
 
 import tensorflow as tf
 
+from models.layers import at_least_float32
+
 
 def l1(a, b):
     """Mean absolute difference of each example: a, b [B, ...] -> [B]."""
-    return _mean_per_example(tf.abs(_at_least_float32(a) - _at_least_float32(b)))
+    return _mean_per_example(tf.abs(at_least_float32(a) - at_least_float32(b)))
 
 
 def l2(a, b):
     """Mean squared difference of each example: a, b [B, ...] -> [B]."""
-    return _mean_per_example(tf.square(_at_least_float32(a) - _at_least_float32(b)))
+    return _mean_per_example(tf.square(at_least_float32(a) - at_least_float32(b)))
 
 
 def gan_loss(logits, real, kind="bce"):
@@ -25,18 +27,13 @@ def gan_loss(logits, real, kind="bce"):
     `real=True` on its fakes, is the non-saturating one), or "lsgan", the squared distance to the
     label (Mao et al., 2017). Raises ValueError for another.
     """
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     if kind == "bce":
         # -log sigmoid(x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(x), without overflow.
         return _mean_per_example(tf.nn.softplus(-logits if real else logits))
     if kind == "lsgan":
         return _mean_per_example(tf.square(logits - (1.0 if real else 0.0)))
     raise ValueError(f"unknown kind of adversarial loss {kind!r}; choose one of: bce, lsgan")
-
-
-def _at_least_float32(x):
-    x = tf.convert_to_tensor(x)
-    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
 
 
 def _mean_per_example(x):

@@ -52,14 +52,9 @@ class Pix2Pix(Task):
         self.inference_norm = inference_norm
         self.gan_loss = gan_loss
         self.l1_weight = l1_weight
-        self.generator_optimizer = generator_optimizer
-        self.discriminator_optimizer = discriminator_optimizer
-
-    @property
-    def optimizers(self):
-        return {
-            "generator": self.generator_optimizer,
-            "discriminator": self.discriminator_optimizer,
+        self.optimizers = {
+            "generator": generator_optimizer,
+            "discriminator": discriminator_optimizer,
         }
 
     def networks(self, example):

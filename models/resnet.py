@@ -24,46 +24,39 @@ def resnet(
     """
     use_bias = layers.has_bias(norm)
 
+    def conv(x, width, kernel, *, name, **kwargs):
+        return layers.Conv(width, kernel, use_bias=use_bias, name=name, **kwargs)(x)
+
+    def normalize(x, name):
+        return layers.normalize(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
+
     def norm_relu(x, name):
-        x = layers.normalize(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
-        return keras.layers.ReLU(name=f"{name}_activation")(x)
+        return keras.layers.ReLU(name=f"{name}_activation")(normalize(x, name))
 
     def residual_block(x, name):
         """[B, H, W, C] -> the same shape; nothing is applied to the sum."""
         y = layers.ReflectionPadding2D(1, name=f"{name}_pad_1")(x)
-        y = layers.conv(y, x.shape[-1], kernel=3, use_bias=use_bias, name=f"{name}_conv_1")
-        y = norm_relu(y, f"{name}_1")
+        y = norm_relu(conv(y, x.shape[-1], 3, name=f"{name}_conv_1"), f"{name}_1")
         if dropout:
             y = keras.layers.Dropout(0.5, name=f"{name}_dropout")(y)
         y = layers.ReflectionPadding2D(1, name=f"{name}_pad_2")(y)
-        y = layers.conv(y, x.shape[-1], kernel=3, use_bias=use_bias, name=f"{name}_conv_2")
-        y = layers.normalize(y, norm, inference_norm=inference_norm, name=f"{name}_2_norm")
+        y = normalize(conv(y, x.shape[-1], 3, name=f"{name}_conv_2"), f"{name}_2")
         return keras.layers.Add(name=f"{name}_sum")([x, y])
 
-    image = keras.Input((None, None, input_channels), name="image")  # [B, H, W, input_channels]
-    x = layers.ReflectionPadding2D(3, name="first_pad")(image)
-    x = layers.conv(x, filters, kernel=7, use_bias=use_bias, name="first_conv")
-    x = norm_relu(x, "first")  # [B, H, W, filters]
+    image = layers.image_input(input_channels)  # [B, H, W, input_channels]
+    x = layers.ReflectionPadding2D(3, name="first_pad")(image)  # [B, H + 6, W + 6, input_channels]
+    x = norm_relu(conv(x, filters, 7, name="first_conv"), "first")  # [B, H, W, filters]
     for level in (1, 2):
-        x = layers.conv(
-            x,
-            filters * 2**level,
-            kernel=3,
-            stride=2,
-            padding=1,
-            use_bias=use_bias,
-            name=f"down_{level}_conv",
-        )  # [B, H/2**level, W/2**level, filters * 2**level]
-        x = norm_relu(x, f"down_{level}")
+        x = conv(x, filters * 2**level, 3, stride=2, padding=1, name=f"down_{level}_conv")
+        x = norm_relu(x, f"down_{level}")  # [B, H/2**level, W/2**level, filters * 2**level]
     for block in range(1, blocks + 1):
         x = residual_block(x, f"block_{block}")
     for level in (2, 1):
-        x = layers.conv_transpose(
-            x, filters * 2 ** (level - 1), kernel=3, use_bias=use_bias, name=f"up_{level}_conv"
-        )  # [B, H/2**(level-1), W/2**(level-1), filters * 2**(level-1)]
-        x = norm_relu(x, f"up_{level}")
+        width = filters * 2 ** (level - 1)
+        x = layers.ConvTranspose(width, 3, use_bias=use_bias, name=f"up_{level}_conv")(x)
+        x = norm_relu(x, f"up_{level}")  # [B, H/2**(level-1), W/2**(level-1), width]
     x = layers.ReflectionPadding2D(3, name="last_pad")(x)
-    x = layers.conv(x, output_channels, kernel=7, name="last_conv")  # [B, H, W, output_channels]
+    x = layers.Conv(output_channels, 7, name="last_conv")(x)  # [B, H, W, output_channels]
     # In bfloat16 the tanh would leave 8 bits for a picture of 256 levels.
     x = keras.layers.Activation("tanh", dtype=layers.variable_dtype(), name="translated")(x)
     return keras.Model(image, x, name=name)

@@ -24,42 +24,39 @@ def unet(
     """
     if downsamplings < 5:
         raise ValueError(f"{name}: downsamplings is {downsamplings}; a U-Net needs at least 5")
-    use_bias = layers.has_bias(norm)
     widths = [filters * min(2**level, 8) for level in range(downsamplings)]
+    use_bias = layers.has_bias(norm)
 
-    image = keras.Input((None, None, input_channels), name="image")  # [B, H, W, input_channels]
-    x = layers.conv(
-        image, widths[0], kernel=4, stride=2, padding=1, use_bias=use_bias, name="down_1_conv"
-    )  # [B, H/2, W/2, widths[0]]
+    def down(x, level):
+        """[B, H, W, C] -> [B, H/2, W/2, widths[level - 1]]."""
+        geometry = {"kernel": 4, "stride": 2, "padding": 1, "use_bias": use_bias}
+        return layers.Conv(widths[level - 1], **geometry, name=f"down_{level}_conv")(x)
+
+    def normalize(x, name):
+        return layers.normalize(x, norm, inference_norm=inference_norm, name=name)
+
+    image = layers.image_input(input_channels)  # [B, H, W, input_channels]
+    x = down(image, 1)  # [B, H/2, W/2, filters]
     skips = [x]
     for level in range(2, downsamplings + 1):
         x = keras.layers.LeakyReLU(0.2, name=f"down_{level}_activation")(x)
-        x = layers.conv(
-            x,
-            widths[level - 1],
-            kernel=4,
-            stride=2,
-            padding=1,
-            use_bias=use_bias,
-            name=f"down_{level}_conv",
-        )  # [B, H/2**level, W/2**level, widths[level - 1]]
+        x = down(x, level)  # [B, H/2**level, W/2**level, widths[level - 1]]
         # The innermost picture may be 1x1: a norm over it would leave nothing.
         if level < downsamplings:
-            x = layers.normalize(x, norm, inference_norm=inference_norm, name=f"down_{level}_norm")
+            x = normalize(x, f"down_{level}_norm")
             skips.append(x)
 
     for level in range(downsamplings, 1, -1):
         x = keras.layers.ReLU(name=f"up_{level}_activation")(x)
-        x = layers.conv_transpose(
-            x, widths[level - 2], kernel=4, use_bias=use_bias, name=f"up_{level}_conv"
-        )  # [B, H/2**(level-1), W/2**(level-1), widths[level - 2]]
-        x = layers.normalize(x, norm, inference_norm=inference_norm, name=f"up_{level}_norm")
+        width = widths[level - 2]
+        x = layers.ConvTranspose(width, 4, use_bias=use_bias, name=f"up_{level}_conv")(x)
+        x = normalize(x, f"up_{level}_norm")  # [B, H/2**(level-1), W/2**(level-1), width]
         if dropout and 5 <= level < downsamplings:
             x = keras.layers.Dropout(0.5, name=f"up_{level}_dropout")(x)
-        x = keras.layers.Concatenate(name=f"up_{level}_skip")([skips.pop(), x])  # 2 widths[level-2]
+        x = keras.layers.Concatenate(name=f"up_{level}_skip")([skips.pop(), x])  # 2 width
 
     x = keras.layers.ReLU(name="up_1_activation")(x)
-    x = layers.conv_transpose(x, output_channels, kernel=4, name="up_1_conv")  # [B, H, W, out]
+    x = layers.ConvTranspose(output_channels, 4, name="up_1_conv")(x)  # [B, H, W, output_channels]
     # In bfloat16 the tanh would leave 8 bits for a picture of 256 levels.
     x = keras.layers.Activation("tanh", dtype=layers.variable_dtype(), name="translated")(x)
     return keras.Model(image, x, name=name)

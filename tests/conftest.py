@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import os
 
-import data.quiet_tensorflow  # noqa: F401
 import pytest
 import tensorflow as tf
 

@@ -17,24 +17,24 @@ _SSIM_C1 = (0.01 * 255.0) ** 2
 _SSIM_C2 = (0.03 * 255.0) ** 2
 
 
-def mae(images, references):
+def mae(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     """Mean absolute difference over H, W, C in grey levels: uint8 [B, H, W, C] twice -> [B]."""
     images, references = _as_float64(images, references)
     return tf.reduce_mean(tf.abs(images - references), axis=[1, 2, 3])  # [B]
 
 
-def mse(images, references):
+def mse(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     """Mean squared difference over H, W, C: uint8 [B, H, W, C] twice -> float64 [B]."""
     images, references = _as_float64(images, references)
     return tf.reduce_mean(tf.math.squared_difference(images, references), axis=[1, 2, 3])  # [B]
 
 
-def rmse(images, references):
+def rmse(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     """Square root of `mse`, in grey levels: uint8 [B, H, W, C] twice -> float64 [B]."""
     return tf.sqrt(mse(images, references))
 
 
-def psnr_db(images, references):
+def psnr_db(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     """Peak signal-to-noise ratio, 10 log10(255^2 / MSE), capped at 100 dB.
 
     Args:
@@ -53,7 +53,7 @@ def psnr_db(images, references):
     return 10.0 / math.log(10.0) * tf.math.log(255.0**2 / tf.maximum(errors, floor))
 
 
-def ssim(images, references):
+def ssim(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     """Structural similarity, Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
     Gaussian window 11x11 with sigma 1.5 inside the image only, K1 = 0.01, K2 = 0.03, L = 255,

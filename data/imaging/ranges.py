@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def to_signed(images_uint8):
+def to_signed(images_uint8: tf.Tensor) -> tf.Tensor:
     """Maps whole numbers in [0, 255] to [-1, 1]: x / 127.5 - 1.
 
     Args:
@@ -21,7 +21,7 @@ def to_signed(images_uint8):
     return tf.cast(images_uint8, tf.float32) / 127.5 - 1.0
 
 
-def to_uint8(images):
+def to_uint8(images: tf.Tensor) -> tf.Tensor:
     """Maps [-1, 1] to the nearest whole number in [0, 255]; the inverse of `to_signed`.
 
     Halves go up (0.0 gives 128), values outside [-1, 1] are clipped.

@@ -1,0 +1,105 @@
+"""Metrics of a whole split, against NumPy and scikit-image, on any number of replicas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from skimage.metrics import structural_similarity
+
+from engine.batch import rows_of_replicas
+from engine.cluster import make_strategy, set_precision
+from engine.evaluation import Evaluator, table
+from engine.task import ConfigurationError, Task
+
+
+class Darker(Task):
+    """Not learned: output = input - 0.3, which leaves [-1, 1] in places."""
+
+    optimizers = {}
+
+    def networks(self, example):
+        return {}
+
+    def phases(self):
+        return ()
+
+    def translate(self, networks, batch):
+        return batch["input"] - 0.3
+
+
+def grey_levels(images):
+    return np.clip(np.floor((images.astype(np.float64) + 1) * 127.5 + 0.5), 0, 255)
+
+
+def by_hand(outputs, targets):
+    """The means of each metric, [N, H, W, C] grey levels; nothing shared with the code under test."""
+    errors = outputs - targets
+    mse = np.mean(errors**2, axis=(1, 2, 3))
+    return {
+        "mae": np.mean(np.abs(errors)),
+        "mse": np.mean(mse),
+        "rmse": np.mean(np.sqrt(mse)),
+        "psnr_db": np.mean(10 * np.log10(255**2 / mse)),
+        "ssim": np.mean(
+            [
+                structural_similarity(
+                    a,
+                    b,
+                    data_range=255,
+                    channel_axis=-1,
+                    gaussian_weights=True,
+                    sigma=1.5,
+                    use_sample_covariance=False,
+                )
+                for a, b in zip(outputs, targets, strict=True)
+            ]
+        ),
+    }
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_whole_split_beside_its_baselines(noise_pairs, replicas):
+    data = noise_pairs(size=24)
+    set_precision("float32")
+    evaluator = Evaluator(
+        task=Darker(),
+        strategy=make_strategy("mirrored", cpu_replicas=replicas),
+        data=data,
+        networks={},
+    )
+    evaluator._batch = 4  # 5 images: 4 and 1, so that a replica goes without one
+    assert rows_of_replicas(1, 3) == (1, 0, 0)
+    result = evaluator.evaluate("test", baselines=True)
+    assert result.examples == 5
+    images = {
+        split: {
+            name: np.concatenate([batch[name].numpy() for batch in data.evaluation(split, batch=2)])
+            for name in ("input", "target")
+        }
+        for split in ("train", "test")
+    }
+    inputs, targets = (images["test"][name] for name in ("input", "target"))
+    mean_target = np.round(np.mean(grey_levels(images["train"]["target"]), axis=0))
+    expected = {
+        "model": by_hand(grey_levels(inputs - np.float32(0.3)), grey_levels(targets)),
+        "input": by_hand(grey_levels(inputs), grey_levels(targets)),
+        "mean target": by_hand(np.broadcast_to(mean_target, targets.shape), grey_levels(targets)),
+    }
+    measured = {"model": result.model, **result.baselines}
+    assert measured.keys() == expected.keys()
+    for guess, means in expected.items():
+        for name, value in means.items():
+            # scikit-image's gaussian reaches beyond 11 pixels by a trace.
+            tolerance = 1e-3 if name == "ssim" else 1e-9
+            assert measured[guess][name] == pytest.approx(value, rel=tolerance), (guess, name)
+    lines = table(result, split="test").splitlines()
+    assert lines[0].startswith("test: 5 images") and len(lines) == 5
+
+
+def test_pictures_too_small_for_ssim_are_refused_before_training(noise_pairs):
+    with pytest.raises(ConfigurationError, match="8x8 pixels are too small to evaluate"):
+        Evaluator(
+            task=Darker(),
+            strategy=tf.distribute.get_strategy(),
+            data=noise_pairs(size=8),
+            networks={},
+        )

@@ -1,0 +1,179 @@
+"""The programs as a user starts them: exit codes, one-line errors, and a task of one's own."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+import engine.doctor
+import engine.evaluate
+import engine.train
+from data.synthetic import prepare_synthetic
+from engine import program
+from engine.run_directory import read_rows
+
+NEW_GAN = os.path.join(os.path.dirname(__file__), "new_gan")
+SMALL = [
+    "pix2pix.Pix2Pix.generator_filters = 4",
+    "pix2pix.Pix2Pix.discriminator_filters = 4",
+    "TOTAL_EXAMPLES = 8",
+    "LOG_EVERY = 4",
+]
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("datasets"))
+    prepare_synthetic(directory)
+    return directory
+
+
+@pytest.fixture
+def run_train(capfd, datasets, tmp_path):
+    """Runs engine.train in this process: exit code, and what it wrote to stderr."""
+
+    def run(*params, gin_file="gin/quickstart.gin", workdir=None):
+        workdir = str(tmp_path / "run") if workdir is None else workdir
+        argv = ["train", f"--workdir={workdir}"] + ([f"--gin_file={gin_file}"] if gin_file else [])
+        params = [f"DATA_DIR = {datasets!r}", *params]
+        values = flags.FlagValues()
+        engine.train.define_flags(values)
+        rest = values(argv + [f"--gin_param={param}" for param in params])
+        capfd.readouterr()
+        code = program.exit_code(engine.train.main, rest, values)
+        return code, capfd.readouterr().err
+
+    return run
+
+
+def assert_refused(result, *expected):
+    code, errors = result
+    assert code == 2
+    assert errors.count("\n") == 1 and "Traceback" not in errors
+    for text in expected:
+        assert text in errors
+
+
+@pytest.mark.parametrize(
+    "params, expected",
+    [
+        (["pix2pix.Pix2Pix.generator = 'unet_256'"], ["unet_256", "64x64", "multiples of 256"]),
+        (["pix2pix.Pix2Pix.generator = 'unet_512'"], ["'unet_512'", "unet_256"]),
+        (["DATASET = 'never_prepared'"], ["never_prepared", "python -m data.prepare"]),
+        (["LOAD_SIZE = 0", "CROP_SIZE = 256"], ["128", "256"]),
+        (["LOAD_SIZE = 60"], ["crop_size = 64", "load_size"]),
+        (["TOTAL_EXAMPELS = 3"], ["TOTAL_EXAMPELS", "did you mean TOTAL_EXAMPLES"]),
+        (["CROP_SIZE = 'big'"], ["CROP_SIZE = 'big'", "takes int"]),
+        (["task.Adam.betta1 = 3"], ["betta1", "correct the name"]),
+        (["BATCH_SCHEDULE = '0:4, 3:0'"], ["'3:0'", "at least 1"]),
+        (["BATCH_SCHEDULE = 1000"], ["1000", "lower the batch"]),
+        (["STRATEGY = 'tpu'"], ["no TPU answers", "STRATEGY = 'auto'"]),
+        (["STRATEGY = 'multi_worker'"], ["TF_CONFIG"]),
+        (["PRECISION = 'float8'"], ["'float8'", "bfloat16"]),
+        (["LEARNING_RATE_RULE = 'cubic'"], ["'cubic'", "square_root"]),
+        (["NORM = 'layer'"], ["'layer'", "instance"]),
+    ],
+)
+def test_bad_configuration(run_train, params, expected):
+    assert_refused(run_train(*params), *expected)
+
+
+def test_missing_flags(run_train):
+    assert_refused(run_train(gin_file=None), "--gin_file=gin/quickstart.gin")
+    assert_refused(run_train(workdir=""), "--workdir=runs/NAME")
+
+
+def test_work_directory_that_cannot_be_written(run_train, tmp_path):
+    (tmp_path / "file").write_text("")
+    workdir = str(tmp_path / "file" / "run")
+    assert_refused(run_train(workdir=workdir), workdir, "choose a directory")
+
+
+def test_divergence_exits_3_and_names_phase_and_step(run_train):
+    code, errors = run_train(*SMALL, "LEARNING_RATE = 1e30", "SAVE_EVERY = 4")
+    assert code == 3
+    assert "diverged in step 2" in errors and "loss/generator" in errors
+    assert "checkpoint at 4 examples is from before it" in errors
+
+
+def test_run_continues_refuses_changes_and_is_evaluated(run_train, tmp_path, capfd):
+    workdir = str(tmp_path / "run")
+    assert run_train(*SMALL)[0] == 0
+    # The same again: complete already. A larger total goes on.
+    assert run_train(*SMALL)[0] == 0
+    assert run_train(*SMALL, "TOTAL_EXAMPLES = 12", "CPU_REPLICAS = 2")[0] == 0
+    assert [row["examples"] for row in read_rows(f"{workdir}/train.jsonl")] == [4, 8, 12]
+    assert_refused(run_train(*SMALL, "SEED = 3"), "Experiment.seed: 0 -> 3", "--allow_config_change")
+    assert sorted(os.listdir(workdir)) == sorted(
+        "DONE best checkpoints config.gin eval.jsonl log.txt samples tensorboard train.jsonl".split()
+    )
+
+    evaluation = engine.evaluate.evaluate(workdir=workdir, split="test", checkpoint="best")
+    assert evaluation.examples == 60
+    last = read_rows(f"{workdir}/eval.jsonl")[-1]
+    assert last["split"] == "test" and last["metric/ssim"] == evaluation.model["ssim"]
+    for wrong in ({"checkpoint": "7"}, {"split": "nowhere"}, {"workdir": str(tmp_path / "none")}):
+        with pytest.raises(ValueError, match="7|nowhere|holds no run"):
+            engine.evaluate.evaluate(**{"workdir": workdir, **wrong})
+
+
+def test_new_task_in_one_file_trains_on_two_replicas(run_train, tmp_path):
+    gin_file = f"{NEW_GAN}/wgan_gp.gin"
+    with open(f"{NEW_GAN}/wgan_gp.py") as file:
+        assert len(file.readlines()) < 60
+    assert run_train(gin_file=gin_file) == (0, "")
+    rows = read_rows(str(tmp_path / "run" / "train.jsonl"))
+    assert len(rows) == 10 and rows[-1]["replicas"] == 2
+    assert all(np.isfinite(row["loss/critic/penalty"]) for row in rows)
+    assert ["loss/generator/score" in row for row in rows] == [False, True] * 5
+    # The penalty pulls the norm of the critic's gradient towards 1.
+    assert (
+        run_train(
+            "TOTAL_EXAMPLES = 300",
+            "LEARNING_RATE = 0.01",
+            "LOG_EVERY = 30",
+            gin_file=gin_file,
+            workdir=str(tmp_path / "longer"),
+        )[0]
+        == 0
+    )
+    rows = read_rows(str(tmp_path / "longer" / "train.jsonl"))
+    assert rows[-1]["loss/critic/penalty"] < 0.5 * rows[0]["loss/critic/penalty"]
+
+
+def test_doctor_prints_the_plan(datasets, capsys):
+    print(engine.doctor.machine_report())
+    plan = engine.doctor.plan_report(
+        gin_files=["gin/quickstart.gin"],
+        gin_params=[
+            f"DATA_DIR = {datasets!r}",
+            "CPU_REPLICAS = 2",
+            "BATCH_SCHEDULE = '0:1, 4:6, 10:3'",
+            "TOTAL_EXAMPLES = 16",
+            "LEARNING_RATE_RULE = 'linear'",
+        ],
+    )
+    report = capsys.readouterr().out
+    accelerators = len(tf.config.list_physical_devices("GPU"))
+    assert f"Number of accelerators: {accelerators}\n" in report
+    rows = [line.split() for line in plan.splitlines()[-3:]]
+    assert [row[:5] for row in rows] == [
+        ["0", "1", "1", "1", "4"],
+        ["4", "6", "3", "1", "1"],
+        ["10", "3", "2", "1", "2"],
+    ]
+    assert [float(row[5]) for row in rows] == [2e-4, 12e-4, 6e-4]
+
+
+def test_program_in_a_process_of_its_own(tmp_path):
+    """Real start-up: nothing but the one line on stderr, no traceback, exit code 2."""
+    for args in (["--gin_file=gin/nowhere.gin", f"--workdir={tmp_path}"], ["--no_such_flag"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "engine.train", *args], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1, done.stderr

@@ -1,0 +1,171 @@
+"""Invariant 3: interrupted anywhere, a run ends as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from engine import checkpoints
+from engine.run_directory import append_row, read_rows
+from engine.task import ConfigurationError
+from engine.trainer import Interrupted
+from models.pix2pix import Pix2Pix
+
+VOLATILE = {
+    "examples_per_sec",
+    "sec_per_step",
+    "data_wait_fraction",
+    "host_memory_bytes",
+    "time_unix",
+}
+SETTINGS = {
+    "batch_schedule": "0:2, 6:3",
+    "total_examples": 18,
+    "save_every": 5,
+    "evaluate_every": 6,
+    "sample_every": 100,
+    "keep_checkpoints": 2,
+}
+
+
+def pix2pix():
+    """With dropout and batch norm: random state and moving statistics must come back too."""
+    return Pix2Pix(generator="unet_64", generator_filters=4, discriminator_filters=4)
+
+
+def logs(trainer):
+    run = trainer.run_directory
+    return [
+        [{k: v for k, v in row.items() if k not in VOLATILE} for row in read_rows(path)]
+        for path in (run.train_log, run.eval_log)
+    ]
+
+
+def variables(trainer):
+    return {name: variable.numpy() for name, variable in trainer.state.variables().items()}
+
+
+def stop_at(trainer, examples):
+    """Asks the run to stop, as a signal would, in the step that reaches a position."""
+    progress = trainer.loop.run
+
+    def run(*args, **kwargs):
+        result = progress(*args, **kwargs)
+        if kwargs["examples"] + result.steps * kwargs["global_batch"] >= examples:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    trainer.loop.run = run
+
+
+def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(make_trainer, noise_pairs, tmp_path):
+    whole = make_trainer(pix2pix(), noise_pairs(), **SETTINGS)
+    whole.run()
+    workdir = str(tmp_path / "stopped")
+    # 4 is between a log and a save, 6 is the batch boundary and an evaluation, 12 is an evaluation.
+    for position in (4, 6, 12):
+        stopped = make_trainer(pix2pix(), noise_pairs(), workdir=workdir, **SETTINGS)
+        stopped.restore()
+        stop_at(stopped, position)
+        with pytest.raises(Interrupted, match=f"saved at {position} of 18"):
+            stopped.run()
+        assert not os.path.exists(stopped.run_directory.done)
+    last = make_trainer(pix2pix(), noise_pairs(), workdir=workdir, **SETTINGS)
+    assert last.restore() == 12
+    last.run()
+    assert logs(last) == logs(whole)
+    for name, value in variables(whole).items():
+        np.testing.assert_array_equal(variables(last)[name], value, err_msg=name)
+    assert os.path.exists(last.run_directory.done)
+    assert checkpoints.positions(last.run_directory.checkpoints)[-1] == 18
+
+
+def test_killed_run_repeats_from_its_last_checkpoint(make_trainer, noise_pairs, tmp_path):
+    whole = make_trainer(pix2pix(), noise_pairs(), **SETTINGS)
+    whole.run()
+    workdir = str(tmp_path / "killed")
+    killed = make_trainer(pix2pix(), noise_pairs(), workdir=workdir, **SETTINGS)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*args, **kwargs):
+        if kwargs["examples"] >= 9:
+            raise Killed
+        return run(*args, **kwargs)
+
+    run, killed.loop.run = killed.loop.run, die
+    with pytest.raises(Killed):
+        killed.run()
+    with open(killed.run_directory.train_log, "a") as file:
+        file.write('{"step": 7, "exam')  # a row cut off in the middle
+    again = make_trainer(pix2pix(), noise_pairs(), workdir=workdir, **SETTINGS)
+    assert again.restore() == 6  # the row at 9 lies past it
+    again.run()
+    assert logs(again) == logs(whole)
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(make_trainer, noise_pairs, caplog):
+    trainer = make_trainer(pix2pix(), noise_pairs(), **SETTINGS)
+    trainer.run()
+    directory = trainer.run_directory.checkpoints
+    before, newest = checkpoints.positions(directory)
+    data = os.path.join(directory, f"{newest:08d}", "state.data-00000-of-00001")
+    with open(data, "r+b") as file:
+        file.truncate(os.path.getsize(data) // 2)
+    other = make_trainer(pix2pix(), noise_pairs(), workdir=trainer.run_directory.path, **SETTINGS)
+    assert other.restore() == before
+    assert "trying the one before it" in caplog.text
+
+
+def test_checkpoint_of_other_networks_is_refused(make_trainer, noise_pairs):
+    settings = {"total_examples": 1}
+    trainer = make_trainer(pix2pix(), noise_pairs(), **settings)
+    trainer.run()
+    wider = Pix2Pix(generator="unet_64", generator_filters=8, discriminator_filters=4)
+    other = make_trainer(wider, noise_pairs(), workdir=trainer.run_directory.path, **settings)
+    with pytest.raises(ConfigurationError, match="does not fit the configured networks"):
+        other.restore()
+
+
+def test_rows_are_strict_json_and_cut_at_the_resumed_position(tmp_path):
+    path = str(tmp_path / "rows.jsonl")
+    append_row(path, {"examples": 1, "loss": float("nan")})
+    assert read_rows(path) == [{"examples": 1, "loss": None}]
+
+
+def test_interrupt_key_saves_and_exits_42(tmp_path):
+    """The whole program: Ctrl-C in the middle, then the same command finishes the run."""
+    command = [
+        sys.executable,
+        "-m",
+        "engine.train",
+        "--gin_file=gin/quickstart.gin",
+        f"--workdir={tmp_path / 'run'}",
+        *(
+            f"--gin_param={param}"
+            for param in (
+                f'DATA_DIR = "{tmp_path / "data"}"',
+                "TOTAL_EXAMPLES = 600",
+                "LOG_EVERY = 4",
+                "EVALUATE_EVERY = 0",
+                "pix2pix.Pix2Pix.generator_filters = 8",
+                "pix2pix.Pix2Pix.discriminator_filters = 8",
+            )
+        ),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "train.jsonl"
+    while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 5):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 42, errors
+    assert errors.count("\n") == 1 and "the same command continues the run" in errors
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert [row["step"] for row in read_rows(str(log))] == list(range(1, 151))

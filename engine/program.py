@@ -44,6 +44,10 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
         return _complain(error, DIVERGED)
     except Interrupted as error:
         return _complain(error, INTERRUPTED)
+    except KeyboardInterrupt:  # before training began, or a second time while it was saving
+        return _complain(
+            "interrupted at once; the same command goes on from the last checkpoint", INTERRUPTED
+        )
     return DONE
 
 

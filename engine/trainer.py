@@ -227,8 +227,11 @@ class Trainer:
         parameters = ", ".join(
             f"{name} {trainable_parameters(network):,}" for name, network in self.state.networks.items()
         )
+        if self.examples >= self.total_examples:
+            self._reporter.line(f"complete already: {self.examples} examples; raise TOTAL_EXAMPLES to go on")
+            return
         self._reporter.line(
-            f"{'resuming at ' + str(self.examples) + ' of' if self.examples else 'training'} "
+            f"{f'resuming at {self.examples} of' if self.examples else 'training'} "
             f"{self.total_examples} examples ({experiment.data.train_examples} an epoch) on "
             f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}, "
             f"{experiment.precision}; parameters: {parameters}"

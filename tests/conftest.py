@@ -1,15 +1,22 @@
 """Devices and data that the tests share."""
 
+import data.quiet_tensorflow  # noqa: F401
+
+# isort: split
 import dataclasses
 import itertools
 import os
 
+import keras
 import pytest
 import tensorflow as tf
 
+from data.synthetic import prepare_synthetic
 from engine.experiment import Experiment
 from engine.run_directory import RunDirectory
 from engine.trainer import Trainer
+from models.layers import Conv, image_input, normalize
+from models.pix2pix import Pix2Pix
 
 # Three logical CPUs, so that 1, 2 and 3 replicas can be compared in one process. This must come before
 # anything starts TensorFlow's runtime.
@@ -64,6 +71,41 @@ class NoisePairs:
         first = {"train": 0, "val": 1000, "test": 2000}[split]
         ids = tf.data.Dataset.range(first, first + 5)
         return ids.map(self.example).batch(batch)
+
+
+class SmallPix2Pix(Pix2Pix):
+    """pix2pix with networks of two layers: compiled in a second, with norm and dropout."""
+
+    def networks(self, example):
+        def network(name, channels_in, activation, stride):
+            x = image = image_input(channels_in)
+            x = Conv(4, 4, stride=2, padding=1, name="conv")(x)
+            x = normalize(x, self.norm, inference_norm=self.inference_norm, name="norm")
+            x = keras.layers.Activation("relu", name="relu")(x)
+            if self.dropout and stride == 1:
+                x = keras.layers.Dropout(0.5, name="dropout")(x)
+            if stride == 1:
+                x = keras.layers.UpSampling2D(name="up")(x)
+            x = Conv(3, 3, stride=stride, padding=1, name="out")(x)
+            return keras.Model(image, keras.layers.Activation(activation, name="a")(x), name=name)
+
+        return {
+            "generator": network("generator", 3, "tanh", 1),
+            "discriminator": network("discriminator", 6, "linear", 2),
+        }
+
+
+@pytest.fixture
+def small_pix2pix():
+    return SmallPix2Pix
+
+
+@pytest.fixture(scope="session")
+def synthetic_datasets(tmp_path_factory) -> str:
+    """A data directory in which the embedded data set is prepared."""
+    directory = str(tmp_path_factory.mktemp("datasets"))
+    prepare_synthetic(directory)
+    return directory
 
 
 @pytest.fixture

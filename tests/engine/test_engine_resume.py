@@ -13,7 +13,6 @@ from engine import checkpoints
 from engine.run_directory import append_row, read_rows
 from engine.task import ConfigurationError
 from engine.trainer import Interrupted
-from models.pix2pix import Pix2Pix
 
 VOLATILE = {
     "examples_per_sec",
@@ -30,11 +29,6 @@ SETTINGS = {
     "sample_every": 100,
     "keep_checkpoints": 2,
 }
-
-
-def pix2pix():
-    """With dropout and batch norm: random state and moving statistics must come back too."""
-    return Pix2Pix(generator="unet_64", generator_filters=4, discriminator_filters=4)
 
 
 def logs(trainer):
@@ -62,19 +56,19 @@ def stop_at(trainer, examples):
     trainer.loop.run = run
 
 
-def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(make_trainer, noise_pairs, tmp_path):
-    whole = make_trainer(pix2pix(), noise_pairs(), **SETTINGS)
+def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(make_trainer, noise_pairs, small_pix2pix, tmp_path):
+    whole = make_trainer(small_pix2pix(), noise_pairs(size=32), **SETTINGS)
     whole.run()
     workdir = str(tmp_path / "stopped")
     # 4 is between a log and a save, 6 is the batch boundary and an evaluation, 12 is an evaluation.
     for position in (4, 6, 12):
-        stopped = make_trainer(pix2pix(), noise_pairs(), workdir=workdir, **SETTINGS)
+        stopped = make_trainer(small_pix2pix(), noise_pairs(size=32), workdir=workdir, **SETTINGS)
         stopped.restore()
         stop_at(stopped, position)
         with pytest.raises(Interrupted, match=f"saved at {position} of 18"):
             stopped.run()
         assert not os.path.exists(stopped.run_directory.done)
-    last = make_trainer(pix2pix(), noise_pairs(), workdir=workdir, **SETTINGS)
+    last = make_trainer(small_pix2pix(), noise_pairs(size=32), workdir=workdir, **SETTINGS)
     assert last.restore() == 12
     last.run()
     assert logs(last) == logs(whole)
@@ -84,11 +78,11 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(make_trainer, noise_pa
     assert checkpoints.positions(last.run_directory.checkpoints)[-1] == 18
 
 
-def test_killed_run_repeats_from_its_last_checkpoint(make_trainer, noise_pairs, tmp_path):
-    whole = make_trainer(pix2pix(), noise_pairs(), **SETTINGS)
+def test_killed_run_repeats_from_its_last_checkpoint(make_trainer, noise_pairs, small_pix2pix, tmp_path):
+    whole = make_trainer(small_pix2pix(), noise_pairs(size=32), **SETTINGS)
     whole.run()
     workdir = str(tmp_path / "killed")
-    killed = make_trainer(pix2pix(), noise_pairs(), workdir=workdir, **SETTINGS)
+    killed = make_trainer(small_pix2pix(), noise_pairs(size=32), workdir=workdir, **SETTINGS)
 
     class Killed(BaseException):
         pass
@@ -103,31 +97,33 @@ def test_killed_run_repeats_from_its_last_checkpoint(make_trainer, noise_pairs, 
         killed.run()
     with open(killed.run_directory.train_log, "a") as file:
         file.write('{"step": 7, "exam')  # a row cut off in the middle
-    again = make_trainer(pix2pix(), noise_pairs(), workdir=workdir, **SETTINGS)
+    again = make_trainer(small_pix2pix(), noise_pairs(size=32), workdir=workdir, **SETTINGS)
     assert again.restore() == 6  # the row at 9 lies past it
     again.run()
     assert logs(again) == logs(whole)
 
 
-def test_damaged_checkpoint_falls_back_to_the_one_before(make_trainer, noise_pairs, caplog):
-    trainer = make_trainer(pix2pix(), noise_pairs(), **SETTINGS)
+def test_damaged_checkpoint_falls_back_to_the_one_before(make_trainer, noise_pairs, small_pix2pix, caplog):
+    trainer = make_trainer(small_pix2pix(), noise_pairs(size=32), **SETTINGS)
     trainer.run()
     directory = trainer.run_directory.checkpoints
     before, newest = checkpoints.positions(directory)
     data = os.path.join(directory, f"{newest:08d}", "state.data-00000-of-00001")
     with open(data, "r+b") as file:
         file.truncate(os.path.getsize(data) // 2)
-    other = make_trainer(pix2pix(), noise_pairs(), workdir=trainer.run_directory.path, **SETTINGS)
+    other = make_trainer(
+        small_pix2pix(), noise_pairs(size=32), workdir=trainer.run_directory.path, **SETTINGS
+    )
     assert other.restore() == before
     assert "trying the one before it" in caplog.text
 
 
-def test_checkpoint_of_other_networks_is_refused(make_trainer, noise_pairs):
+def test_checkpoint_of_other_networks_is_refused(make_trainer, noise_pairs, small_pix2pix):
     settings = {"total_examples": 1}
-    trainer = make_trainer(pix2pix(), noise_pairs(), **settings)
+    trainer = make_trainer(small_pix2pix(), noise_pairs(size=32), **settings)
     trainer.run()
-    wider = Pix2Pix(generator="unet_64", generator_filters=8, discriminator_filters=4)
-    other = make_trainer(wider, noise_pairs(), workdir=trainer.run_directory.path, **settings)
+    no_norm = small_pix2pix(norm="none")
+    other = make_trainer(no_norm, noise_pairs(size=32), workdir=trainer.run_directory.path, **settings)
     with pytest.raises(ConfigurationError, match="does not fit the configured networks"):
         other.restore()
 
@@ -138,7 +134,7 @@ def test_rows_are_strict_json_and_cut_at_the_resumed_position(tmp_path):
     assert read_rows(path) == [{"examples": 1, "loss": None}]
 
 
-def test_interrupt_key_saves_and_exits_42(tmp_path):
+def test_interrupt_key_saves_and_exits_42(tmp_path, synthetic_datasets):
     """The whole program: Ctrl-C in the middle, then the same command finishes the run."""
     command = [
         sys.executable,
@@ -149,8 +145,8 @@ def test_interrupt_key_saves_and_exits_42(tmp_path):
         *(
             f"--gin_param={param}"
             for param in (
-                f'DATA_DIR = "{tmp_path / "data"}"',
-                "TOTAL_EXAMPLES = 600",
+                f"DATA_DIR = {synthetic_datasets!r}",
+                "TOTAL_EXAMPLES = 200",
                 "LOG_EVERY = 4",
                 "EVALUATE_EVERY = 0",
                 "pix2pix.Pix2Pix.generator_filters = 8",
@@ -168,4 +164,4 @@ def test_interrupt_key_saves_and_exits_42(tmp_path):
     assert errors.count("\n") == 1 and "the same command continues the run" in errors
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert [row["step"] for row in read_rows(str(log))] == list(range(1, 151))
+    assert [row["step"] for row in read_rows(str(log))] == list(range(1, 51))

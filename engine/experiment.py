@@ -52,6 +52,8 @@ class Experiment:
                 raise ConfigurationError(
                     f"{name.upper()} = {getattr(self, name)}: must be at least {least}; raise it"
                 )
+        if self.seed >= 2**32:
+            raise ConfigurationError(f"SEED = {self.seed}: must be below 2**32; lower it")
         if self.best_metric not in HIGHER_IS_BETTER:
             raise ConfigurationError(
                 f"Experiment.best_metric = {self.best_metric!r}: unknown; use one of "

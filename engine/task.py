@@ -120,14 +120,14 @@ class Seeds:
         return tf.random.experimental.stateless_fold_in(self.key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
     def normal(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
-        """Standard normal noise of its own for each example: float32 [B, *shape]."""
+        """Standard normal noise of its own for each example: [B, *shape], in Keras's floatx."""
         drawn = tf.random.stateless_normal([self.global_batch, *shape], self.named(name))
-        return self.own(drawn)  # [B, *shape]
+        return tf.cast(self.own(drawn), keras.config.floatx())  # [B, *shape]
 
     def uniform(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
-        """Uniform noise in [0, 1) of its own for each example: float32 [B, *shape]."""
+        """Uniform noise in [0, 1) of its own for each example: [B, *shape], in Keras's floatx."""
         drawn = tf.random.stateless_uniform([self.global_batch, *shape], self.named(name))
-        return self.own(drawn)  # [B, *shape]
+        return tf.cast(self.own(drawn), keras.config.floatx())  # [B, *shape]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Step:
 
     Args:
       networks: by name, Keras models; call them with `training=True`.
-      batch: what the data set yields, each [B, ...]; images float in [-1, 1].
+      batch: what the data set yields, each [B, ...]; images in [-1, 1], in Keras's floatx.
       outputs: what `forward` returned (empty inside `forward` itself).
       state: the task's own variables, equal on every replica and kept in checkpoints. Assign only what
         is equal on every replica: a function of `gather(...)` and `seeds`.

@@ -23,6 +23,7 @@ from engine.run_directory import RunDirectory
 from engine.samples import Sampler
 from engine.state import build_state, trainable_parameters
 from engine.step import LoopResult, TrainLoop
+from engine.task import ConfigurationError
 
 LOOP_SEC = 5.0
 """A call of the compiled loop is kept shorter than this, so that signals are answered."""
@@ -73,6 +74,8 @@ class Trainer:
         self.strategy = make_strategy(experiment.strategy, cpu_replicas=experiment.cpu_replicas)
         data = experiment.data
         self.total_examples = experiment.examples("total_examples")
+        if self.total_examples < 1:
+            raise ConfigurationError("TOTAL_EXAMPLES = 0: nothing to train; give at least 1 example")
         self.schedule = parse_batch_schedule(
             experiment.batch_schedule, examples_per_epoch=data.train_examples
         )

@@ -15,7 +15,7 @@ from data.synthetic import prepare_synthetic
 from engine.experiment import Experiment
 from engine.run_directory import RunDirectory
 from engine.trainer import Trainer
-from models.layers import Conv, image_input, normalize
+from models.layers import Conv, image_input, normalize, variable_dtype
 from models.pix2pix import Pix2Pix
 
 # Three logical CPUs, so that 1, 2 and 3 replicas can be compared in one process. This must come before
@@ -87,7 +87,8 @@ class SmallPix2Pix(Pix2Pix):
             if stride == 1:
                 x = keras.layers.UpSampling2D(name="up")(x)
             x = Conv(3, 3, stride=stride, padding=1, name="out")(x)
-            return keras.Model(image, keras.layers.Activation(activation, name="a")(x), name=name)
+            x = keras.layers.Activation(activation, dtype=variable_dtype(), name="activation")(x)
+            return keras.Model(image, x, name=name)
 
         return {
             "generator": network("generator", 3, "tanh", 1),

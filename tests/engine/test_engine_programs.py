@@ -63,6 +63,8 @@ def assert_refused(result, *expected):
         (["PRECISION = 'float8'"], ["'float8'", "bfloat16"]),
         (["LEARNING_RATE_RULE = 'cubic'"], ["'cubic'", "square_root"]),
         (["NORM = 'layer'"], ["'layer'", "instance"]),
+        (["TOTAL_EXAMPLES = 0"], ["TOTAL_EXAMPLES = 0", "at least 1"]),
+        (["SEED = 4294967296"], ["SEED", "2**32"]),
     ],
 )
 def test_bad_configuration(run_train, params, expected):

@@ -188,3 +188,22 @@ def test_a_loss_that_reaches_nothing_is_refused(make_trainer, noise_pairs):
     trainer = make_trainer(Scale((phase,)), noise_pairs(size=SIZE), total_examples=1)
     with pytest.raises(ConfigurationError, match="'lost' updates 'second', but none of its losses"):
         trainer.run()
+
+
+def test_bfloat16_keeps_float32_weights_and_stays_near_float32(make_trainer, noise_pairs, small_pix2pix):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        trainer = make_trainer(
+            small_pix2pix(norm="instance", dropout=False),
+            noise_pairs(size=32),
+            batch_schedule=4,
+            total_examples=40,
+            precision=precision,
+        )
+        trainer.run()
+        losses[precision] = [v for k, v in trainer._last.metrics.items() if k.startswith("loss/")]
+        network = trainer.state.networks["generator"]
+        assert {v.dtype for v in network.trainable_variables} == {"float32"}
+    assert network.get_layer("conv").compute_dtype == "bfloat16"
+    assert losses["bfloat16"] != losses["float32"]
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.03)

@@ -1,7 +1,6 @@
 """WGAN-GP on image pairs (Gulrajani et al., arXiv 1704.00028), as a user of Gantry would write it."""
 
 import keras
-import tensorflow as tf
 
 from engine.task import Adam, Phase, Task, gradient_norm
 
@@ -41,7 +40,7 @@ class WganGp(Task):
 
     def critic(self, step):
         critic, real, fake = step.networks["critic"], step.batch["target"], step.outputs["fake"]
-        share = tf.cast(step.seeds.uniform("share", (1, 1, 1)), real.dtype)  # [B, 1, 1, 1]
+        share = step.seeds.uniform("share", (1, 1, 1))  # [B, 1, 1, 1]
         norm = gradient_norm(critic, share * real + (1 - share) * fake)  # [B]
         return {
             "distance": critic(fake)[:, 0] - critic(real)[:, 0],

@@ -15,7 +15,7 @@ class WganGp(Task):
 
     def networks(self, example):
         height, width, channels = example["target"].shape
-        image = keras.Input((height, width, channels))
+        image = keras.Input((height, width, channels), dtype=keras.config.floatx())
         hidden = keras.layers.Conv2D(self.filters, 5, padding="same", activation="relu")(image)
         output = keras.layers.Conv2D(channels, 5, padding="same", activation="tanh")(hidden)
         seen = keras.layers.Conv2D(self.filters, 4, strides=4, activation="softplus")(image)

@@ -1,0 +1,81 @@
+"""Two worker processes over loopback give what one process gives."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+
+from engine.run_directory import read_rows
+
+WGAN_GP = os.path.join(os.path.dirname(__file__), "new_gan", "wgan_gp.gin")
+
+
+def free_addresses(count):
+    """Addresses no one listens on; all sockets are held until the last is found."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def start(workdir, datasets, **environment):
+    # 3 examples on 2 workers is (2, 1); of a batch of 1 the second has none.
+    params = [
+        f"DATA_DIR = {datasets!r}",
+        "BATCH_SCHEDULE = '0:3, 12:1'",
+        "TOTAL_EXAMPLES = 16",
+        "CPU_REPLICAS = 1",
+        "PRECISION = 'float64'",
+        "LEARNING_RATE = 0.01",
+    ]
+    command = [sys.executable, "-m", "engine.train", f"--gin_file={WGAN_GP}", f"--workdir={workdir}"]
+    return subprocess.Popen(
+        command + [f"--gin_param={param}" for param in params],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*processes):
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+
+
+def without_volatile(path):
+    rows = read_rows(path)
+    return [
+        {k: v for k, v in row.items() if k.startswith(("loss/", "metric/")) or k == "examples"}
+        for row in rows
+    ]
+
+
+def test_two_workers_equal_one_process(tmp_path, synthetic_datasets):
+    cluster = {"worker": free_addresses(2)}
+    finish(
+        *(
+            start(
+                tmp_path / "two",
+                synthetic_datasets,
+                TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}),
+            )
+            for i in range(2)
+        )
+    )
+    finish(start(tmp_path / "one", synthetic_datasets))
+    assert sorted(os.listdir(tmp_path / "two")) == sorted(os.listdir(tmp_path / "one"))
+    assert [row["replicas"] for row in read_rows(str(tmp_path / "two/train.jsonl"))] == [2] * 8
+    for log in ("train.jsonl", "eval.jsonl"):
+        two, one = (without_volatile(str(tmp_path / run / log)) for run in ("two", "one"))
+        assert len(two) == len(one) and two[-1].keys() == one[-1].keys()
+        for left, right in zip(two, one, strict=True):
+            for name, value in right.items():
+                np.testing.assert_allclose(left[name], value, rtol=0, atol=1e-8, err_msg=name)

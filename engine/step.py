@@ -187,30 +187,29 @@ class TrainLoop:
         with tape:
             losses, totals = {}, {}
             for name, term in phase.loss(view).items():
-                value, reaches = (
-                    (term.value, term.reaches) if isinstance(term, Term) else (term, phase.updates)
-                )
+                value, reaches = term, phase.updates
+                if isinstance(term, Term):
+                    value, reaches = term.value, term.reaches
+                    _check_reaches(phase, name, reaches)
                 losses[name] = self._mean_over_global_batch(value, rows)
                 totals[reaches] = totals.get(reaches, 0.0) + losses[name]
-        gradients: dict[str, list] = {}
-        for reaches, total in totals.items():
-            for name in reaches:
-                variables = [v.value for v in view.networks[name].trainable_variables]
-                new = tape.gradient(total, variables)
-                gradients[name] = _add(gradients.get(name, [None] * len(new)), new)
+        variables = {name: view.networks[name].trainable_variables for name in phase.updates}
+        gradients = {name: [None] * len(variables[name]) for name in phase.updates}
+        for reaches, total in totals.items():  # one backward pass for all networks it reaches
+            sources = {name: [v.value for v in variables[name]] for name in reaches}
+            for name, new in tape.gradient(total, sources).items():
+                gradients[name] = _add(gradients[name], new)
         for name in phase.updates:
-            if all(gradient is None for gradient in gradients.get(name, [])):
+            if all(gradient is None for gradient in gradients[name]):
                 raise ConfigurationError(
                     f"phase {phase.name!r} updates {name!r}, but none of its losses depends on that "
                     "network; correct the loss or the phase's `updates`"
                 )
             gradients[name] = [
                 tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
-                for gradient, variable in zip(
-                    gradients[name], view.networks[name].trainable_variables, strict=True
-                )
+                for gradient, variable in zip(gradients[name], variables[name], strict=True)
             ]
-        return {name: gradients[name] for name in phase.updates}, losses
+        return gradients, losses
 
     def _update(self, phase: Phase, gradients: Mapping[str, Sequence], losses: Mapping, rate):
         """All-reduce, check, apply and average; returns the phase's metrics and whether all is finite."""
@@ -290,6 +289,14 @@ class _Networks(Mapping):
 def _base_key(seed: int) -> tf.Tensor:
     """int32 [2] from a seed of any size."""
     return tf.constant(np.random.SeedSequence(seed).generate_state(2).astype(np.int32))
+
+
+def _check_reaches(phase: Phase, term: str, reaches: Sequence[str]) -> None:
+    if not set(reaches) <= set(phase.updates):
+        raise ConfigurationError(
+            f"phase {phase.name!r}: its term {term!r} reaches {', '.join(reaches)}, but the phase updates "
+            f"{', '.join(phase.updates)} only; correct one of them"
+        )
 
 
 def _add(left: Sequence, right: Sequence) -> list:

@@ -76,11 +76,22 @@ def test_terms_reach_only_the_networks_they_name(make_trainer, noise_pairs):
         )
         return {"to_second": Term(both, reaches=("second",)), "constant": tf.constant(3.0)}
 
-    phase = Phase(name="p", loss=loss, updates=("second",), optimizer="adam")
-    trainer = make_trainer(Scale((phase,)), noise_pairs(size=SIZE), total_examples=2)
+    phase = Phase(name="p", loss=loss, updates=("first",), optimizer="adam")
+    with pytest.raises(ConfigurationError, match="'to_second' reaches second, but .* updates first"):
+        make_trainer(Scale((phase,)), noise_pairs(size=SIZE), total_examples=2).run()
+
+    def with_both(step):
+        terms = loss(step)
+        return {**terms, "to_both": terms["to_second"].value}
+
+    data = noise_pairs(size=SIZE)
+    phase = Phase(name="p", loss=with_both, updates=("first", "second"), optimizer="adam")
+    trainer = make_trainer(Scale((phase,)), data, total_examples=1)
     trainer.run()
-    np.testing.assert_array_equal(weight(trainer, "first"), 1.0)
-    assert np.all(weight(trainer, "second") != 1.0)
+    # The gradient of one term is the mean input of each channel; the second network gets it twice.
+    mean = images(data, [0])[0].mean(axis=(0, 1, 2)) / 3
+    norm = np.sqrt(np.sum(mean**2) + np.sum((2 * mean) ** 2))
+    assert trainer._last.metrics["grad_norm/p"] == pytest.approx(norm, rel=1e-5)
     # A term that does not depend on the batch counts once, whatever the batch.
     assert trainer._last.metrics["loss/p/constant"] == pytest.approx(3.0)
 

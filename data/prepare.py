@@ -273,6 +273,13 @@ def _refuse(error):
 
 def run():
     """Entry point of the console script."""
+    if {"--help", "-h"} & set(sys.argv[1:]):  # absl's own shows only flags defined in __main__
+        values = flags.FlagValues()
+        define_flags(values)
+        print(f"{__doc__.strip()}\n\nFlags:")
+        for name in values:
+            print(f"  --{name:<20} {values[name].help} Default: {values[name].default!r}.")
+        return
     # Handled as Ctrl-C is: unwinding the stack is what removes the half-written data set.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     define_flags(flags.FLAGS)

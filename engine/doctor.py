@@ -93,7 +93,7 @@ def _version(package: str) -> str:
 
 def define_flags(values: flags.FlagValues) -> None:
     for name, text in (("gin_file", "Configuration file"), ("gin_param", "Override")):
-        flags.DEFINE_multi_string(name, [], f"{text}; may be repeated.", flag_values=values)
+        flags.DEFINE_multi_string(name, [], text, flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:

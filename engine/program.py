@@ -28,8 +28,19 @@ def run_program(
         several programs, which share names of flags.
     """
     logging.set_verbosity(logging.WARNING)
+    if {"--help", "-h"} & set(sys.argv[1:]):  # absl's own shows only flags defined in __main__
+        print(help_text(sys.modules[main.__module__].__doc__, define_flags))
+        sys.exit(DONE)
     define_flags(flags.FLAGS)
     app.run(lambda argv: sys.exit(exit_code(main, argv, flags.FLAGS)), flags_parser=_parse)
+
+
+def help_text(description: str, define_flags: Callable[[flags.FlagValues], None]) -> str:
+    """What --help prints: the program's docstring and all of its flags."""
+    values = flags.FlagValues()
+    define_flags(values)
+    lines = [f"  --{name:<20} {values[name].help} Default: {values[name].default!r}." for name in values]
+    return "\n".join([description.strip(), "", "Flags:", *lines])
 
 
 def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], values: flags.FlagValues) -> int:

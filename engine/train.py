@@ -61,11 +61,11 @@ def train(
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_multi_string("gin_file", [], "Configuration file; may be repeated.", flag_values=values)
+    flags.DEFINE_multi_string("gin_file", [], "Configuration file", flag_values=values)
     flags.DEFINE_multi_string(
         "gin_param",
         [],
-        "Override, such as 'TOTAL_EXAMPLES = 400'; may be repeated.",
+        "Override, such as 'TOTAL_EXAMPLES = 400'",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -71,6 +71,15 @@ def test_bad_configuration(run_train, params, expected):
     assert_refused(run_train(*params), *expected)
 
 
+def test_help_says_everything():
+    for module in (engine.train, engine.evaluate, engine.doctor):
+        text = program.help_text(module.__doc__, module.define_flags)
+        values = FlagValues()
+        module.define_flags(values)
+        assert f"python -m {module.__name__}" in text
+        assert all(f"--{name}" in text and values[name].help in text for name in values)
+
+
 def test_missing_flags(run_train):
     assert_refused(run_train(gin_file=None), "--gin_file=gin/quickstart.gin")
     assert_refused(run_train(workdir=""), "--workdir=runs/NAME")

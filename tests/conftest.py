@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from data.synthetic import prepare_synthetic
+from engine.cluster import set_precision
 from engine.experiment import Experiment
 from engine.run_directory import RunDirectory
 from engine.trainer import Trainer
@@ -23,6 +24,12 @@ from models.pix2pix import Pix2Pix
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
 )
+
+
+@pytest.fixture(autouse=True)
+def float32_policy():
+    """Keras's precision is global: no test inherits another's."""
+    set_precision("float32")
 
 
 @pytest.fixture(scope="session")

@@ -113,9 +113,8 @@ class Reporter:
             f"{row['examples']:>8}/{self._bar.total} ex  epoch {row['epoch']:.2f}  batch "
             f"{row['global_batch']}  "
             + "  ".join(f"{phase}: {' '.join(terms)}" for phase, terms in losses.items())
-            + f"  {rate:.1f} ex/s  {row['sec_per_step']:.3f} s/step  data wait "
-            f"{100 * row['data_wait_fraction']:.0f} %  host {row['host_memory_bytes'] / 2**30:.2f} GiB  "
-            f"left {_clock(left_sec)}"
+            + f"  {rate:.1f} ex/s  data wait {100 * row['data_wait_fraction']:.0f} %"
+            f"  host {row['host_memory_bytes'] / 2**30:.1f} GiB  left {_clock(left_sec)}"
         )
 
 

@@ -104,8 +104,8 @@ def _guard(read, *, where: str) -> None:
         reason = " ".join(str(error).split("\n  In ")[0].split())
         if "No configurable matching" in reason or "doesn't have a parameter" in reason:
             reason += "; correct the name, or import its module at the top of the gin file"
-        elif isinstance(error, SyntaxError):
-            reason += "; write NAME = value, with strings in quotes"
+        elif isinstance(error, SyntaxError) or "malformed node" in reason:
+            reason = f"cannot be read ({reason[:80]}); write NAME = value, and text in quotes: 'mine'"
         raise ConfigurationError(f"{where}: {reason}") from error
 
 

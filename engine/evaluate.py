@@ -16,7 +16,7 @@ from engine import checkpoints, config
 from engine.evaluation import Evaluation, table
 from engine.program import run_program
 from engine.reporting import evaluation_row
-from engine.run_directory import RunDirectory, append_row
+from engine.run_directory import RunDirectory, append_row, read_rows
 from engine.task import ConfigurationError
 from engine.trainer import Trainer
 
@@ -77,6 +77,7 @@ def _files(run: RunDirectory) -> str:
         (run.best, "the best checkpoint on the validation split"),
         (run.samples, "pictures over fixed inputs"),
         (run.tensorboard, "tensorboard --logdir"),
+        (run.done, "the run is complete"),
     )
     lines = []
     for path, what in described:
@@ -102,6 +103,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     evaluation = evaluate(workdir=values.workdir, split=values.split, checkpoint=values.checkpoint)
+    measured = read_rows(RunDirectory(values.workdir).eval_log)[-1]
+    print(f"{values.workdir}, {values.checkpoint} checkpoint: {measured['examples']} examples")
     print(table(evaluation, split=values.split))
     print(f"files of the run:\n{_files(RunDirectory(values.workdir))}")
 

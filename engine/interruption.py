@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
@@ -31,3 +32,5 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+        # Not print: it may have been interrupted itself.
+        os.write(1, b"stopping: this goes on to a point where it can be saved; again to stop at once\n")

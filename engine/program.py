@@ -57,7 +57,8 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
         return _complain(error, INTERRUPTED)
     except KeyboardInterrupt:  # before training began, or a second time while it was saving
         return _complain(
-            "interrupted at once; the same command goes on from the last checkpoint", INTERRUPTED
+            "interrupted at once; the same command goes on from the last checkpoint, if there is one",
+            INTERRUPTED,
         )
     return DONE
 

@@ -89,7 +89,7 @@ def main(values: flags.FlagValues) -> None:
     print(
         f"done: {summary.examples} examples in {summary.step} steps, {summary.train_sec:.0f} s this time\n"
         f"  run        {values.workdir}\n"
-        f"  evaluate   python -m engine.evaluate --workdir={values.workdir} --split=test"
+        f"  evaluate   python -m engine.evaluate --workdir={values.workdir} --split=test (or val)"
     )
 
 

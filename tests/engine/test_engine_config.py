@@ -56,6 +56,7 @@ def test_public_macros_are_those_of_base_gin():
         ("pix2pix.Pix2Pix.generator_optimizer = 3", "generator_optimizer = 3: wrong type int"),
         ("SEED = ", "write NAME = value"),
         ("SEED", "write NAME = value"),
+        ("DATASET = mine", "and text in quotes"),
         ("KEEP_CHECKPOINTS = 0", "KEEP_CHECKPOINTS = 0: must be at least 1"),
         ("CROP_SIZE = 80", "larger than load_size"),
         ("pix2pix.Pix2Pix.gan_loss = 'hinge2'", "unknown; use 'bce' or 'lsgan'"),

@@ -71,6 +71,16 @@ def test_bad_configuration(run_train, params, expected):
     assert_refused(run_train(*params), *expected)
 
 
+def test_binding_that_nothing_used(run_train, tmp_path):
+    path = tmp_path / "constant.gin"
+    path.write_text(
+        "from __gin__ import dynamic_registration\nfrom engine import task\n"
+        "include 'gin/quickstart.gin'\ntask.Adam.schedule = None\n"
+    )
+    refused = run_train("schedules.LinearDecay.decay = '3ep'", gin_file=str(path))
+    assert_refused(refused, "nothing in this configuration uses schedules.LinearDecay.decay", "remove it")
+
+
 def test_help_says_everything():
     for module in (engine.train, engine.evaluate, engine.doctor):
         text = program.help_text(module.__doc__, module.define_flags)

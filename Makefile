@@ -24,6 +24,8 @@ DEV_STAMP := $(STAMP)-dev
 GIN_FILE ?= gin/quickstart.gin
 WORKDIR ?= runs/quickstart
 PYTEST_FLAGS ?=
+BENCH_OUTPUT ?= runs/bench
+BENCH_FLAGS ?=
 RIGHT_PYTHON := sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 UV ?= $(shell command -v uv || echo $(BIN)/uv)
 LOCK_FLAGS ?=
@@ -32,7 +34,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS) pyproject.toml
 
-.PHONY: help setup train test lint format lock clean
+.PHONY: help setup train test soak bench lint format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +48,12 @@ train: $(STAMP)  ## Set up, train GIN_FILE into WORKDIR (the quickstart), evalua
 
 test: lint  ## Set up, then run ruff and pytest (PYTEST_FLAGS="-k name -x")
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+soak: $(DEV_STAMP)  ## Run the tests that take minutes each
+	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_FLAGS)
+
+bench: $(DEV_STAMP)  ## Compare batch schedules, an hour or more (BENCH_FLAGS="--facades=FOLDER --seeds=1")
+	$(BIN)/python tests/benchmarks/batch_schedules.py --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
 lint: $(DEV_STAMP)  ## Check the code with ruff
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -93,17 +94,15 @@ class PairedImages:
         *,
         position_examples: int,
         global_batch: int,
-        rows: tuple[int, int] | None = None,
-        static_shapes: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> tf.data.Dataset:
         """Training batches for ever, from a position on.
 
         Args:
             position_examples: examples drawn since the start of the run.
             global_batch: examples a step; a batch may straddle two epochs.
-            rows: (start, stop), the rows of every global batch to give, and the only ones that are
-                decoded; all when None.
-            static_shapes: make the batch size part of the shape, as TPUs need.
+            rows: the rows of every global batch to give, rising, and the only ones that are decoded;
+                all when None.
 
         Returns:
             A `tf.data.Dataset` of {"input", "target": float32 [b, crop, crop, C] in [-1, 1], "id":
@@ -113,11 +112,11 @@ class PairedImages:
             DataError: the data set cannot be used.
             ValueError: an argument is out of range.
         """
-        start, stop = (0, global_batch) if rows is None else rows
-        if position_examples < 0 or not 0 <= start < stop <= global_batch:
+        kept = list(range(global_batch) if rows is None else rows)
+        if position_examples < 0 or not kept or kept != sorted(set(kept) & set(range(global_batch))):
             raise ValueError(
                 f"position_examples = {position_examples}, global_batch = {global_batch}, rows = "
-                f"{rows}: need position_examples >= 0 and 0 <= start < stop <= global_batch."
+                f"{rows}: need position_examples >= 0 and rising rows from 0 to global_batch - 1."
             )
         examples = reading.training_examples(
             records=self._parts["train"],
@@ -125,10 +124,11 @@ class PairedImages:
             window_bytes=self.window_bytes,
             position_examples=position_examples,
         )
-        if stop - start < global_batch:
-            examples = examples.enumerate().filter(lambda drawn, _: start <= drawn % global_batch < stop)
+        if len(kept) < global_batch:
+            is_kept = tf.constant([row in set(kept) for row in range(global_batch)])
+            examples = examples.enumerate().filter(lambda drawn, _: is_kept[drawn % global_batch])
             examples = examples.map(lambda _, example: example)
-        return self._batched(examples, self._training_example, stop - start, static_shapes)
+        return self._batched(examples, self._training_example, len(kept))
 
     def evaluation(self, split: str, *, batch: int) -> tf.data.Dataset:
         """One pass over a split in storage order, without augmentation.
@@ -151,7 +151,7 @@ class PairedImages:
                 f"of {', '.join(self._parts)}."
             )
         examples = reading.stored_examples(self._parts[split])
-        return self._batched(examples, self._evaluation_example, batch, False)
+        return self._batched(examples, self._evaluation_example, batch)
 
     def check_records(self):
         """Reads all stored records; raises a `DataError` that names the first damaged file.
@@ -161,13 +161,13 @@ class PairedImages:
         for part in self._opened.splits.values():
             reading.check_records(part)
 
-    def _batched(self, examples, prepare, batch, static_shapes):
+    def _batched(self, examples, prepare, batch):
         options = tf.data.Options()
         options.deterministic = True
         # Each worker asks for its own rows; TensorFlow would shard by decoding all in every worker.
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         examples = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-        return examples.batch(batch, drop_remainder=static_shapes).prefetch(1).with_options(options)
+        return examples.batch(batch).prefetch(1).with_options(options)
 
     def _training_example(self, example):
         images = self._decoded(decoding.parse_record(self._opened.features, example["record"]))

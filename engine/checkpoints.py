@@ -16,6 +16,8 @@ from engine.state import TrainState
 from engine.task import ConfigurationError
 
 _PREFIX = "state"
+_ROOT = "variables/"
+_OPTIONAL = ("decision/", "noise_scale/")
 
 
 def save(train_state: TrainState, directory: str, *, keep: int, is_chief: bool = True) -> str | None:
@@ -37,7 +39,7 @@ def save(train_state: TrainState, directory: str, *, keep: int, is_chief: bool =
     if tf.io.gfile.exists(temporary):
         tf.io.gfile.rmtree(temporary)
     tf.io.gfile.makedirs(temporary)
-    _checkpoint(train_state).write(os.path.join(temporary, _PREFIX))
+    tf.train.Checkpoint(variables=train_state.variables()).write(os.path.join(temporary, _PREFIX))
     if not is_chief:
         tf.io.gfile.rmtree(temporary)
         return None
@@ -93,10 +95,20 @@ def restore(train_state: TrainState, directory: str, position: int) -> None:
       tf.errors.OpError, IndexError: its files are damaged.
     """
     path = os.path.join(directory, f"{position:08d}", _PREFIX)
+    stored = {name.split("/")[1] for name, _ in tf.train.list_variables(path) if name.startswith(_ROOT)}
+    # A run may go on with another batch schedule, whose decisions start afresh.
+    variables = {
+        name: variable
+        for name, variable in train_state.variables().items()
+        if _escaped(name) in stored or not name.startswith(_OPTIONAL)
+    }
+    unknown = stored - {_escaped(name) for name in variables}
+    unknown -= {name for name in unknown if name.startswith(tuple(map(_escaped, _OPTIONAL)))}
     try:
-        status = _checkpoint(train_state).read(path)
+        status = tf.train.Checkpoint(variables=variables).read(path)
         status.assert_existing_objects_matched()
-        status.assert_consumed()
+        assert not unknown, f"it holds {', '.join(sorted(unknown))}"
+        status.expect_partial()
     except (AssertionError, ValueError) as error:
         raise ConfigurationError(
             f"{path}: does not fit the configured networks and optimizers "
@@ -105,5 +117,6 @@ def restore(train_state: TrainState, directory: str, position: int) -> None:
         ) from error
 
 
-def _checkpoint(train_state: TrainState) -> tf.train.Checkpoint:
-    return tf.train.Checkpoint(variables=train_state.variables())
+def _escaped(name: str) -> str:
+    """A variable's name as TensorFlow writes it into a checkpoint."""
+    return name.replace(".", "..").replace("/", ".S")

@@ -81,6 +81,14 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     )
 
 
+def smallest_of_workers(strategy: tf.distribute.Strategy, number):
+    """The smallest of the numbers that the workers bring; `number` itself with one worker, or if None."""
+    if not isinstance(number, int) or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return number
+    own = strategy.run(lambda: tf.constant([number]))
+    return int(tf.reduce_min(strategy.gather(own, axis=0)))
+
+
 def accelerators() -> list[str]:
     """Names of the GPUs and TPU cores that TensorFlow sees."""
     return [device.name for kind in ("GPU", "TPU") for device in tf.config.list_physical_devices(kind)]

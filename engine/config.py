@@ -12,12 +12,12 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import tensorflow as tf
 
 import gin
-from engine.experiment import FREE_TO_CHANGE, Experiment
+from engine.experiment import Experiment
 from engine.task import ConfigurationError
 from gin import config as gin_config
 
@@ -25,8 +25,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 PUBLIC_MACROS = (
     "DATASET DATA_DIR LOAD_SIZE CROP_SIZE DIRECTION TOTAL_EXAMPLES SEED STRATEGY CPU_REPLICAS PRECISION "
-    "NORM DROPOUT BATCH_SCHEDULE LEARNING_RATE LEARNING_RATE_RULE STEPS_PER_LOOP LOG_EVERY SAVE_EVERY "
-    "SAMPLE_EVERY EVALUATE_EVERY KEEP_CHECKPOINTS"
+    "NORM DROPOUT BATCH_SCHEDULE LARGEST_MICRO_BATCH LEARNING_RATE LEARNING_RATE_RULE STEPS_PER_LOOP "
+    "LOG_EVERY SAVE_EVERY SAMPLE_EVERY EVALUATE_EVERY KEEP_CHECKPOINTS"
 ).split()
 """Macros of gin/base.gin; each may be set whether or not the task at hand uses it."""
 
@@ -73,13 +73,13 @@ def load_experiment_text(text: str, *, where: str) -> Experiment:
     return _construct(())[0]
 
 
-def differences(old: str, new: str) -> list[str]:
-    """What differs between two configurations and changes what is learned, one line each."""
+def differences(old: str, new: str, *, free_to_change: Collection[str]) -> list[str]:
+    """What differs between two configurations beside what is free to change, one line each."""
     left, right = _resolved(old), _resolved(new)
     return [
         f"{key}: {left.get(key, 'not set')} -> {right.get(key, 'not set')}"
         for key in sorted(left.keys() | right.keys())
-        if left.get(key) != right.get(key) and key.rpartition(".")[2] not in FREE_TO_CHANGE
+        if left.get(key) != right.get(key) and key.rpartition(".")[2] not in free_to_change
     ]
 
 
@@ -151,8 +151,14 @@ def _check_used(param: str) -> None:
     if "." not in key:
         return  # a macro, checked above
     parsed = gin_config.ParsedBindingKey.parse(key)
-    used = gin_config._OPERATIVE_CONFIG.get((parsed.scope, parsed.complete_selector), {})
-    if parsed.arg_name not in used:
+    # What a macro such as BATCH_SCHEDULE refers to is made in a scope of the macro's name.
+    used = any(
+        selector == parsed.complete_selector
+        and parsed.arg_name in arguments
+        and (not parsed.scope or f"{scope}/".startswith(f"{parsed.scope}/"))
+        for (scope, selector), arguments in gin_config._OPERATIVE_CONFIG.items()
+    )
+    if not used:
         raise ConfigurationError(
             f"--gin_param={param!r}: nothing in this configuration uses {key}; remove it, or choose the gin "
             "file that does"

@@ -6,6 +6,7 @@ python -m engine.doctor --gin_file=gin/pix2pix_facades.gin
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Sequence
@@ -14,10 +15,13 @@ import psutil
 import tensorflow as tf
 from absl import flags
 
-from engine import config
+from engine import config, fitting
 from engine.cluster import PRECISIONS, accelerators
+from engine.plan_table import plan_table
+from engine.probe import Probe
 from engine.program import run_program
 from engine.run_directory import RunDirectory
+from engine.run_plan import RunPlan
 from engine.state import trainable_parameters
 from engine.trainer import Trainer
 
@@ -40,48 +44,53 @@ def machine_report() -> str:
     return "\n".join(lines)
 
 
-def plan_report(*, gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> str:
-    """Devices, networks and the batch plan of a configuration, as text.
+def plan_report(
+    *, gin_files: Sequence[str], gin_params: Sequence[str] = (), measure_memory: bool = True
+) -> str:
+    """Devices, networks, memory and the plan of every batch of a configuration, as text.
+
+    Args:
+      measure_memory: runs a few steps in a process of its own, on made-up images.
 
     Raises:
       ConfigurationError, data.errors.DataError: training it would be refused for the same reason.
     """
-    experiment, _ = config.load_experiment(gin_files=gin_files, gin_params=gin_params)
+    experiment, text = config.load_experiment(gin_files=gin_files, gin_params=gin_params)
+    automatic = experiment.largest_micro_batch == "auto"
+    probe = fitting.measure(experiment, text) if measure_memory or automatic else None
+    if automatic:
+        experiment = dataclasses.replace(experiment, largest_micro_batch=probe.largest_micro_batch)
     trainer = Trainer(experiment, RunDirectory(""))
-    epochs = trainer.total_examples / experiment.data.train_examples
+    plan, replicas = trainer.plan, trainer.strategy.num_replicas_in_sync
+    epochs = plan.total_examples / experiment.data.train_examples
     lines = [
-        f"Strategy: {type(trainer.strategy).__name__}, {trainer.strategy.num_replicas_in_sync} replicas on "
-        f"{', '.join(trainer.strategy.extended.worker_devices)}; precision {experiment.precision}",
+        f"Strategy: {type(trainer.strategy).__name__}, {replicas} replicas on "
+        f"{', '.join(trainer.strategy.extended.worker_devices)}; {experiment.precision}",
         f"Data: {experiment.data.train_examples} training examples; evaluation on "
-        f"{experiment.data.evaluation_split}; {trainer.total_examples} examples in all, {epochs:.1f} epochs",
+        f"{experiment.data.evaluation_split}; {plan.total_examples} examples in all, {epochs:.1f} epochs",
         *(
             f"Network {name}: {trainable_parameters(network):,} parameters"
             for name, network in trainer.state.networks.items()
         ),
-        *_plan_rows(trainer),
+        *([_memory(probe, plan)] if probe else []),
+        *plan_table(plan, experiment.task.optimizers, probe.model if probe else None),
     ]
     return "\n".join(lines)
 
 
-def _plan_rows(trainer: Trainer) -> list[str]:
-    optimizers = trainer.experiment.task.optimizers
-    titles = ["from example", "global batch", "per replica", "accumulation", "steps"]
-    titles += [f"learning rate of {name}" for name in optimizers]
-    table = [titles]
-    ends = [plan.first_example for plan in trainer.plans[1:]] + [trainer.total_examples]
-    start = 0
-    for plan, end in zip(trainer.plans, ends, strict=True):
-        steps = max(0, -(-(end - start) // plan.global_batch))
-        rates = [
-            float(trainer.learning_rate(settings, tf.constant(start), plan.global_batch))
-            for settings in optimizers.values()
-        ]
-        sizes = (start, plan.global_batch, plan.per_replica_batch, plan.accumulation, steps)
-        table.append([*map(str, sizes), *(f"{rate:.3g}" for rate in rates)])
-        start += steps * plan.global_batch
-    return [
-        "  ".join(cell.rjust(len(title)) for cell, title in zip(row, titles, strict=True)) for row in table
-    ]
+def _memory(probe: Probe, plan: RunPlan) -> str:
+    """What a step takes, and whether the plan fits."""
+    constant, each = probe.model.constant_bytes / 2**30, probe.model.bytes_per_example / 2**30
+    text = f"Memory: {constant:.2f} GiB and {each:.3f} GiB for each example of a micro-batch"
+    if not probe.budget_bytes:
+        return f"{text}; how much may be used is not known here"
+    text += f"; {probe.budget_bytes / 2**30:.2f} GiB may be used"
+    if max(batch.micro_batch for batch in plan.batches.values()) <= probe.largest_micro_batch:
+        return f"{text}: the plan fits"
+    return (
+        f"{text}: the plan does NOT fit; LARGEST_MICRO_BATCH = {probe.largest_micro_batch} or 'auto' makes "
+        "it fit with the same global batch"
+    )
 
 
 def _version(package: str) -> str:
@@ -94,13 +103,23 @@ def _version(package: str) -> str:
 def define_flags(values: flags.FlagValues) -> None:
     for name, text in (("gin_file", "Configuration file"), ("gin_param", "Override")):
         flags.DEFINE_multi_string(name, [], text, flag_values=values)
+    flags.DEFINE_bool(
+        "measure_memory",
+        True,
+        "Estimate memory by running a few steps in a process of its own.",
+        flag_values=values,
+    )
 
 
 def main(values: flags.FlagValues) -> None:
     # The plan comes first: choosing devices must precede every other use of TensorFlow.
     plan = ""
     if values.gin_file:
-        plan = plan_report(gin_files=values.gin_file, gin_params=values.gin_param)
+        plan = plan_report(
+            gin_files=values.gin_file,
+            gin_params=values.gin_param,
+            measure_memory=values.measure_memory,
+        )
     print(machine_report())
     print(plan, end="\n" if plan else "")
 

@@ -7,6 +7,7 @@ In a notebook: `from engine.evaluate import evaluate; evaluate(workdir=..., spli
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import tensorflow as tf
@@ -40,7 +41,9 @@ def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -
         raise ConfigurationError(
             f"--workdir={workdir}: holds no run (no config.gin); train one with python -m engine.train"
         )
-    trainer = Trainer(config.load_experiment_text(text, where=run.config), run)
+    experiment = config.load_experiment_text(text, where=run.config)
+    # Nothing is trained here, so whatever was measured for training does not matter.
+    trainer = Trainer(dataclasses.replace(experiment, largest_micro_batch=None), run)
     _restore(trainer, checkpoint)
     evaluation = trainer.evaluator.evaluate(split, baselines=True)
     row = evaluation_row(evaluation, split=split, step=trainer.step, examples=trainer.examples)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from engine.adaptive_batch import GrowOnPlateau
+from engine.batch_schedules import BatchGrowth
 from engine.durations import Duration, examples_of
 from engine.evaluation import HIGHER_IS_BETTER
 from engine.feeding import TrainingData
-from engine.task import ConfigurationError, Task
+from engine.task import ConfigurationError, MetricSchedule, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,8 +23,18 @@ class Experiment:
       seed: of initial weights and of all randomness in the networks and losses.
       strategy, cpu_replicas: see `engine.cluster.make_strategy`.
       precision: see `engine.cluster.set_precision`.
-      batch_schedule: global batch, one number or "0:1, 4000:2, 20ep:8" (position: batch).
-      learning_rate_rule: "none", "linear" or "square_root"; see `engine.learning_rate`.
+      batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
+        `engine.batch_schedules` or `engine.adaptive_batch`.
+      largest_micro_batch: examples a replica computes on at once, at most; larger batches are
+        accumulated. None: whole batches; "auto": what fits into memory, found before training.
+      memory_fraction: part of the free memory that "auto" plans for.
+      memory_bytes: plans for so much memory instead of what is free; 0 is what is free.
+      learning_rate_rule, scale_weight_decay, scale_ema_decay: what a larger batch does to them; see
+        `engine.scaling`.
+      warmup_after_growth: length of a learning-rate warm-up after each growth of the batch.
+      measure_noise_scale: measure and log every phase's gradient noise scale also where the batch
+        schedule does not ask for it.
+      noise_scale_smoothing: decay of its averages, for each step.
       steps_per_loop: steps between two looks of Python at the run, at most.
       log_every, save_every, sample_every, evaluate_every: periods; 0 means only at the end.
       keep_checkpoints: newest checkpoints kept.
@@ -36,8 +48,16 @@ class Experiment:
     strategy: str = "auto"
     cpu_replicas: int = 1
     precision: str = "float32"
-    batch_schedule: int | str = 1
+    batch_schedule: int | str | BatchGrowth = 1
+    largest_micro_batch: int | str | None = None
+    memory_fraction: float = 0.8
+    memory_bytes: int = 0
     learning_rate_rule: str = "none"
+    warmup_after_growth: Duration = 0
+    scale_weight_decay: bool = False
+    scale_ema_decay: bool = False
+    measure_noise_scale: bool = False
+    noise_scale_smoothing: float = 0.99
     steps_per_loop: int = 100
     log_every: Duration = 1000
     save_every: Duration = 4000
@@ -54,11 +74,29 @@ class Experiment:
                 )
         if self.seed >= 2**32:
             raise ConfigurationError(f"SEED = {self.seed}: must be below 2**32; lower it")
+        micro = self.largest_micro_batch
+        if not (micro is None or micro == "auto" or (isinstance(micro, int) and micro >= 1)):
+            raise ConfigurationError(
+                f"LARGEST_MICRO_BATCH = {micro!r}: must be a number of examples of at least 1, 'auto', or "
+                "None for whole batches"
+            )
+        if not 0 < self.memory_fraction <= 1:
+            raise ConfigurationError(
+                f"Experiment.memory_fraction = {self.memory_fraction}: must lie in (0, 1], such as 0.8"
+            )
         if self.best_metric not in HIGHER_IS_BETTER:
             raise ConfigurationError(
                 f"Experiment.best_metric = {self.best_metric!r}: unknown; use one of "
                 f"{', '.join(HIGHER_IS_BETTER)}"
             )
+
+    @property
+    def free_to_change(self) -> frozenset[str]:
+        """Names of settings that may differ when a run is continued."""
+        followers = [self.batch_schedule, *(adam.schedule for adam in self.task.optimizers.values())]
+        if any(isinstance(follower, (GrowOnPlateau, MetricSchedule)) for follower in followers):
+            return _FREE_TO_CHANGE - {"evaluate_every"}  # each evaluation may decide something
+        return _FREE_TO_CHANGE
 
     def examples(self, name: str) -> int:
         """The setting `name`, a duration, in examples."""
@@ -69,9 +107,9 @@ class Experiment:
         )
 
 
-# What may differ when a run is continued: how long, on what, and how often it reports. Everything else
-# changes what is learned.
-FREE_TO_CHANGE = frozenset(
+# What may differ when a run is continued: how long, on what, in which pieces, and how often it reports.
+# Everything else changes what is learned.
+_FREE_TO_CHANGE = frozenset(
     {
         "total_examples",
         "strategy",
@@ -83,6 +121,9 @@ FREE_TO_CHANGE = frozenset(
         "evaluate_every",
         "keep_checkpoints",
         "best_metric",
+        "largest_micro_batch",
+        "memory_fraction",
+        "memory_bytes",
         "data_dir",
     }
 )

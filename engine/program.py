@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from data.errors import DataError
+from engine.endings import Diverged, Interrupted
 from engine.task import ConfigurationError
-from engine.trainer import Diverged, Interrupted
 
 DONE, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 2, 3, 42
 

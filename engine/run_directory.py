@@ -3,7 +3,8 @@
 config.gin    what was really used       checkpoints/ best/   everything needed to go on
 train.jsonl   one row a log event        samples/             grids over fixed inputs
 eval.jsonl    one row an evaluation      tensorboard/         the same, plus images and config
-log.txt       what the console showed    DONE                 only when the run is complete
+log.txt       what the console showed    micro_batch.json     what fits into memory, where measured
+DONE          only when the run is complete
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class RunDirectory:
         self.best = os.path.join(self.path, "best")
         self.samples = os.path.join(self.path, "samples")
         self.tensorboard = os.path.join(self.path, "tensorboard")
+        self.micro_batch = os.path.join(self.path, "micro_batch.json")
         self.done = os.path.join(self.path, "DONE")
 
     def create(self) -> None:
@@ -79,6 +81,12 @@ class RunDirectory:
             kept = [row for row in rows if row["examples"] <= examples]
             if tf.io.gfile.exists(path):
                 write_text(path, "".join(to_json(row) + "\n" for row in kept))
+
+    def note(self, text: str) -> None:
+        """Prints a line outside training, and appends it to log.txt."""
+        print(text, flush=True)
+        with tf.io.gfile.GFile(self.console_log, "a") as file:
+            file.write(text + "\n")
 
 
 def read_rows(path: str) -> list[dict]:

@@ -1,17 +1,25 @@
-"""Learning-rate schedules: examples drawn -> factor on the learning rate.
+"""Learning-rate schedules: position in the run, or quality reached -> factor on the learning rate.
 
-Every schedule is called inside the compiled step with the examples drawn before that step (a float64
-scalar tensor) and the examples per epoch (an integer), and returns a float64 scalar.
+Those that follow the position are called inside the compiled step with the examples drawn before that
+step (a float64 scalar tensor) and the examples per epoch (an integer), and return a float64 scalar.
+`ReduceOnPlateau` follows the evaluations: it fulfils `engine.task.MetricSchedule`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from engine.durations import Duration, examples_of
+from engine.plateau import PlateauDetector
 from engine.task import ConfigurationError
+
+# Stands in for the size of the data set, unknown at construction, so that a small part of an epoch is
+# not taken for no examples at all.
+_ANY_EPOCH_EXAMPLES = 10**9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,15 +48,140 @@ class LinearDecay:
                 "'start_of_epoch'"
             )
         for name in ("constant", "decay"):
-            examples_of(getattr(self, name), examples_per_epoch=1, name=f"LinearDecay.{name}")
+            _examples(self, name, _ANY_EPOCH_EXAMPLES)
 
     def __call__(self, examples: tf.Tensor, examples_per_epoch: int) -> tf.Tensor:
         constant_epochs, decay_epochs = (
-            examples_of(getattr(self, name), examples_per_epoch=examples_per_epoch, name=name)
-            / examples_per_epoch
-            for name in ("constant", "decay")
+            _examples(self, name, examples_per_epoch) / examples_per_epoch for name in ("constant", "decay")
         )
         ahead = 0.0 if self.convention == "end_of_epoch" else 1.0
         epoch = tf.floor(examples / examples_per_epoch) + 1.0
         decayed = tf.nn.relu(epoch + (ahead - constant_epochs)) / (decay_epochs + 1.0)
         return tf.nn.relu(1.0 - decayed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepDecay:
+    """Falls by a factor at regular distances: factor ** floor(examples / every).
+
+    torch.optim.lr_scheduler.StepLR, counted in examples; the published pix2pix's policy "step" is
+    every = "50ep", factor = 0.1.
+
+    Args:
+      every: distance between two falls, such as "50ep".
+      factor: what each fall multiplies the learning rate by, between 0 and 1.
+    """
+
+    every: Duration
+    factor: float = 0.1
+
+    def __post_init__(self):
+        _check_factor(self)
+        _examples(self, "every", _ANY_EPOCH_EXAMPLES, least=1)
+
+    def __call__(self, examples: tf.Tensor, examples_per_epoch: int) -> tf.Tensor:
+        falls = tf.floor(examples / _examples(self, "every", examples_per_epoch, least=1))
+        return tf.constant(self.factor, tf.float64) ** falls
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """Constant, then half a cosine from 1 down to a final fraction, where it stays.
+
+    With t = (examples - constant) / duration held in [0, 1], the factor is
+    final + (1 - final) * (1 + cos(pi * t)) / 2  (Loshchilov and Hutter, arXiv 1608.03983, one period). It
+    moves with every example, not in steps of an epoch.
+
+    Args:
+      duration: how long it falls, such as "100ep".
+      final_fraction: the factor at the end, in [0, 1].
+      constant: how long the learning rate stays before that.
+    """
+
+    duration: Duration
+    final_fraction: float = 0.0
+    constant: Duration = 0
+
+    def __post_init__(self):
+        if not 0 <= self.final_fraction <= 1:
+            raise ConfigurationError(
+                f"Cosine.final_fraction = {self.final_fraction}: must lie in [0, 1]; it is a part of the "
+                "learning rate"
+            )
+        _examples(self, "duration", _ANY_EPOCH_EXAMPLES, least=1)
+        _examples(self, "constant", _ANY_EPOCH_EXAMPLES)
+
+    def __call__(self, examples: tf.Tensor, examples_per_epoch: int) -> tf.Tensor:
+        constant = _examples(self, "constant", examples_per_epoch)
+        duration = _examples(self, "duration", examples_per_epoch, least=1)
+        passed = tf.clip_by_value((examples - constant) / duration, 0.0, 1.0)
+        remaining = (1.0 + tf.cos(math.pi * passed)) / 2.0
+        return self.final_fraction + (1.0 - self.final_fraction) * remaining
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReduceOnPlateau:
+    """Falls by a factor whenever an evaluation metric has stopped improving.
+
+    torch.optim.lr_scheduler.ReduceLROnPlateau with threshold_mode="abs"; see
+    `engine.plateau.PlateauDetector`. It needs evaluations during training, so a period EVALUATE_EVERY.
+    The state is a dictionary of floats: "factor", the factor on the learning rate now, and the
+    detector's.
+
+    Args:
+      metric: the evaluation metric watched.
+      patience: evaluations without improvement that are tolerated.
+      factor: what each fall multiplies the learning rate by, between 0 and 1. With `patience`, the
+        published pix2pix's policy "plateau".
+      floor: smallest factor on the learning rate, in [0, 1].
+      minimum_change: improvement that does not count, in the unit of the metric.
+    """
+
+    metric: str = "psnr_db"
+    patience: int = 5
+    factor: float = 0.2
+    floor: float = 0.0
+    minimum_change: float = 0.0
+
+    def __post_init__(self):
+        _check_factor(self)
+        if not 0 <= self.floor <= 1:
+            raise ConfigurationError(
+                f"ReduceOnPlateau.floor = {self.floor}: must lie in [0, 1]; it is a part of the learning rate"
+            )
+        self._detector()
+
+    def initial(self) -> dict[str, float]:
+        """The state before the first evaluation."""
+        return {"factor": 1.0, **self._detector().initial()}
+
+    def observe(self, state: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
+        """The state after one evaluation with these metrics, by name."""
+        detected, plateaued = self._detector().observe(state, metrics)
+        factor = max(state["factor"] * self.factor, self.floor) if plateaued else state["factor"]
+        return {"factor": factor, **detected}
+
+    def _detector(self) -> PlateauDetector:
+        return PlateauDetector(
+            metric=self.metric,
+            patience=self.patience,
+            minimum_change=self.minimum_change,
+            owner="ReduceOnPlateau",
+        )
+
+
+def _examples(schedule, field: str, examples_per_epoch: int, *, least: int = 0) -> int:
+    """The duration in a field of a schedule, in examples; ConfigurationError if below `least`."""
+    duration, name = getattr(schedule, field), f"{type(schedule).__name__}.{field}"
+    examples = examples_of(duration, examples_per_epoch=examples_per_epoch, name=name)
+    if examples < least:
+        raise ConfigurationError(f"{name} = {duration!r}: shorter than one example; make it longer")
+    return examples
+
+
+def _check_factor(schedule: StepDecay | ReduceOnPlateau) -> None:
+    if not 0 < schedule.factor < 1:
+        raise ConfigurationError(
+            f"{type(schedule).__name__}.factor = {schedule.factor}: must lie between 0 and 1; each fall "
+            "multiplies the learning rate by it"
+        )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from engine.noise_scale import NoiseScale
 from engine.optimizers import FusedAdam
 from engine.task import ConfigurationError, Phase, Task
 
@@ -22,6 +23,8 @@ class TrainState:
       averaged: exponential moving averages of those networks that a phase averages, by name.
       optimizers: by name.
       task_state: the task's own variables, by name.
+      noise_scales: of each phase, by its name; empty where they are not measured.
+      decisions: float64 scalars that the course of training decides, by name; see `engine.decisions`.
       step: int64, steps done.
       examples: int64, examples drawn.
       best: float64, the best evaluation so far; NaN before the first.
@@ -31,6 +34,8 @@ class TrainState:
     averaged: Mapping[str, keras.Model]
     optimizers: Mapping[str, FusedAdam]
     task_state: Mapping[str, tf.Variable]
+    noise_scales: Mapping[str, NoiseScale]
+    decisions: Mapping[str, tf.Variable]
     step: tf.Variable
     examples: tf.Variable
     best: tf.Variable
@@ -50,8 +55,12 @@ class TrainState:
         for name, optimizer in self.optimizers.items():
             for key, variable in optimizer.variables.items():
                 named[f"optimizer/{name}/{key}"] = variable
-        for name, variable in self.task_state.items():
-            named[f"task/{name}"] = variable
+        for name, noise_scale in self.noise_scales.items():
+            for key, variable in noise_scale.variables.items():
+                named[f"noise_scale/{name}/{key}"] = variable
+        for kind, variables in (("task", self.task_state), ("decision", self.decisions)):
+            for name, variable in variables.items():
+                named[f"{kind}/{name}"] = variable
         return named
 
 
@@ -61,11 +70,15 @@ def build_state(
     *,
     strategy: tf.distribute.Strategy,
     seed: int,
+    decisions: Mapping[str, float],
+    noise_settings: Mapping | None,
 ) -> TrainState:
     """Builds every variable under the strategy's scope; the initial weights follow from `seed`.
 
     Args:
       example: shapes of one example, [H, W, C] each.
+      decisions: their initial values.
+      noise_settings: arguments of each phase's `NoiseScale`; None measures none.
 
     Raises:
       ConfigurationError: the phases table names something the task does not have.
@@ -99,6 +112,16 @@ def build_state(
             averaged=averaged,
             optimizers=optimizers,
             task_state=dict(task.state(example)),
+            noise_scales={
+                phase.name: NoiseScale(
+                    {name: networks[name].trainable_variables for name in phase.updates}, **noise_settings
+                )
+                for phase in (phases if noise_settings is not None else ())
+            },
+            decisions={
+                name: tf.Variable(value, dtype=tf.float64, trainable=False, name="decision")
+                for name, value in decisions.items()
+            },
             step=tf.Variable(0, dtype=tf.int64, trainable=False, name="step"),
             examples=tf.Variable(0, dtype=tf.int64, trainable=False, name="examples"),
             best=tf.Variable(float("nan"), dtype=tf.float64, trainable=False, name="best"),

@@ -11,8 +11,11 @@ global batch a step and goes through the table from top to bottom:
             one all-reduce (SUM), check that all is finite, apply, average (EMA)
 
 A phase that updates a network which `forward` used differentiates through that forward pass; one that
-does not sees the outputs as constants. Nothing here depends on the number of replicas, on the batch
-size or on the strategy: a task never divides by a batch size and never reduces over examples.
+does not sees the outputs as constants. Where a batch does not fit into memory, each phase goes over it
+in micro-batches, and everything below holds for one of them; `forward` may then be made more than once
+a step, so it assigns no state, and each of its outputs has one row an example. Nothing here depends on
+the number of replicas, on the batch size or on the strategy: a task never divides by a batch size and
+never reduces over examples.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ import abc
 import contextlib
 import contextvars
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 import tensorflow as tf
@@ -33,6 +37,20 @@ class ConfigurationError(ValueError):
     """Something the user set cannot work. The message is one line: what, where, how to mend."""
 
 
+@runtime_checkable
+class MetricSchedule(Protocol):
+    """A learning-rate schedule that follows the evaluations instead of the position.
+
+    Its state is floats by name, kept in checkpoints; "factor" is the factor on the learning rate.
+    """
+
+    def initial(self) -> dict[str, float]:
+        """The state before the first evaluation."""
+
+    def observe(self, state: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
+        """The state after one evaluation with these metrics, by name."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adam:
     """Settings of one Adam optimizer (Kingma and Ba, arXiv 1412.6980).
@@ -40,18 +58,21 @@ class Adam:
     Args:
       learning_rate: the learning rate before the schedule and the batch-size rule.
       schedule: maps (examples drawn, float64 scalar; examples per epoch, int) to a factor on the
-        learning rate; None keeps it constant. See `engine.schedules`.
+        learning rate, or is a `MetricSchedule`; None keeps it constant. See `engine.schedules`.
       beta1, beta2: decay of the first and second moments.
       epsilon: added to the root of the second moment.
       epsilon_mode: "pytorch" adds epsilon to the bias-corrected root, "keras" to the uncorrected one.
+      weight_decay: decoupled (AdamW: Loshchilov and Hutter, arXiv 1711.05101): before the move every
+        trainable variable, biases included, loses learning rate * weight_decay of itself; 0 is plain Adam.
     """
 
     learning_rate: float = 2e-4
-    schedule: Callable[[tf.Tensor, int], tf.Tensor] | None = None
+    schedule: Callable[[tf.Tensor, int], tf.Tensor] | MetricSchedule | None = None
     beta1: float = 0.5
     beta2: float = 0.999
     epsilon: float = 1e-8
     epsilon_mode: str = "pytorch"
+    weight_decay: float = 0.0
 
     def __post_init__(self):
         if self.epsilon_mode not in ("pytorch", "keras"):
@@ -60,6 +81,10 @@ class Adam:
             )
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigurationError(f"Adam betas {self.beta1}, {self.beta2}: each must lie in [0, 1)")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigurationError(
+                f"Adam.weight_decay = {self.weight_decay}: must be at least 0; 0 is plain Adam"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +128,7 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seeds:
-    """Randomness of one step that does not depend on replicas, nor on how often a run was restarted.
+    """Randomness of one step that does not depend on replicas, micro-batches or restarts.
 
     Args:
       key: int32 [2], the same on every replica, new at every step.
@@ -116,7 +141,7 @@ class Seeds:
     own: Callable[[tf.Tensor], tf.Tensor]
 
     def named(self, name: str) -> tf.Tensor:
-        """An int32 [2] seed for the stateless operations of `tf.random`, equal on every replica."""
+        """An int32 [2] seed for the stateless operations of `tf.random`: one for the whole step."""
         return tf.random.experimental.stateless_fold_in(self.key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
     def normal(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
@@ -138,13 +163,15 @@ class Step:
       networks: by name, Keras models; call them with `training=True`.
       batch: what the data set yields, each [B, ...]; images in [-1, 1], in Keras's floatx.
       outputs: what `forward` returned (empty inside `forward` itself).
-      state: the task's own variables, equal on every replica and kept in checkpoints. Assign only what
-        is equal on every replica: a function of `gather(...)` and `seeds`.
+      state: the task's own variables, equal on every replica and kept in checkpoints. Assign it in
+        losses, not in `forward`, and only what is equal on every replica: a function of `gather(...)`,
+        also of `seeds` gathered. Micro-batches come in example order.
       step: int64 scalar, steps done before this one.
       examples: int64 scalar, examples drawn before this step.
       seeds: randomness of this step.
-      gather: [B, ...] of every replica -> [global batch, ...] in example order, equal on all replicas.
-      own: [global batch, ...] -> this replica's rows [B, ...]; undoes `gather`.
+      gather: [B, ...] of every replica -> [examples, ...] in example order, equal on all replicas; the
+        examples of the global batch, or of the micro-batch.
+      own: [examples, ...] -> this replica's rows [B, ...]; undoes `gather`.
     """
 
     networks: Mapping[str, keras.Model]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from engine import config
+from engine import config, fitting
+from engine.endings import OutOfMemory
 from engine.program import run_program
 from engine.run_directory import RunDirectory
 from engine.task import ConfigurationError
@@ -36,8 +37,8 @@ def train(
 
     Raises:
       ConfigurationError, data.errors.DataError: something set by the user cannot work.
-      engine.trainer.Interrupted: a signal came; everything is saved.
-      engine.trainer.Diverged: a loss or gradient was not finite.
+      engine.endings.Interrupted: a signal came; everything is saved.
+      engine.endings.Diverged: a loss or gradient was not finite.
     """
     if not gin_files:
         raise ConfigurationError("no --gin_file given; start with --gin_file=gin/quickstart.gin")
@@ -47,17 +48,33 @@ def train(
     run = RunDirectory(workdir)
     run.create()
     earlier = run.read_config()
-    if earlier is not None and not allow_config_change:
-        changed = config.differences(earlier, text)
-        if changed:
+    if earlier is not None:
+        changed = config.differences(earlier, text, free_to_change=experiment.free_to_change)
+        if changed and not allow_config_change:
             raise ConfigurationError(
                 f"--workdir={run.path} holds a run with another configuration ({'; '.join(changed)}); use "
                 "another --workdir, or --allow_config_change to continue it with the new one"
             )
-    trainer = Trainer(experiment, run, config_text=text)
-    trainer.restore()
-    run.write_config(text)
-    return trainer.run()
+        if changed:
+            fitting.forget(run)
+    automatic = experiment.largest_micro_batch == "auto"
+    experiment = fitting.fit(experiment, run, text, say=run.note)
+    while True:
+        trainer = Trainer(experiment, run, config_text=text)
+        trainer.restore()
+        run.write_config(text)
+        if automatic and trainer.is_chief:
+            fitting.keep(experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch)
+        try:
+            return trainer.run()
+        except OutOfMemory as error:
+            experiment = fitting.halve(experiment, run, micro_batch=error.micro_batch)
+            run.note(
+                f"out of memory at {error.examples} examples with {error.micro_batch} at once on a replica: "
+                f"going on from the last checkpoint with {experiment.largest_micro_batch}; the global "
+                "batch stays"
+            )
+            del trainer  # its memory is needed
 
 
 def define_flags(values: flags.FlagValues) -> None:

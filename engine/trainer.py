@@ -11,30 +11,23 @@ import tensorflow as tf
 
 from engine import checkpoints
 from engine.actions import Action, steps_until_next
-from engine.batch import BatchPlan, parse_batch_schedule, plan_batches
-from engine.cluster import is_chief, make_strategy, set_precision
+from engine.batch_plan import BatchPlan
+from engine.cluster import is_chief, make_strategy, set_precision, smallest_of_workers
+from engine.decisions import Decisions, initial_decisions
+from engine.endings import Diverged, Interrupted, OutOfMemory
 from engine.evaluation import HIGHER_IS_BETTER, Evaluator
 from engine.experiment import Experiment
 from engine.feeding import distributed_batches, needs_static_shapes
 from engine.interruption import Interruption
-from engine.learning_rate import LearningRate
 from engine.reporting import Reporter, Speed
 from engine.run_directory import RunDirectory
+from engine.run_plan import plan_run
 from engine.samples import Sampler
 from engine.state import build_state, trainable_parameters
 from engine.step import LoopResult, TrainLoop
-from engine.task import ConfigurationError
 
 LOOP_SEC = 5.0
 """A call of the compiled loop is kept shorter than this, so that signals are answered."""
-
-
-class Diverged(RuntimeError):
-    """A loss or gradient is not finite. The message names the phase, the value and the step."""
-
-
-class Interrupted(RuntimeError):
-    """A signal ended the run early; everything is saved."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,31 +66,32 @@ class Trainer:
         set_precision(experiment.precision)
         self.strategy = make_strategy(experiment.strategy, cpu_replicas=experiment.cpu_replicas)
         data = experiment.data
-        self.total_examples = experiment.examples("total_examples")
-        if self.total_examples < 1:
-            raise ConfigurationError("TOTAL_EXAMPLES = 0: nothing to train; give at least 1 example")
-        self.schedule = parse_batch_schedule(
-            experiment.batch_schedule, examples_per_epoch=data.train_examples
-        )
-        self.plans = plan_batches(
-            self.schedule,
+        self.plan = plan_run(
+            experiment,
             replicas=self.strategy.num_replicas_in_sync,
-            total_examples=self.total_examples,
+            largest_micro_batch=smallest_of_workers(self.strategy, experiment.largest_micro_batch),
             static_shapes=needs_static_shapes(self.strategy),
         )
-        self.learning_rate = LearningRate(
-            examples_per_epoch=data.train_examples,
-            first_batch=self.schedule.sizes[0],
-            rule=experiment.learning_rate_rule,
-        )
+        optimizers = experiment.task.optimizers
         self.state = build_state(
-            experiment.task, data.example_spec, strategy=self.strategy, seed=experiment.seed
+            experiment.task,
+            data.example_spec,
+            strategy=self.strategy,
+            seed=experiment.seed,
+            decisions=initial_decisions(self.plan.schedule, optimizers),
+            noise_settings=self.plan.noise_settings,
+        )
+        self._decisions = Decisions(
+            schedule=self.plan.schedule,
+            scaling=self.plan.scaling,
+            optimizers=optimizers,
+            variables=self.state.decisions,
         )
         self.loop = TrainLoop(
             task=experiment.task,
             strategy=self.strategy,
             train_state=self.state,
-            learning_rate=self.learning_rate,
+            scaling=self.plan.scaling,
             seed=experiment.seed,
         )
         self.evaluator = Evaluator(
@@ -106,16 +100,18 @@ class Trainer:
             data=data,
             networks=self.state.evaluation_networks,
         )
-        self._is_chief = is_chief(self.strategy)
+        self.is_chief = is_chief(self.strategy)
         self._speed = Speed()
-        self._last: LoopResult | None = None  # of the step just done, as is its plan
-        self._plan: BatchPlan | None = None
+        self._last: LoopResult | None = None  # of the step just done, as is its batch
+        self._batch: BatchPlan | None = None
         self._sampler: Sampler | None = None
         self._saved_at: int | None = None
         self._reporter: Reporter | None = None
         # Everything that belongs to a position happens before its checkpoint is written.
+        decide_every = self.plan.schedule.decide_every_examples
         self._actions = [
             Action(experiment.examples("log_every"), self._log),
+            *([Action(decide_every, self._decide)] if decide_every else []),
             Action(experiment.examples("evaluate_every"), self._evaluate),
             Action(experiment.examples("sample_every"), self._sample),
             Action(experiment.examples("save_every"), self._save),
@@ -140,16 +136,17 @@ class Trainer:
         Raises:
           Interrupted: SIGINT or SIGTERM came; the state is saved.
           Diverged: a loss or gradient was not finite; the last checkpoint is from before it.
+          OutOfMemory: a step did not fit; smaller micro-batches may.
         """
         started = time.monotonic()
-        if self._is_chief:
+        if self.is_chief:
             self.run_directory.cut_logs(self.examples)
             self.run_directory.clear_done()
         self._reporter = Reporter(
             self.run_directory,
-            total_examples=self.total_examples,
+            total_examples=self.plan.total_examples,
             done_examples=self.examples,
-            is_chief=self._is_chief,
+            is_chief=self.is_chief,
         )
         try:
             self._reporter.config_text(self._config_text)
@@ -159,51 +156,55 @@ class Trainer:
         finally:
             self._reporter.close()
         summary = Summary(step=self.step, examples=self.examples, train_sec=time.monotonic() - started)
-        if self._is_chief:
+        if self.is_chief:
             self.run_directory.mark_done({"step": summary.step, "examples": summary.examples})
         return summary
 
     def _train(self, interruption: Interruption) -> None:
-        step, examples, total = self.step, self.examples, self.total_examples
-        iterator, iterator_batch, sec_per_step = None, None, math.inf
+        step, examples, total = self.step, self.examples, self.plan.total_examples
+        iterator, sec_per_step, self._batch = None, math.inf, None
         while examples < total:
-            batch = self.schedule(examples)
-            if batch != iterator_batch:
+            batch = self._decisions.global_batch(examples)
+            if self._batch is not self.plan.batches[batch]:
+                self._batch = self.plan.batches[batch]
                 iterator = distributed_batches(
-                    self.strategy,
-                    self.experiment.data,
-                    position_examples=examples,
-                    global_batch=batch,
+                    self.strategy, self.experiment.data, position_examples=examples, plan=self._batch
                 )
-                iterator_batch = batch
+                sec_per_step = math.inf
             num_steps = steps_until_next(
                 self._actions,
                 examples=examples,
                 total=total,
-                boundary=self.schedule.next_start(examples),
+                boundary=self.plan.schedule.next_start(examples),
                 global_batch=batch,
             )
-            # The first call, in which everything is compiled, does one step and tells how long one is.
+            # The first call for a batch, which may compile, does one step and tells how long one is.
             affordable = 1 if math.isinf(sec_per_step) else max(1, int(LOOP_SEC / sec_per_step))
             num_steps = min(num_steps, affordable, self.experiment.steps_per_loop)
             began = time.monotonic()
             try:
                 result = self.loop.run(
-                    iterator, num_steps=num_steps, step=step, examples=examples, global_batch=batch
+                    iterator,
+                    num_steps=num_steps,
+                    step=step,
+                    examples=examples,
+                    plan=self._batch,
+                    rates=self._decisions.rates(),
                 )
             except tf.errors.DataLossError:
                 self.experiment.data.check_records()  # TensorFlow's own error names no file
                 raise
+            except tf.errors.ResourceExhaustedError as error:
+                raise OutOfMemory(examples=examples, micro_batch=self._batch.micro_batch) from error
             sec = time.monotonic() - began
             if not result.finite:
-                raise Diverged(self._divergence(result, step + result.steps))
+                raise Diverged(result.metrics, step=step + result.steps, saved_at=self._saved_at)
             sec_per_step = sec / result.steps
             before, examples = examples, examples + result.steps * batch
             step += result.steps
             self.state.step.assign(step)
             self.state.examples.assign(examples)
             self._last = result
-            self._plan = next(plan for plan in self.plans if plan.global_batch == batch)
             self._speed.add(
                 examples=examples - before,
                 steps=result.steps,
@@ -221,7 +222,7 @@ class Trainer:
         if self._saved_at != self.examples:
             self._save()
         raise Interrupted(
-            f"{reason}: saved at {self.examples} of {self.total_examples} examples; the same command "
+            f"{reason}: saved at {self.examples} of {self.plan.total_examples} examples; the same command "
             "continues the run"
         )
 
@@ -230,42 +231,50 @@ class Trainer:
         parameters = ", ".join(
             f"{name} {trainable_parameters(network):,}" for name, network in self.state.networks.items()
         )
-        if self.examples >= self.total_examples:
+        if self.examples >= self.plan.total_examples:
             self._reporter.line(f"complete already: {self.examples} examples; raise TOTAL_EXAMPLES to go on")
             return
         self._reporter.line(
             f"{f'resuming at {self.examples} of' if self.examples else 'training'} "
-            f"{self.total_examples} examples ({experiment.data.train_examples} an epoch) on "
+            f"{self.plan.total_examples} examples ({experiment.data.train_examples} an epoch) on "
             f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}, "
             f"{experiment.precision}; parameters: {parameters}"
         )
 
     def _log(self) -> None:
-        plan = self._plan
+        batch = self._batch
         self._reporter.log_row(
             {
                 "step": self.step,
                 "examples": self.examples,
                 "epoch": self.examples / self.experiment.data.train_examples,
-                "global_batch": plan.global_batch,
-                "per_replica_batch": plan.per_replica_batch,
-                "accumulation": plan.accumulation,
-                "replicas": plan.replicas,
+                "global_batch": batch.global_batch,
+                "per_replica_batch": batch.per_replica_batch,
+                "accumulation": batch.accumulation,
+                "replicas": batch.replicas,
                 **self._last.metrics,
+                **{
+                    f"noise_scale/{phase}": noise_scale.value().noise_scale
+                    for phase, noise_scale in self.state.noise_scales.items()
+                },
                 **self._speed.read(),
             }
         )
+
+    def _decide(self) -> None:
+        self._decisions.after_noise_scale(self.state.noise_scales)
 
     def _evaluate(self) -> None:
         split = self.experiment.data.evaluation_split
         evaluation = self.evaluator.evaluate(split)
         self._reporter.evaluation(evaluation, split=split, step=self.step, examples=self.examples)
+        self._decisions.after_evaluation(evaluation.model)
         name = self.experiment.best_metric
         value, best = evaluation.model[name], float(self.state.best.numpy())
         better = value > best if HIGHER_IS_BETTER[name] else value < best
         if better or math.isnan(best):
             self.state.best.assign(value)
-            checkpoints.save(self.state, self.run_directory.best, keep=1, is_chief=self._is_chief)
+            checkpoints.save(self.state, self.run_directory.best, keep=1, is_chief=self.is_chief)
 
     def _sample(self) -> None:
         if self._sampler is None:
@@ -281,18 +290,6 @@ class Trainer:
             self.state,
             self.run_directory.checkpoints,
             keep=self.experiment.keep_checkpoints,
-            is_chief=self._is_chief,
+            is_chief=self.is_chief,
         )
         self._saved_at = self.examples
-
-    def _divergence(self, result: LoopResult, step: int) -> str:
-        broken = [name for name, value in result.metrics.items() if not math.isfinite(value)]
-        saved = (
-            "no checkpoint was written yet"
-            if self._saved_at is None
-            else (f"the checkpoint at {self._saved_at} examples is from before it")
-        )
-        return (
-            f"diverged in step {step}: {', '.join(broken)} not finite; {saved}. Lower LEARNING_RATE or use "
-            "PRECISION = 'float32'"
-        )

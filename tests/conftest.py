@@ -65,14 +65,13 @@ class NoisePairs:
         picture = tf.image.resize(coarse, [self.size, self.size])
         return {"input": picture, "target": picture[..., ::-1] * 0.5, "id": index}
 
-    def batches(self, *, position_examples, global_batch, rows=None, static_shapes=False):
+    def batches(self, *, position_examples, global_batch, rows=None):
         ids = tf.data.Dataset.counter(position_examples, dtype=tf.int64)
         if rows is not None:
-            ids = ids.enumerate().filter(lambda n, _: rows[0] <= n % global_batch < rows[1])
+            ids = ids.enumerate().filter(lambda n, _: tf.reduce_any(n % global_batch == rows))
             ids = ids.map(lambda _, index: index)
-            global_batch = rows[1] - rows[0]
-        examples = ids.map(lambda index: self.example(index % self.train_examples))
-        return examples.batch(global_batch, drop_remainder=static_shapes)
+            global_batch = len(rows)
+        return ids.map(lambda index: self.example(index % self.train_examples)).batch(global_batch)
 
     def evaluation(self, split, *, batch):
         first = {"train": 0, "val": 1000, "test": 2000}[split]

@@ -21,7 +21,7 @@ def pins(extra):
 
 
 def test_gin_folder_does_not_shadow_the_gin_package():
-    assert {p.suffix for p in (ROOT / "gin").iterdir()} <= {".gin"}
+    assert {p.suffix for p in (ROOT / "gin").rglob("*") if not p.is_dir()} == {".gin"}
     import gin
 
     assert hasattr(gin, "configurable")

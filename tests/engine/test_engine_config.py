@@ -92,15 +92,30 @@ def test_missing_module_of_a_task(tmp_path):
 
 
 def test_differences_are_those_that_change_what_is_learned():
-    _, old = config.load_experiment(gin_files=QUICKSTART)
-    free = ["TOTAL_EXAMPLES = 9", "CPU_REPLICAS = 2", "LOG_EVERY = 1", "DATA_DIR = 'elsewhere'"]
+    experiment, old = config.load_experiment(gin_files=QUICKSTART)
+    free_to_change = experiment.free_to_change
+    free = [
+        "TOTAL_EXAMPLES = 9",
+        "CPU_REPLICAS = 2",
+        "LOG_EVERY = 1",
+        "EVALUATE_EVERY = 7",
+        "DATA_DIR = 'elsewhere'",
+    ]
     _, same = config.load_experiment(gin_files=QUICKSTART, gin_params=free)
-    assert config.differences(old, same) == []
+    assert config.differences(old, same, free_to_change=free_to_change) == []
     _, other = config.load_experiment(
         gin_files=QUICKSTART, gin_params=["SEED = 1", "pix2pix.Pix2Pix.norm = 'instance'"]
     )
-    assert config.differences(old, other) == [
+    assert config.differences(old, other, free_to_change=free_to_change) == [
         "experiment.Experiment.seed: 0 -> 1",
         "pairs.PairedImages.seed: 0 -> 1",
         "pix2pix.Pix2Pix.norm: 'batch' -> 'instance'",
     ]
+
+
+def test_how_often_to_evaluate_is_free_unless_a_schedule_follows_the_evaluations():
+    files = [*QUICKSTART, "gin/schedules/smith_plateau.gin"]
+    experiment, text = config.load_experiment(gin_files=files)
+    _, other = config.load_experiment(gin_files=files, gin_params=["EVALUATE_EVERY = 7"])
+    (line,) = config.differences(text, other, free_to_change=experiment.free_to_change)
+    assert line == "experiment.Experiment.evaluate_every: '5ep' -> 7"

@@ -81,8 +81,8 @@ class SmallCycleGan(Task):
         """Every image in example order: stored while there is room, later swapped half of the time."""
         whole = step.gather(fakes)  # [global batch, H, W, C]
         count = tf.shape(whole)[0]
-        chances = tf.random.stateless_uniform([count], step.seeds.named("swap"))
-        slots = tf.random.stateless_uniform([count], step.seeds.named("slot"), maxval=POOL, dtype=tf.int32)
+        chances = step.gather(step.seeds.uniform("swap", ()))  # [examples], those of the rows gathered
+        slots = tf.cast(POOL * step.gather(step.seeds.uniform("slot", ())), tf.int32)
 
         def insert(i, pool, stored, returned):
             fill, swap = stored < POOL, chances[i] > 0.5

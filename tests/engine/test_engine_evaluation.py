@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from skimage.metrics import structural_similarity
 
-from engine.batch import rows_of_replicas
+from engine.batch_plan import rows_of_replicas
 from engine.cluster import make_strategy, set_precision
 from engine.evaluation import Evaluator, table
 from engine.task import ConfigurationError, Task

@@ -13,6 +13,8 @@ import engine.doctor
 import engine.evaluate
 import engine.train
 from engine import program
+from engine.memory import MemoryModel
+from engine.probe import Probe
 from engine.run_directory import read_rows
 
 NEW_GAN = os.path.join(os.path.dirname(__file__), "new_gan")
@@ -57,7 +59,25 @@ def assert_refused(result, *expected):
         (["CROP_SIZE = 'big'"], ["CROP_SIZE = 'big'", "takes int"]),
         (["task.Adam.betta1 = 3"], ["betta1", "correct the name"]),
         (["BATCH_SCHEDULE = '0:4, 3:0'"], ["'3:0'", "at least 1"]),
-        (["BATCH_SCHEDULE = 1000"], ["1000", "lower the batch"]),
+        (["BATCH_SCHEDULE = 1000"], ["'1000'", "400 training examples", "lower the batch"]),
+        (["BATCH_SCHEDULE = '0:1, 40:2, 30:4'"], ["'30:4'", "does not rise"]),
+        (["BATCH_SCHEDULE = '0:1, 40:-2'"], ["'40:-2'", "at least 1"]),
+        (["BATCH_SCHEDULE = '0:1, 3days:2'"], ["'3days:2'", "'20ep'"]),
+        (["BATCH_SCHEDULE = '0:1, 40:401'"], ["'40:401'", "400 training examples"]),
+        (
+            ["BATCH_SCHEDULE = '0:1, 40:2, 80:4'", "LEARNING_RATE_RULE = 'square_root'"],
+            ["'80:4'", "beta1 = 1 - 4 * (1 - 0.5) = -1", "'square_root_beta1_kept'"],
+        ),
+        (["LARGEST_MICRO_BATCH = 0"], ["LARGEST_MICRO_BATCH = 0", "'auto'"]),
+        (["LARGEST_MICRO_BATCH = 'most'"], ["LARGEST_MICRO_BATCH = 'most'", "'auto'"]),
+        (["experiment.Experiment.memory_fraction = 1.5"], ["memory_fraction = 1.5", "0.8"]),
+        (
+            [
+                "experiment.Experiment.noise_scale_smoothing = 1.0",
+                "experiment.Experiment.measure_noise_scale = True",
+            ],
+            ["smoothing = 1.0", "[0, 1)"],
+        ),
         (["STRATEGY = 'tpu'"], ["no TPU answers", "STRATEGY = 'auto'"]),
         (["STRATEGY = 'multi_worker'"], ["TF_CONFIG"]),
         (["PRECISION = 'float8'"], ["'float8'", "bfloat16"]),
@@ -154,7 +174,14 @@ def test_new_task_in_one_file_trains_on_two_replicas(run_train, tmp_path):
     assert rows[-1]["loss/critic/penalty"] < 0.5 * rows[0]["loss/critic/penalty"]
 
 
-def test_doctor_prints_the_plan(synthetic_datasets, capsys):
+def test_doctor_prints_the_plan(synthetic_datasets, capsys, monkeypatch):
+    measured = Probe(
+        points=((1, 3 * 2**30),),
+        model=MemoryModel(constant_bytes=2 * 2**30, bytes_per_example=2**30),
+        budget_bytes=8 * 2**30,
+        largest_micro_batch=6,
+    )
+    monkeypatch.setattr("engine.fitting.measure", lambda experiment, text: measured)
     print(engine.doctor.machine_report())
     plan = engine.doctor.plan_report(
         gin_files=["gin/quickstart.gin"],
@@ -164,18 +191,42 @@ def test_doctor_prints_the_plan(synthetic_datasets, capsys):
             "BATCH_SCHEDULE = '0:1, 4:6, 10:3'",
             "TOTAL_EXAMPLES = 16",
             "LEARNING_RATE_RULE = 'linear'",
+            "LARGEST_MICRO_BATCH = 2",
+            "pix2pix.Pix2Pix.generator_filters = 2",
+            "pix2pix.Pix2Pix.discriminator_filters = 2",
         ],
     )
     report = capsys.readouterr().out
     accelerators = len(tf.config.list_physical_devices("GPU"))
     assert f"Number of accelerators: {accelerators}\n" in report
     rows = [line.split() for line in plan.splitlines()[-3:]]
-    assert [row[:5] for row in rows] == [
-        ["0", "1", "1", "1", "4"],
-        ["4", "6", "3", "1", "1"],
-        ["10", "3", "2", "1", "2"],
+    assert [row[:6] for row in rows] == [
+        ["0", "1", "2", "1", "1", "4"],
+        ["4", "6", "2", "2", "2", "1"],
+        ["10", "3", "2", "2", "1", "2"],
     ]
-    assert [float(row[5]) for row in rows] == [2e-4, 12e-4, 6e-4]
+    assert [float(row[6]) for row in rows] == [2e-4, 12e-4, 6e-4]
+    assert [row[-2:] for row in rows] == [["3.00", "GiB"], ["4.00", "GiB"], ["4.00", "GiB"]]
+    assert (
+        "2.00 GiB and 1.000 GiB for each example of a micro-batch; 8.00 GiB may be used: the plan fits"
+        in plan
+    )
+    does_not = engine.doctor.plan_report(
+        gin_files=["gin/quickstart.gin"],
+        gin_params=[f"DATA_DIR = {synthetic_datasets!r}", "BATCH_SCHEDULE = '0:1, 4:7'"],
+    )
+    assert "the plan does NOT fit; LARGEST_MICRO_BATCH = 6 or 'auto'" in does_not
+
+
+def test_doctor_prints_what_training_will_decide(synthetic_datasets):
+    plan = engine.doctor.plan_report(
+        gin_files=["gin/quickstart.gin", "gin/schedules/noise_scale.gin"],
+        gin_params=[f"DATA_DIR = {synthetic_datasets!r}", "LEARNING_RATE_RULE = 'none'"],
+        measure_memory=False,
+    )
+    rows = [line.split() for line in plan.splitlines()[-5:]]
+    assert rows[0][:3] == ["0", "1", "1"]
+    assert [row[:3] for row in rows[1:]] == [["when", "decided", str(size)] for size in (2, 4, 8, 16)]
 
 
 def test_program_in_a_process_of_its_own(tmp_path):

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from engine import checkpoints
+from engine.adaptive_batch import GrowByNoiseScale, GrowOnPlateau
+from engine.endings import Interrupted
 from engine.run_directory import append_row, read_rows
-from engine.task import ConfigurationError
-from engine.trainer import Interrupted
+from engine.schedules import ReduceOnPlateau
+from engine.task import Adam, ConfigurationError
 
 VOLATILE = {
     "examples_per_sec",
@@ -49,33 +51,69 @@ def stop_at(trainer, examples):
 
     def run(*args, **kwargs):
         result = progress(*args, **kwargs)
-        if kwargs["examples"] + result.steps * kwargs["global_batch"] >= examples:
+        if kwargs["examples"] + result.steps * kwargs["plan"].global_batch >= examples:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 
     trainer.loop.run = run
 
 
-def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(make_trainer, noise_pairs, small_pix2pix, tmp_path):
-    whole = make_trainer(small_pix2pix(), noise_pairs(size=32), **SETTINGS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        # Accumulated, on two replicas, into a warm-up that a second growth interrupts.
+        {
+            "batch_schedule": "0:4, 4:6, 10:8",
+            "largest_micro_batch": 1,
+            "cpu_replicas": 2,
+            "total_examples": 26,
+            "learning_rate_rule": "linear",
+            "warmup_after_growth": 7,
+        },
+        # Grown by the noise scale, whose estimate goes through the checkpoint.
+        {
+            "batch_schedule": GrowByNoiseScale(start=1, maximum=4, phase="generator", every=4, target=100.0),
+            "noise_scale_smoothing": 0.5,
+            "largest_micro_batch": 2,
+        },
+        # Grown, and the learning rate of the generator lowered, on a plateau.
+        {
+            "batch_schedule": GrowOnPlateau(start=1, maximum=4, patience=0, minimum_change=100.0),
+            "evaluate_every": 3,
+        },
+    ],
+)
+def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    make_trainer, noise_pairs, small_pix2pix, tmp_path, settings
+):
+    settings = SETTINGS | settings
+    plateau = ReduceOnPlateau(metric="psnr_db", patience=0, factor=0.5, floor=0.1, minimum_change=100.0)
+    task = small_pix2pix(
+        generator_optimizer=Adam(schedule=plateau if settings["evaluate_every"] == 3 else None)
+    )
+    whole = make_trainer(task, noise_pairs(size=32), **settings)
     whole.run()
+    rows = logs(whole)[0]
+    grown = next(i for i, row in enumerate(rows) if row["global_batch"] > rows[0]["global_batch"])
     workdir = str(tmp_path / "stopped")
-    # 4 is between a log and a save, 6 is the batch boundary and an evaluation, 12 is an evaluation.
-    for position in (4, 6, 12):
-        stopped = make_trainer(small_pix2pix(), noise_pairs(size=32), workdir=workdir, **SETTINGS)
+    # Before the boundary where the batch grows (if a step ends there), on it, and after it.
+    for index in range(max(0, grown - 2), grown + 1):
+        position = rows[index]["examples"]
+        stopped = make_trainer(task, noise_pairs(size=32), workdir=workdir, **settings)
         stopped.restore()
         stop_at(stopped, position)
-        with pytest.raises(Interrupted, match=f"saved at {position} of 18"):
+        with pytest.raises(Interrupted, match=f"saved at {position} of"):
             stopped.run()
         assert not os.path.exists(stopped.run_directory.done)
-    last = make_trainer(small_pix2pix(), noise_pairs(size=32), workdir=workdir, **SETTINGS)
-    assert last.restore() == 12
+    last = make_trainer(task, noise_pairs(size=32), workdir=workdir, **settings)
+    assert last.restore() == position
     last.run()
     assert logs(last) == logs(whole)
     for name, value in variables(whole).items():
         np.testing.assert_array_equal(variables(last)[name], value, err_msg=name)
     assert os.path.exists(last.run_directory.done)
-    assert checkpoints.positions(last.run_directory.checkpoints)[-1] == 18
+    assert checkpoints.positions(last.run_directory.checkpoints)[-1] == last.examples
 
 
 def test_killed_run_repeats_from_its_last_checkpoint(make_trainer, noise_pairs, small_pix2pix, tmp_path):
@@ -126,6 +164,22 @@ def test_checkpoint_of_other_networks_is_refused(make_trainer, noise_pairs, smal
     other = make_trainer(no_norm, noise_pairs(size=32), workdir=trainer.run_directory.path, **settings)
     with pytest.raises(ConfigurationError, match="does not fit the configured networks"):
         other.restore()
+
+
+def test_a_run_goes_on_with_another_batch_schedule(make_trainer, noise_pairs, small_pix2pix):
+    """Its decisions and estimates start afresh, and are left alone when it goes back."""
+    settings = {"batch_schedule": 2, "total_examples": 4}
+    first = make_trainer(small_pix2pix(), noise_pairs(size=32), **settings)
+    first.run()
+    workdir = first.run_directory.path
+    adaptive = GrowByNoiseScale(start=2, maximum=4, phase="generator", every=4, target=1e6)
+    for schedule, total in ((adaptive, 12), (2, 16)):
+        settings = {"batch_schedule": schedule, "total_examples": total, "workdir": workdir}
+        other = make_trainer(small_pix2pix(), noise_pairs(size=32), **settings)
+        assert other.restore() == first.examples
+        first = other
+        other.run()
+    assert [row["global_batch"] for row in logs(other)[0]] == [2, 2, 2, 2, 4, 2, 2]
 
 
 def test_rows_are_strict_json_and_cut_at_the_resumed_position(tmp_path):

@@ -25,11 +25,13 @@ def free_addresses(count):
 
 
 def start(workdir, datasets, **environment):
-    # 3 examples on 2 workers is (2, 1); of a batch of 1 the second has none.
+    # 3 examples on 2 workers is (2, 1); of a batch of 1 the second has none; 5 are two micro-batches,
+    # (2, 2) and (1, 0), where one process has three.
     params = [
         f"DATA_DIR = {datasets!r}",
-        "BATCH_SCHEDULE = '0:3, 12:1'",
-        "TOTAL_EXAMPLES = 16",
+        "BATCH_SCHEDULE = '0:3, 12:1, 14:5'",
+        "LARGEST_MICRO_BATCH = 2",
+        "TOTAL_EXAMPLES = 24",
         "CPU_REPLICAS = 1",
         "PRECISION = 'float64'",
         "LEARNING_RATE = 0.01",
@@ -72,7 +74,8 @@ def test_two_workers_equal_one_process(tmp_path, synthetic_datasets):
     )
     finish(start(tmp_path / "one", synthetic_datasets))
     assert sorted(os.listdir(tmp_path / "two")) == sorted(os.listdir(tmp_path / "one"))
-    assert [row["replicas"] for row in read_rows(str(tmp_path / "two/train.jsonl"))] == [2] * 8
+    rows = read_rows(str(tmp_path / "two/train.jsonl"))
+    assert [(row["replicas"], row["accumulation"]) for row in rows] == [(2, 1)] * 6 + [(2, 2)] * 2
     for log in ("train.jsonl", "eval.jsonl"):
         two, one = (without_volatile(str(tmp_path / run / log)) for run in ("two", "one"))
         assert len(two) == len(one) and two[-1].keys() == one[-1].keys()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.rows import replica_rows
+from engine.rows import whole_step
 from engine.task import weighted_examples
 from models.layers import BatchNorm, image_input
 from models.patchgan import patchgan
@@ -56,9 +56,9 @@ def run_step(build, x, *, replicas, penalty=False):
     data = tf.data.Dataset.from_tensor_slices((x, weights)).batch(len(x))
 
     def replica_step(x, weights):
-        rows = replica_rows(tf.constant(total))
+        rows = whole_step(tf.constant(total))
         with weighted_examples(rows.weights):
-            y, dx, gradients = differentiate(rows.pad(x), rows.pad(weights))
+            y, dx, gradients = differentiate(rows.take(x), rows.take(weights))
         return y[: rows.count], dx[: rows.count], gradients
 
     def differentiate(x, weights):

@@ -1,0 +1,154 @@
+"""Batch schedules that training decides: grown on a plateau of a metric, or by the gradient noise scale."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Collection, Mapping
+
+from engine.batch_schedules import BatchGrowth, BatchSchedule, State
+from engine.durations import Duration
+from engine.noise_scale import NoiseScaleValue
+from engine.plateau import PlateauDetector
+from engine.task import ConfigurationError
+
+
+class Ladder(BatchGrowth, BatchSchedule):
+    """Sizes between which training decides, one rung at a time; remembers the "rung", 0 the smallest."""
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        return tuple(self._powers())
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((self.start, *self.rungs)))
+
+    @property
+    def pieces(self) -> tuple[tuple[int | None, int], ...]:
+        return tuple((None if index else 0, size) for index, size in enumerate(self.sizes))
+
+    def initial_state(self) -> dict[str, float]:
+        return {"rung": float(self.rungs.index(self.start))}
+
+    def batch(self, examples: int, state: State) -> int:
+        del examples
+        return self.rungs[int(state["rung"])]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GrowOnPlateau(Ladder):
+    """Smith et al. 2018 (arXiv 1711.00489): one rung up where others would lower the learning rate.
+
+    Args:
+      metric, patience, minimum_change: see `engine.plateau.PlateauDetector`; counted in evaluations.
+    """
+
+    metric: str = "psnr_db"
+    patience: int
+    minimum_change: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._detector()
+
+    def resolve(self, examples_per_epoch: int) -> GrowOnPlateau:
+        super().resolve(examples_per_epoch)
+        return self
+
+    def initial_state(self) -> dict[str, float]:
+        return super().initial_state() | self._detector().initial()
+
+    def check(self, *, phases: Collection[str], evaluate_every: int) -> None:
+        if evaluate_every == 0:
+            raise ConfigurationError(
+                "BATCH_SCHEDULE: GrowOnPlateau decides after evaluations, and EVALUATE_EVERY = 0 makes none "
+                "before the end; set EVALUATE_EVERY, such as '1ep'"
+            )
+
+    def after_evaluation(self, state: State, metrics: Mapping[str, float]) -> dict[str, float]:
+        waiting, plateaued = self._detector().observe(state, metrics)
+        return dict(state) | waiting | {"rung": min(state["rung"] + plateaued, len(self.rungs) - 1.0)}
+
+    def _detector(self) -> PlateauDetector:
+        return PlateauDetector(
+            metric=self.metric,
+            patience=self.patience,
+            minimum_change=self.minimum_change,
+            owner="GrowOnPlateau",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GrowByNoiseScale(Ladder):
+    """McCandlish et al. 2018 (arXiv 1812.06162): a batch in proportion to the gradient noise scale.
+
+    Each `every` examples it moves at most one rung towards the largest rung that is not above
+    target * scale, or the lowest rung if all are. A scale that is not known yet (nan) or not positive
+    changes nothing. It is infinite where |G|^2 is estimated at or below 0: the noise hides the gradient
+    altogether, which asks for one rung up; the bound of one rung a decision limits what chance can do.
+
+    Args:
+      phase: the phase of the task whose gradient decides.
+      every: from one decision to the next, such as "1ep".
+      target: factor on the scale. For the norm test it is 1 / eta^2: 4 is the usual eta = 0.5.
+      statistic: "noise_scale" is tr(Sigma) / |G|^2; "norm_test" has the square of the mean gradient in
+        place of |G|^2 (Byrd et al. 2012; Lau et al., arXiv 2412.21124). As that holds tr(Sigma) / B
+        itself, the norm test never asks for more than target times the batch in use.
+      monotone: never moves down.
+      minimum: if not monotone, the lowest rung, down start / factor^n; None is `start`.
+    """
+
+    phase: str
+    every: Duration
+    target: float = 1.0
+    statistic: str = "noise_scale"
+    monotone: bool = True
+    minimum: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._period(self.every)
+        if self.statistic not in ("noise_scale", "norm_test"):
+            raise self._refusal("statistic", "unknown; use 'noise_scale' or 'norm_test'")
+        if not self.target > 0:
+            raise self._refusal("target", "must be above 0; 1.0 follows the noise scale")
+        if self.statistic == "norm_test" and self.target <= self.factor:
+            never = "the norm test asks for less than target times the batch, so it would never grow"
+            raise self._refusal("target", f"{never}; give more than factor = {self.factor}, such as 4.0")
+        if self.minimum is not None and self.monotone:
+            raise self._refusal("minimum", "a monotone batch never falls; set monotone = False or leave it")
+        if self.minimum is not None and not 1 <= self.minimum <= self.start:
+            raise self._refusal("minimum", f"must lie between 1 and start = {self.start}; correct it")
+
+    def resolve(self, examples_per_epoch: int) -> GrowByNoiseScale:
+        super().resolve(examples_per_epoch)
+        every = self._period(self.every, examples_per_epoch=examples_per_epoch)
+        return dataclasses.replace(self, every=every)
+
+    @property
+    def decide_every_examples(self) -> int:
+        return self._period(self.every)  # in examples once resolved
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        lowest = self.start if self.minimum is None else self.minimum
+        below, power = {self.start}, 0
+        while lowest not in below:
+            power += 1
+            below.add(round(max(lowest, self.start / self.factor**power)))
+        return tuple(sorted(below | self._powers().keys()))
+
+    def check(self, *, phases: Collection[str], evaluate_every: int) -> None:
+        if self.phase not in phases:
+            raise self._refusal("phase", f"the task has no such phase; use one of {', '.join(phases)}")
+
+    def after_noise_scale(self, state: State, scales: Mapping[str, NoiseScaleValue]) -> dict[str, float]:
+        value = scales[self.phase]
+        scale = value.noise_scale if self.statistic == "noise_scale" else value.norm_test_scale
+        if not scale > 0:  # nan too
+            return dict(state)
+        rung = int(state["rung"])
+        goal = max(bisect.bisect_right(self.rungs, self.target * scale) - 1, 0)
+        down = goal < rung and not self.monotone
+        return dict(state) | {"rung": float(rung + (goal > rung) - down)}

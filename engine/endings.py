@@ -1,0 +1,46 @@
+"""How a run can end before its total."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+
+class Interrupted(RuntimeError):
+    """A signal ended the run early; everything is saved."""
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient is not finite. The message names the phase, the value and the step.
+
+    Args:
+      metrics: of the step.
+      step: its number, counted from 1.
+      saved_at: examples at the last checkpoint; None if there is none.
+    """
+
+    def __init__(self, metrics: Mapping[str, float], *, step: int, saved_at: int | None):
+        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+        saved = (
+            "no checkpoint was written yet"
+            if saved_at is None
+            else f"the checkpoint at {saved_at} examples is from before it"
+        )
+        super().__init__(
+            f"diverged in step {step}: {', '.join(broken)} not finite; {saved}. Lower LEARNING_RATE or use "
+            "PRECISION = 'float32'"
+        )
+
+
+class OutOfMemory(RuntimeError):
+    """A step did not fit into memory; the state in memory cannot be trusted, the last checkpoint can.
+
+    Args:
+      examples: where the step began.
+      micro_batch: examples each replica computed on at once.
+    """
+
+    def __init__(self, *, examples: int, micro_batch: int):
+        super().__init__(f"out of memory at {examples} examples with {micro_batch} at once on a replica")
+        self.examples = examples
+        self.micro_batch = micro_batch

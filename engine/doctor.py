@@ -73,7 +73,7 @@ def plan_report(
             for name, network in trainer.state.networks.items()
         ),
         *([_memory(probe, plan)] if probe else []),
-        *plan_table(plan, experiment.task.optimizers, probe.model if probe else None),
+        *plan_table(plan, experiment.task, probe.model if probe else None),
     ]
     return "\n".join(lines)
 

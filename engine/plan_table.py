@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from engine.memory import MemoryModel
 from engine.run_plan import RunPlan
-from engine.task import Adam
+from engine.task import Adam, Task
 
 
-def plan_table(plan: RunPlan, optimizers: Mapping[str, Adam], memory: MemoryModel | None) -> list[str]:
+def plan_table(plan: RunPlan, task: Task, memory: MemoryModel | None) -> list[str]:
     """Lines of text.
 
     Sizes that training itself decides have no position; their row says so. Learning rates are those
@@ -21,12 +21,13 @@ def plan_table(plan: RunPlan, optimizers: Mapping[str, Adam], memory: MemoryMode
       memory: as measured; None leaves the column out.
     """
     titles = ["from example", "global batch", "replicas", "micro-batch", "accumulation", "steps"]
-    titles += [f"learning rate of {name}" for name in optimizers]
+    phases = task.phases()
+    titles += [f"learning rate of {phase.name}" for phase in phases]
     titles += ["estimated memory"] if memory else []
     rows = [titles]
     for start, size, steps in _pieces(plan):
         batch = plan.batches[size]
-        rates = [_rates(plan, settings, start, size, steps) for settings in optimizers.values()]
+        rates = [_rates(plan, task.optimizers[phase.optimizer], start, size, steps) for phase in phases]
         sizes = (batch.global_batch, batch.replicas, batch.micro_batch, batch.accumulation)
         position = "when decided" if start is None else str(start)
         cells = [position, *map(str, sizes), "-" if steps is None else str(steps), *rates]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import uuid
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -45,7 +46,7 @@ class RunDirectory:
         Raises:
           ConfigurationError: it cannot be written.
         """
-        probe = os.path.join(self.path, ".writable")
+        probe = os.path.join(self.path, f".writable-{uuid.uuid4().hex}")  # several workers do this at once
         try:
             tf.io.gfile.makedirs(self.path)
             with tf.io.gfile.GFile(probe, "w") as file:

@@ -62,9 +62,10 @@ def train(
     while True:
         trainer = Trainer(experiment, run, config_text=text)
         trainer.restore()
-        run.write_config(text)
-        if automatic and trainer.is_chief:
-            fitting.keep(experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch)
+        if trainer.is_chief:
+            run.write_config(text)
+            if automatic:
+                fitting.keep(experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch)
         try:
             return trainer.run()
         except OutOfMemory as error:

@@ -109,6 +109,8 @@ class AccumulatedStep:
             (tf.constant(1), *flat),
             # Outputs grow with every micro-batch.
             shape_invariants=(tf.TensorShape([]), *map(_growing, self._is_output(first), flat)),
+            # Passes share variables, and memory is to hold one of them at a time.
+            parallel_iterations=1,
         )
         return tf.nest.pack_sequence_as(first, flat, expand_composites=True)
 

@@ -34,11 +34,11 @@ def fit(
     Raises:
       ConfigurationError: not even one example fits.
     """
-    kept = _read(run)
-    if kept.get("devices") == devices(experiment):
-        found, configured = kept["largest_micro_batch"], experiment.largest_micro_batch
+    kept, configured = _read(run), experiment.largest_micro_batch
+    if kept.get("devices") == devices(experiment) and (configured == "auto" or kept["memory_ran_out"]):
+        found = kept["largest_micro_batch"]
         return _with(experiment, min(found, configured) if isinstance(configured, int) else found)
-    if experiment.largest_micro_batch != "auto":
+    if configured != "auto":
         return experiment
     say("measuring how many examples fit into memory, in a process of its own")
     found = measure(experiment, config_text)
@@ -66,9 +66,19 @@ def measure(experiment: Experiment, config_text: str) -> probe.Probe:
     )
 
 
-def keep(experiment: Experiment, run: RunDirectory, *, largest_micro_batch: int) -> None:
-    """Notes in the run what it computes with; on the chief only."""
-    note = {"largest_micro_batch": largest_micro_batch, "devices": devices(experiment)}
+def keep(
+    experiment: Experiment, run: RunDirectory, *, largest_micro_batch: int, memory_ran_out: bool = False
+) -> None:
+    """Notes in the run what it computes with; on the chief only.
+
+    Args:
+      memory_ran_out: it then holds whatever the configuration says.
+    """
+    note = {
+        "largest_micro_batch": largest_micro_batch,
+        "devices": devices(experiment),
+        "memory_ran_out": memory_ran_out,
+    }
     write_text(run.micro_batch, to_json(note) + "\n")
 
 
@@ -83,7 +93,7 @@ def halve(experiment: Experiment, run: RunDirectory, *, micro_batch: int) -> Exp
             "out of memory with one example on each replica; lower CROP_SIZE, use fewer filters, or set "
             "PRECISION = 'bfloat16' (with --allow_config_change, or in another --workdir)"
         )
-    keep(experiment, run, largest_micro_batch=micro_batch // 2)
+    keep(experiment, run, largest_micro_batch=micro_batch // 2, memory_ran_out=True)
     return _with(experiment, micro_batch // 2)
 
 

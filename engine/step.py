@@ -173,6 +173,7 @@ class TrainLoop:
                 tf.constant(0.0, tf.float64),
             ),
             shape_invariants=tuple(tf.TensorShape(shape) for shape in ([], [None], [], [])),
+            parallel_iterations=1,  # a step reads what the one before has written
         )
 
     def _step(self, batch, inputs: StepInputs, rates: RateInputs, accumulation):

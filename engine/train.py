@@ -66,6 +66,7 @@ def train(
             run.write_config(text)
             if automatic:
                 fitting.keep(experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch)
+                automatic = False
         try:
             return trainer.run()
         except OutOfMemory as error:

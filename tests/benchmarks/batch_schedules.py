@@ -29,6 +29,8 @@ from schedule_results import (
     table,
 )
 
+from data.synthetic import prepare_synthetic
+
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the runs and results.", required=True)
 FACADES = flags.DEFINE_string("facades", None, "Folder of the CMP facades; only embedded data without it.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every schedule.", lower_bound=1)
@@ -90,6 +92,7 @@ def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise app.UsageError(f"{argv[1]!r}: unexpected argument")
     data_sets = list(DATA_SETS)
+    prepare_synthetic(_path("datasets"))  # now: runs side by side would all draw it
     if FACADES.value:
         prepare_blurred_photos(os.path.expanduser(FACADES.value), _path("pairs"), _path("datasets"))
     else:

@@ -323,6 +323,8 @@ def test_automatic_micro_batch_is_measured_once_and_kept(train_small, whole, mon
     assert_same_weights(weights, whole)
     train_small("auto", *automatic)
     assert len(calls) == 1
+    # Whoever asks for whole batches gets them.
+    train_small("auto", "TOTAL_EXAMPLES = 26")
     # Devices of another kind, or another configuration, are measured anew.
     train_small("auto", *automatic, "CPU_REPLICAS = 2", "STRATEGY = 'mirrored'")
     train_small("auto", *automatic, "SEED = 1", allow_config_change=True)

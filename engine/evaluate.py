@@ -80,6 +80,7 @@ def _files(run: RunDirectory) -> str:
         (run.best, "the best checkpoint on the validation split"),
         (run.samples, "pictures over fixed inputs"),
         (run.tensorboard, "tensorboard --logdir"),
+        (run.micro_batch, "what fits into memory"),
         (run.done, "the run is complete"),
     )
     lines = []

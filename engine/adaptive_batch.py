@@ -33,7 +33,8 @@ class Ladder(BatchGrowth, BatchSchedule):
 
     def batch(self, examples: int, state: State) -> int:
         del examples
-        return self.rungs[int(state["rung"])]
+        # A run that goes on with a shorter ladder may stand above its end.
+        return self.rungs[min(int(state["rung"]), len(self.rungs) - 1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -96,7 +96,7 @@ def restore(train_state: TrainState, directory: str, position: int) -> None:
     """
     path = os.path.join(directory, f"{position:08d}", _PREFIX)
     stored = {name.split("/")[1] for name, _ in tf.train.list_variables(path) if name.startswith(_ROOT)}
-    # A run may go on with another batch schedule, whose decisions start afresh.
+    # A run may go on with another batch schedule: what only that one remembers starts afresh.
     variables = {
         name: variable
         for name, variable in train_state.variables().items()
@@ -107,7 +107,8 @@ def restore(train_state: TrainState, directory: str, position: int) -> None:
     try:
         status = tf.train.Checkpoint(variables=variables).read(path)
         status.assert_existing_objects_matched()
-        assert not unknown, f"it holds {', '.join(sorted(unknown))}"
+        if unknown:
+            raise ValueError(f"it holds {', '.join(sorted(unknown))}")
         status.expect_partial()
     except (AssertionError, ValueError) as error:
         raise ConfigurationError(

@@ -261,3 +261,9 @@ def test_settings_of_gin_schedules_are_checked_and_overridden(name):
     assert faster.batch_schedule.factor == 3.5
     (line,) = config.differences(text, changed, free_to_change=experiment.free_to_change)
     assert line.endswith(f"{factor}: {experiment.batch_schedule.factor} -> 3.5")
+
+
+def test_a_run_that_goes_on_with_a_shorter_ladder_takes_its_last_rung():
+    long, short = (GrowOnPlateau(start=1, maximum=size, patience=0) for size in (16, 4))
+    assert long.batch(0, {"rung": 4.0}) == 16
+    assert short.batch(0, {"rung": 4.0}) == 4

@@ -166,7 +166,7 @@ def test_checkpoint_of_other_networks_is_refused(make_trainer, noise_pairs, smal
 
 
 def test_a_run_goes_on_with_another_batch_schedule(make_trainer, noise_pairs, small_pix2pix):
-    """Its decisions and estimates start afresh, and are left alone when it goes back."""
+    """What only one of them remembers starts afresh, and is left alone when it goes back."""
     settings = {"batch_schedule": 2, "total_examples": 4}
     first = make_trainer(small_pix2pix(), noise_pairs(size=32), **settings)
     first.run()

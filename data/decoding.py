@@ -1,27 +1,40 @@
-"""From a stored record to uint8 images, inside the graph."""
+"""From a stored record to images, inside the graph."""
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 
-def decode_image(encoded, *, channels):
-    """Decodes JPEG or PNG bytes: string [] -> uint8 [H, W, channels].
+def decode_image(encoded, *, channels, dtype=tf.uint8):
+    """Decodes JPEG or PNG bytes: string [] -> uint8 or uint16 [H, W, channels].
 
+    JPEG is read as uint8 of 1 or 3 channels only; 8-bit PNG asked for as uint16 gives 257 x.
     The slow exact DCT gives Pillow's pixels; TensorFlow's default is off by up to 20 levels.
+
+    Args:
+        encoded: string [].
+        channels: 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha; 2 must be what is stored.
+        dtype: tf.uint8 or tf.uint16.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs, bytes that cannot be decoded so.
     """
-    # In spite of its name the operation reads PNG too; decode_image has no choice of the DCT.
-    return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")
+    if tf.as_dtype(dtype) == tf.uint8 and channels != 2:
+        # In spite of its name the operation reads PNG too; decode_image has no choice of the DCT.
+        return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")
+    # The operation knows two channels only as those of the file.
+    image = tf.io.decode_png(encoded, channels=0 if channels == 2 else channels, dtype=dtype)
+    return tf.ensure_shape(image, [None, None, channels])
 
 
 def parse_record(features, record):
-    """Parses a record and leaves its images encoded.
+    """Parses a record and leaves its encoded images encoded.
 
     Args:
         features: the `tfds.features.FeaturesDict` it was written with.
         record: string [].
 
     Returns:
-        A dict of tensors; an image feature is a string [].
+        A dict of tensors; an Image feature is a string [], a Tensor feature is decoded.
     """
     encoded = {
         name: tfds.decode.SkipDecoding()
@@ -29,3 +42,19 @@ def parse_record(features, record):
         if isinstance(feature, tfds.features.Image)
     }
     return features.deserialize_example(record, decoders=encoded)
+
+
+def image_of(parsed, name, feature):
+    """Gives an image of a parsed record.
+
+    Args:
+        parsed: what `parse_record` gives.
+        name: of the image in it.
+        feature: its `tfds` feature, an Image or a Tensor.
+
+    Returns:
+        [H, W, C] of the stored dtype, C static.
+    """
+    if isinstance(feature, tfds.features.Image):
+        return decode_image(parsed[name], channels=feature.shape[-1], dtype=feature.tf_dtype)
+    return tf.ensure_shape(parsed[name], feature.shape)

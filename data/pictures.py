@@ -1,104 +1,142 @@
-"""Picture files as people have them: what is read, what is refused, which bytes are stored."""
+"""Pictures as people have them: what a file holds, upright, and its pixels."""
 
 import contextlib
 import dataclasses
 import io
+import os
+import typing
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data.decoding import decode_image
+from data import video as raw_video
 from data.errors import DataError
 
+MAX_PIXELS = 178_956_970
+"""The default limit of pixels of one picture, Pillow's limit against decompression bombs."""
+
 _READ_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
-_KEPT_FORMATS = ("JPEG", "MPO", "PNG")
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-_PNG_BIT_DEPTH_BYTE = 24
 _SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
 _EXIF_ORIENTATION = 0x0112
 
 
+class ImageRef(typing.NamedTuple):
+    """Where a picture is: a file, and the number of the frame if it is a raw video."""
+
+    path: str
+    frame: int = 0
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PictureHeader:
-    """What a picture is, upright: height and width in pixels, channels (1 grey, 3 colour)."""
+class ImageKind:
+    """What a picture is, upright.
+
+    Attributes:
+        height, width: in pixels.
+        channels: 1 grey, 3 colour; 2 and 4 the same with transparency if `alpha`, else data.
+        alpha: whether the last channel is transparency.
+        dtype: "uint8", "uint16" or "float32".
+        value_range: lowest and highest possible value; None if the header does not tell (float32).
+    """
 
     height: int
     width: int
     channels: int
+    alpha: bool = False
+    dtype: str = "uint8"
+    value_range: tuple[float, float] | None = (0, 255)
 
 
-def read_header(path):
-    """Reads a picture's header without decoding it.
+def is_image_name(path):
+    """Whether the name is that of a picture or raw video, also of one that is not read."""
+    Image.init()
+    path = os.fspath(path)
+    return os.path.splitext(path)[1].lower() in Image.EXTENSION or raw_video.is_video_name(path)
+
+
+def number_of_frames(path, video):
+    """Gives the number of pictures in a file: 1 unless it is a raw video."""
+    return raw_video.number_of_frames(path, video) if raw_video.is_video_name(path) else 1
+
+
+def read_kind(ref, *, video, max_pixels):
+    """Reads what a picture is from its header; an alpha channel is decoded to see whether it is used.
 
     Raises:
-        DataError: the file cannot be read, or is not an 8-bit JPEG, PNG, BMP, GIF or WebP.
+        DataError: the picture cannot be read, or has more than `max_pixels`.
     """
-    with _opened(path) as image:
+    with _named_errors(ref.path), _opened(ref.path, max_pixels) as image:
+        if "A" in image.mode or "transparency" in image.info:
+            return _kind_of(_upright_pixels(image))
         width, height = image.size
         if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS_ORIENTATIONS:
             width, height = height, width
-        channels = 1 if image.mode in _GREY_MODES else 3
-        return PictureHeader(height=height, width=width, channels=channels)
+        return ImageKind(height=height, width=width, channels=1 if image.mode in _GREY_MODES else 3)
 
 
-def encode(path, *, channels):
-    """Gives the bytes to store for a picture, having decoded it completely.
-
-    They are the file's own if `data.decoding` makes of them the pixels a viewer shows (the first
-    frame, upright, palette and CMYK turned into RGB), and those pixels as PNG if not.
-
-    Args:
-        path: the file.
-        channels: 1 or 3, with which the data set is decoded; 3 also takes a grey picture.
-
-    Returns:
-        (bytes, True if they are the file's own).
+def read_pixels(ref, *, video, max_pixels):
+    """Reads a picture: [H, W, C] as `read_kind` says.
 
     Raises:
-        DataError: as `read_header`, and for a damaged file or one that is really transparent.
+        DataError: as `read_kind`, and for a damaged file.
     """
-    with _opened(path) as image:
-        kept_format = image.format in _KEPT_FORMATS
-        image = ImageOps.exif_transpose(image)
-        if "A" in image.mode or "transparency" in image.info:
-            image = image.convert("LA" if image.mode in _GREY_MODES else "RGBA")
-            if image.getchannel("A").getextrema()[0] < 255:
-                raise DataError(f"{path}: has transparent parts; flatten it onto a background.")
-        image = image.convert("L" if channels == 1 else "RGB")
-    pixels = np.asarray(image).reshape(image.height, image.width, channels)
-    stored = path.read_bytes()
-    if kept_format and _decodes_to(stored, pixels):
-        return stored, True
-    return encode_png(pixels), False
+    return decode(ref, video=video, max_pixels=max_pixels)[1]
 
 
-def encode_png(pixels):
-    """Encodes uint8 [H, W, 1 or 3] as PNG bytes."""
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
-    return file.getvalue()
+def decode(ref, *, video, max_pixels):
+    """Reads a file once: gives (ImageKind, pixels [H, W, C], bytes of the file or None).
+
+    The bytes are given of a format that TensorFlow may decode itself.
+    """
+    with _named_errors(ref.path):
+        with open(ref.path, "rb") as file:
+            contents = file.read()
+        with _opened(io.BytesIO(contents), max_pixels, path=ref.path) as image:
+            keep = image.format in ("JPEG", "MPO", "PNG")
+            pixels = _upright_pixels(image)
+        return _kind_of(pixels), pixels, contents if keep else None
 
 
-def _decodes_to(stored, pixels):
-    """Whether the training pipeline's decoder makes exactly these pixels of the bytes."""
-    try:
-        decoded = decode_image(stored, channels=pixels.shape[-1]).numpy()
-    except tf.errors.InvalidArgumentError:
-        return False
-    return np.array_equal(decoded, pixels)
+def _kind_of(pixels):
+    height, width, channels = pixels.shape
+    return ImageKind(height=height, width=width, channels=channels, alpha=channels in (2, 4))
+
+
+def _upright_pixels(image):
+    """uint8 [H, W, 1 to 4] of an open Pillow image; opaque alpha is dropped."""
+    image = ImageOps.exif_transpose(image)
+    grey = image.mode in _GREY_MODES
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("LA" if grey else "RGBA")
+        if image.getchannel("A").getextrema()[0] == 255:
+            image = image.convert("L" if grey else "RGB")
+    else:
+        image = image.convert("L" if grey else "RGB")
+    return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """Opens a picture and names the file in whatever goes wrong with it."""
+def _opened(file, max_pixels, path=None):
+    path = path or file
+    with Image.open(file) as image:
+        if image.format not in _READ_FORMATS:
+            raise DataError(f"{path}: {image.format} images are not read; convert it to PNG.")
+        if image.mode not in _GREY_MODES + _COLOUR_MODES:
+            raise DataError(f"{path}: has more than 8 bits a channel; convert it to 8-bit PNG.")
+        if image.width * image.height > max_pixels:
+            raise DataError(f"{path}: is {image.width}x{image.height}; raise max_pixels or shrink it.")
+        yield image
+
+
+@contextlib.contextmanager
+def _named_errors(path):
+    """Names the file in whatever goes wrong with it."""
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise DataError(f"{path}: not a file that can be read; remove or replace it.")
-        with Image.open(path) as image:
-            _check_kind(path, image)
-            yield image
+        yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -108,16 +146,3 @@ def _opened(path):
     except Exception as error:  # Pillow's decoders raise every kind on damaged files
         reason = str(error).split("\n")[0] or type(error).__name__
         raise DataError(f"{path}: damaged image ({reason}); remove or replace it.") from error
-
-
-def _check_kind(path, image):
-    """Refuses what cannot be turned into 8-bit grey or RGB without loss."""
-    if image.format not in _READ_FORMATS:
-        raise DataError(f"{path}: {image.format} images are not read; convert it to 8-bit PNG.")
-    deep = image.mode not in _GREY_MODES + _COLOUR_MODES
-    if image.format == "PNG":
-        # Pillow quietly drops the low bytes of 16-bit colour, so that its mode does not tell.
-        with path.open("rb") as file:
-            deep |= file.read(_PNG_BIT_DEPTH_BYTE + 1)[_PNG_BIT_DEPTH_BYTE] > 8
-    if deep:
-        raise DataError(f"{path}: has more than 8 bits a channel; convert it to 8-bit PNG.")

@@ -19,8 +19,9 @@ import tqdm
 from absl import app, flags, logging
 
 import data.quiet_tensorflow  # noqa: F401
-from data import builders, pictures, records, sources, synthetic
+from data import builders, pictures, records, sources, stored_images, synthetic
 from data.errors import DataError
+from data.video import VideoFormat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ class _Survey:
         channels, smallest, longest_side, total_bytes = {}, {}, 0, 0
         examples = [example for split in found.splits.values() for example in split]
         for example in tqdm.tqdm(examples, "looking", unit="ex", leave=False, disable=None):
-            headers = {feature: pictures.read_header(path) for feature, path in example.files.items()}
+            headers = {feature: _kind(path) for feature, path in example.files.items()}
             height, width = _image_size(layout, example, headers)
             for side, pixels in (("smallest_height", height), ("smallest_width", width)):
                 if side not in smallest or pixels < smallest[side]["pixels"]:
@@ -172,6 +173,18 @@ class _Survey:
             longest_side=longest_side,
             record_bytes=total_bytes / len(examples),
         )
+
+
+def _kind(path):
+    """Reads what an image is, and takes only 8 bits without transparency."""
+    kind = pictures.read_kind(
+        pictures.ImageRef(str(path)), video=VideoFormat(), max_pixels=pictures.MAX_PIXELS
+    )
+    if kind.alpha:
+        raise DataError(f"{path}: has transparent parts; flatten it onto a background.")
+    if kind.dtype != "uint8":
+        raise DataError(f"{path}: has more than 8 bits a channel; convert it to 8-bit PNG.")
+    return kind
 
 
 def _image_size(layout, example, headers):
@@ -199,8 +212,16 @@ def _encoded(examples, channels, counts, bar):
     for example in examples:
         stored = {"name": example.name}
         for feature, path in example.files.items():
-            stored[feature], kept = pictures.encode(path, channels=channels[feature])
-            counts["kept" if kept else "re_encoded"] += 1
+            encoded = stored_images.encode(
+                pictures.ImageRef(str(path)),
+                stored=stored_images.StoredFormat(
+                    channels=channels[feature], dtype="uint8", value_range=(0, 255)
+                ),
+                video=VideoFormat(),
+                max_pixels=pictures.MAX_PIXELS,
+            )
+            stored[feature] = encoded.value
+            counts["kept" if encoded.kept else "re_encoded"] += 1
         yield stored
         bar.update()
 

@@ -3,7 +3,7 @@
 from data import builders
 from data.facade_labels import COLOURS, SIZE, draw_parts
 from data.facade_rendering import render_facade
-from data.pictures import encode_png
+from data.stored_images import encode_png
 
 NAME = "synthetic_facades"
 SPLIT_EXAMPLES = {"train": 400, "val": 40, "test": 60}

@@ -5,7 +5,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from data import builders, pictures, prepare
+from data import builders, prepare, stored_images
 
 SIZES = [(40, 44), (36, 52), (60, 34), (48, 48), (37, 41)]  # (height, width)
 TRAIN_EXAMPLES = 23
@@ -41,8 +41,8 @@ def small_set(tmp_path_factory):
             a, b = pair_of(index)
             yield {
                 "name": f"pair {index}",
-                "A": pictures.encode_png(a),
-                "B": pictures.encode_png(b),
+                "A": stored_images.encode_png(a),
+                "B": stored_images.encode_png(b),
             }
 
     builders.write_dataset(

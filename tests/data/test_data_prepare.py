@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
-from data import builders, decoding, pictures, prepare, reading, records
+from data import builders, decoding, prepare, reading, records, stored_images
 from data.pairs import PairedImages
 
 
@@ -187,7 +187,7 @@ def test_a_folder_that_is_no_data_set_is_never_replaced(save, run_prepare, tmp_p
 def test_interruption_leaves_nothing(save, run_prepare, tmp_path, monkeypatch, error, expected_code):
     for k in range(6):
         save(f"{k}.png", noise(k))
-    encode, calls = pictures.encode, []
+    encode, calls = stored_images.encode, []
 
     def encode_some(*args, **kwargs):
         calls.append(args)
@@ -196,7 +196,7 @@ def test_interruption_leaves_nothing(save, run_prepare, tmp_path, monkeypatch, e
         return encode(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "encode", encode_some)
+        patch.setattr(stored_images, "encode", encode_some)
         code, out, err = run_prepare()
     assert (code, out, err.count("\n")) == (expected_code, "", 1)
     assert list((tmp_path / "datasets").iterdir()) == []

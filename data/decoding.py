@@ -44,17 +44,43 @@ def parse_record(features, record):
     return features.deserialize_example(record, decoders=encoded)
 
 
-def image_of(parsed, name, feature):
+def image_of(parsed, name, feature, *, channels=None, max_pixels=None):
     """Gives an image of a parsed record.
 
     Args:
         parsed: what `parse_record` gives.
         name: of the image in it.
         feature: its `tfds` feature, an Image or a Tensor.
+        channels: to decode an Image feature with; those of the feature if None.
+        max_pixels: largest height x width of an encoded image; any if None.
 
     Returns:
         [H, W, C] of the stored dtype, C static.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs, the image cannot be decoded or is too large.
     """
-    if isinstance(feature, tfds.features.Image):
-        return decode_image(parsed[name], channels=feature.shape[-1], dtype=feature.tf_dtype)
-    return tf.ensure_shape(parsed[name], feature.shape)
+    if not isinstance(feature, tfds.features.Image):
+        return tf.ensure_shape(parsed[name], feature.shape)
+    encoded = parsed[name]
+    if max_pixels is not None:
+        with tf.control_dependencies([_check_pixels(encoded, max_pixels)]):
+            encoded = tf.identity(encoded)
+    return decode_image(encoded, channels=channels or feature.shape[-1], dtype=feature.tf_dtype)
+
+
+def _check_pixels(encoded, max_pixels):
+    """Fails for an image whose header tells of too many pixels, before memory is taken for them."""
+    is_png = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
+
+    def png_size():
+        # Two big-endian 32-bit numbers, width and height, follow the first chunk's name.
+        size = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+        return tf.cast(size, tf.int64)
+
+    def jpeg_size():
+        return tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64)
+
+    pixels = tf.reduce_prod(tf.cond(is_png, png_size, jpeg_size))
+    limit = tf.constant(max_pixels, tf.int64)
+    return tf.debugging.assert_less_equal(pixels, limit, f"the image has more than {max_pixels} pixels")

@@ -62,6 +62,24 @@ class ExampleOrder:
         records = tf.minimum(tf.cast(left, tf.int64), self.window_examples)
         return self._permutation(records, epoch, _WINDOWS, window)
 
+    @property
+    def windows(self):
+        """Windows in an epoch."""
+        return -(-self.examples // self.window_examples)
+
+    def window_records(self, epoch, window):
+        """The records of a window in the order in which they are drawn, without reading any.
+
+        Returns:
+            shards, indices: int64 [records], the shard of each and its number inside that shard.
+        """
+        drawn = window * self.window_examples + self.window_permutation(epoch, window)
+        permuted = self.shard_permutation(epoch)
+        lengths = tf.gather(tf.constant(self.shard_lengths, tf.int64), permuted)
+        ends = tf.cumsum(lengths)
+        found = tf.searchsorted(ends, drawn, side="right")
+        return tf.gather(permuted, found), drawn - tf.gather(ends - lengths, found)
+
     def rest_of_epoch(self, epoch, window):
         """What is left to read from the start of a window to the end of its epoch.
 

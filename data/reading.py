@@ -1,12 +1,30 @@
-"""Streams of records, still encoded: for training from any position on, or in storage order."""
+"""Streams of records, still encoded: for training from any position on, or in storage order.
 
-import dataclasses
-import functools
+Training reads in one of three ways, all in the order of `data.order`:
+- `training_examples` reads shards one after the other, windows of them at a time: the usual way;
+- `training_ids` reads nothing, for sources that can be asked for any example by its id;
+- `training_windows` gives windows to be read apart from one another, for tf.data service.
+"""
 
 import tensorflow as tf
 
-from data.errors import DataError
 from data.order import ExampleOrder
+
+
+def example_order(*, records, seed, window_bytes):
+    """The `ExampleOrder` of training on records; a small set is one window.
+
+    Args:
+        records: `data.records.Records`.
+        seed: of the order.
+        window_bytes: encoded bytes of the records shuffled together.
+    """
+    window_examples = max(1, int(window_bytes // records.bytes_per_record))
+    return ExampleOrder(
+        shard_lengths=tuple(shard.records for shard in records.shards),
+        window_examples=min(window_examples, records.examples),
+        seed=seed,
+    )
 
 
 def stored_examples(records):
@@ -21,70 +39,103 @@ def stored_examples(records):
     return _read_shards(_shard_table(records))
 
 
-def training_examples(*, records, seed, window_bytes, position_examples):
-    """Reads records for ever in the order of `ExampleOrder`, from a position on.
+def training_examples(*, records, order, position_examples):
+    """Reads records for ever, from a position on.
 
-    Opening at a position passes over whole shards by their record counts and over records of one
-    shard undecoded. At most three windows are in memory: the one being drawn from, the one read
-    ahead, and the copy that shuffling makes.
+    Opening at a position passes over whole shards by their record counts, and over records of one
+    shard undecoded. At most three windows are in memory: the one drawn from, the next one, and what
+    collecting that one takes for a moment.
 
     Args:
         records: `data.records.Records` to train on.
-        seed: seed of the order.
-        window_bytes: encoded bytes of the records shuffled together.
+        order: their `ExampleOrder`.
         position_examples: examples drawn since the start of the run.
 
     Returns:
         An infinite data set of {"record": string [], "id": int64 [], "epoch": int64 []}.
     """
-    order = example_order(records=records, seed=seed, window_bytes=window_bytes)
     table = _shard_table(records)
     place = order.locate(position_examples)
 
     def epoch_windows(epoch):
         first_window = tf.where(epoch == place.epoch, tf.constant(place.window, tf.int64), 0)
-        shards, skips = order.rest_of_epoch(epoch, first_window)
-        rest = {name: tf.gather(column, shards) for name, column in table.items()}
-        rest["skip_records"] += skips
-        rest["records"] -= skips
-        rest["first_id"] += skips
-        windows = _read_shards(rest).batch(order.window_examples)
+        windows = _read_shards(_rest_of_epoch(order, table, epoch, first_window))
+        windows = windows.batch(order.window_examples)
         numbers = tf.data.Dataset.counter(first_window, dtype=tf.int64)
-        return tf.data.Dataset.zip(numbers, windows).map(functools.partial(shuffled, epoch))
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(epoch).repeat(), numbers, windows)
 
     def shuffled(epoch, window, examples):
-        permutation = order.window_permutation(epoch, window)
-        examples = {name: tf.gather(column, permutation) for name, column in examples.items()}
-        return examples | {"epoch": tf.fill(tf.shape(permutation), epoch)}
+        return _drawn(order, epoch, window, examples)
 
     windows = tf.data.Dataset.counter(place.epoch, dtype=tf.int64).flat_map(epoch_windows)
-    return windows.prefetch(1).unbatch().skip(place.offset)
+    return windows.prefetch(1).flat_map(shuffled).skip(place.offset)
 
 
-def check_records(records):
-    """Reads every record against its checksum, as nothing but reading it finds damage.
+def training_ids(*, records, order, position_examples):
+    """Gives for ever what `training_examples` would draw, and reads nothing.
 
-    Raises:
-        DataError: names the first file that is damaged or holds too few records.
+    Args, Returns: as there, without "record".
     """
-    for shard in records.shards:
-        examples = _read_shards(_shard_table(dataclasses.replace(records, shards=(shard,))))
-        try:
-            examples.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1)
-        except (tf.errors.DataLossError, tf.errors.FailedPreconditionError) as error:
-            raise DataError(
-                f"{shard.path}: damaged since it was written; prepare the data set again."
-            ) from error
+    first_ids = _shard_table(records)["first_id"]
+    place = order.locate(position_examples)
+
+    def epoch_windows(epoch):
+        first_window = tf.where(epoch == place.epoch, tf.constant(place.window, tf.int64), 0)
+        numbers = tf.data.Dataset.range(first_window, order.windows)
+        return numbers.map(lambda window: (epoch, window))
+
+    def drawn(epoch, window):
+        shards, indices = order.window_records(epoch, window)
+        ids = tf.data.Dataset.from_tensor_slices(tf.gather(first_ids, shards) + indices)
+        return ids.map(lambda example_id: {"id": example_id, "epoch": epoch})
+
+    windows = tf.data.Dataset.counter(place.epoch, dtype=tf.int64).flat_map(epoch_windows)
+    return windows.flat_map(drawn).skip(place.offset)
 
 
-def example_order(*, records, seed, window_bytes):
-    """The `ExampleOrder` in which `training_examples` reads; a small set is one window."""
-    window_examples = max(1, int(window_bytes // records.bytes_per_record))
-    return ExampleOrder(
-        shard_lengths=tuple(shard.records for shard in records.shards),
-        window_examples=min(window_examples, records.examples),
-        seed=seed,
-    )
+def training_windows(*, records, order, position_examples):
+    """As `training_examples`, but each window is read for itself, so that they may be shared out.
+
+    Windows do not begin where shards do: on average half a shard is passed over for each.
+    """
+    table = _shard_table(records)
+    place = order.locate(position_examples)
+    first = place.epoch * order.windows + place.window
+
+    def one_window(number):
+        epoch, window = number // order.windows, number % order.windows
+        examples = _read_shards(_rest_of_epoch(order, table, epoch, window))
+        examples = examples.batch(order.window_examples).take(1)
+        return examples.flat_map(lambda read: _drawn(order, epoch, window, read))
+
+    return tf.data.Dataset.range(first, tf.int64.max).flat_map(one_window)
+
+
+def shards_from(records, order, position_examples):
+    """The `Shard`s that training reads next from a position on, for three windows, in that order."""
+    place = order.locate(position_examples)
+    found = {}
+    for ahead in range(3):
+        epoch, window = divmod(place.epoch * order.windows + place.window + ahead, order.windows)
+        for number in order.window_records(epoch, window)[0].numpy():
+            found[records.shards[number]] = None
+    return list(found)
+
+
+def _rest_of_epoch(order, table, epoch, window):
+    """The table of what is left to read of an epoch from the start of a window on."""
+    shards, skips = order.rest_of_epoch(epoch, window)
+    rest = {name: tf.gather(column, shards) for name, column in table.items()}
+    rest["skip_records"] += skips
+    rest["records"] -= skips
+    rest["first_id"] += skips
+    return rest
+
+
+def _drawn(order, epoch, window, examples):
+    """The examples of a window one by one, shuffled; picked from it, as a shuffled copy would double it."""
+    permutation = tf.data.Dataset.from_tensor_slices(order.window_permutation(epoch, window))
+    return permutation.map(lambda k: {name: x[k] for name, x in examples.items()} | {"epoch": epoch})
 
 
 def _shard_table(records):

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 
+import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
@@ -59,6 +60,17 @@ class Records:
                 )
             position += shard.records
         return dataclasses.replace(self, shards=tuple(kept))
+
+    def fraction(self, fraction, seed):
+        """A run of records that is a given part of all, at least one; the same for the same seed.
+
+        A larger part contains every smaller one of the same seed. Records are stored shuffled, so a run
+        of them is a fair sample.
+        """
+        count = max(1, round(fraction * self.examples))
+        place = np.random.default_rng(seed).random()
+        start = int(place * (self.examples - count))
+        return self.part(start, start + count)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,222 @@
+"""One sequence of examples: read in its order, decoded, framed, augmented."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data import caching, damage, decoding, reading
+from data.augmentation.compose import augment
+from data.errors import DataError
+from data.framing import Framing, example_seed
+from data.records import Records
+from data.stored_images import format_of
+from data.supply import NO_CACHE, SKIP, Supply
+
+_HALVES = {"left": 0, "right": 1}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Side:
+    """Where an image lies in a record: a feature, or its "left" or "right" half.
+
+    `channels` is that of the feature unless the image has fewer (a grey side beside a coloured one).
+    """
+
+    feature: str
+    half: str = ""
+    channels: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Examples of one part of a split.
+
+    Attributes:
+        features: the `tfds` features of the records.
+        split: all `Records` of the split.
+        part: those of them that are drawn.
+        sides: role ("input", "target") -> `Side`; two roles may have the same image.
+        framing, augmentations: what is done to the images; augmentations only in training.
+        seed: of the order and of all that is random in an example.
+        supply: how records are read.
+        cache_path: file in which this stream would be cached on disk.
+    """
+
+    features: tfds.features.FeaturesDict
+    split: Records
+    part: Records
+    sides: Mapping[str, Side]
+    framing: Framing
+    augmentations: tuple
+    seed: int
+    supply: Supply
+    cache_path: str
+
+    @functools.cached_property
+    def order(self):
+        """The `data.order.ExampleOrder` of training."""
+        return reading.example_order(
+            records=self.part, seed=self.seed, window_bytes=self.supply.window_bytes
+        )
+
+    def training(self, *, position_examples, is_kept):
+        """Examples for ever from a position on.
+
+        Args:
+            position_examples: examples drawn since the start of the run.
+            is_kept: bool [global batch]; rows of every batch to give, the only ones decoded.
+
+        Returns:
+            A data set of {role: [*crop_size, C] in the stored dtype, or float32 in [0, 1] if there are
+            augmentations; "id": int64 []}.
+        """
+        read = {"records": self.part, "order": self.order, "position_examples": position_examples}
+        if self.supply.service:
+            examples = reading.training_windows(**read)
+        elif self._by_id:
+            examples = reading.training_ids(**read)
+        else:
+            examples = reading.training_examples(**read)
+        if not all(is_kept):
+            rows = tf.constant(is_kept)
+            examples = examples.enumerate().filter(lambda drawn, _: rows[drawn % len(is_kept)])
+            examples = examples.map(lambda _, example: example)
+        return examples.map(self._training_example, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def evaluation(self):
+        """One pass in storage order, without augmentation.
+
+        Returns:
+            A finite data set of what `training` gives, in the stored dtype, and "name": string [].
+        """
+        examples = reading.stored_examples(self.part)
+        return examples.map(self._evaluation_example, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def value_range(self, role):
+        """(lowest, highest) value that an image of a role can have as stored."""
+        return format_of(self.features[self.sides[role].feature]).value_range
+
+    def damaged(self):
+        """Records passed over so far, as lines that name file and record."""
+        if self.supply.on_bad_record != SKIP:
+            return []
+        return [f"{path}: record {index} is damaged" for _, path, index in self._tolerant.damaged()]
+
+    def check_records(self, position_examples=None):
+        """Reads records until one cannot be used; all of them, or those read next from a position on.
+
+        Raises:
+            DataError: names its file, its index there, and the reason.
+        """
+        shards = self.split.shards
+        if position_examples is not None:
+            shards = reading.shards_from(self.part, self.order, position_examples)
+        for shard in shards:
+            if found := damage.first_damaged(shard, self._decoded):
+                index, reason = found
+                raise DataError(
+                    f"{shard.path}: record {index} is damaged ({reason}); prepare the data set again, or go "
+                    'on without it: --gin_param=\'supply.Supply.on_bad_record = "skip"\'.'
+                )
+
+    @property
+    def _by_id(self):
+        return self.supply.on_bad_record == SKIP or self._cache is not None
+
+    def _training_example(self, example):
+        epoch = example["epoch"]
+        if "record" in example:
+            return self._trained_on(self._decoded(example["record"]), example["id"], epoch)
+        if self._cache is not None:
+            return self._trained_on(self._cache.images(example["id"]), example["id"], epoch)
+        return self._tolerant.read(
+            example["id"], lambda record, found: self._trained_on(self._decoded(record), found, epoch)
+        )
+
+    def _trained_on(self, images, example_id, epoch):
+        """Frames and augments the images of an example: {role: image, "id"}."""
+        seed = example_seed(self.seed, epoch, example_id)
+        framed = self._by_role(self.framing.training(images, seed, padding=self._padding))
+        if self.augmentations:
+            in_unit_range = {}
+            for role, image in framed.items():
+                low, high = self.value_range(role)
+                in_unit_range[role] = (tf.cast(image, tf.float32) - low) / (high - low)
+            framed = augment(self.augmentations, in_unit_range, tf.random.fold_in(seed, 1))
+        return framed | {"id": example_id}
+
+    def _evaluation_example(self, example):
+        images = self.framing.evaluation(self._decoded(example["record"]), padding=self._padding)
+        if "name" in self.features:
+            name = decoding.parse_record(self.features, example["record"])["name"]
+        else:
+            name = tf.strings.as_string(example["id"])
+        return self._by_role(images) | {"id": example["id"], "name": name}
+
+    @functools.cached_property
+    def _distinct_sides(self):
+        return tuple(dict.fromkeys(self.sides.values()))
+
+    @property
+    def _padding(self):
+        """What lies beside an image: the lowest value, black."""
+        return tuple(format_of(self.features[side.feature]).value_range[0] for side in self._distinct_sides)
+
+    def _by_role(self, images):
+        of_side = dict(zip(self._distinct_sides, images, strict=True))
+        return {role: of_side[side] for role, side in self.sides.items()}
+
+    def _decoded(self, record):
+        """The images of a record, one for each distinct side: [H, W, C] of the stored dtypes."""
+        parsed = decoding.parse_record(self.features, record)
+        decoded = {}
+        for side in self._distinct_sides:
+            key = (side.feature, side.channels)
+            if key not in decoded:
+                decoded[key] = decoding.image_of(
+                    parsed,
+                    side.feature,
+                    self.features[side.feature],
+                    channels=side.channels,
+                    max_pixels=self.supply.max_pixels,
+                )
+        images = []
+        for side in self._distinct_sides:
+            image = decoded[side.feature, side.channels]
+            if side.half:
+                half = tf.shape(image)[1] // 2
+                start = _HALVES[side.half] * half
+                image = image[:, start : start + half]
+            images.append(image)
+        return tuple(images)
+
+    @functools.cached_property
+    def _tolerant(self):
+        first = self.part.shards[0].first_id
+        return damage.TolerantReader(
+            records=self.split,
+            ids=(first, first + self.part.examples),
+            largest_bad_share=self.supply.largest_bad_share,
+        )
+
+    @functools.cached_property
+    def _cache(self):
+        if self.supply.cache == NO_CACHE:
+            return None
+        if self.supply.on_bad_record == SKIP:
+            first, stop = self._tolerant.ids
+            images = tf.data.Dataset.range(first, stop).map(
+                lambda k: {"id": k, "images": self._tolerant.read(k, lambda record, _: self._decoded(record))},
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+        else:
+            images = reading.stored_examples(self.part).map(
+                lambda example: {"id": example["id"], "images": self._decoded(example["record"])},
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+        return caching.make_cache(
+            images.with_options(self.supply.options), supply=self.supply, path=self.cache_path
+        )

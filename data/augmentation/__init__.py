@@ -1,0 +1,22 @@
+"""Random changes of training images: settings as plain classes, applied by `augment` in a list's order."""
+
+from data.augmentation.colour import ColourJitter, Grey, Invert
+from data.augmentation.compose import augment
+from data.augmentation.degradation import Cutout, Downscale, GaussianBlur, JpegCompression, Noise
+from data.augmentation.geometry import Crop, Flip, RandomResizedCrop, Rotation
+
+__all__ = [
+    "ColourJitter",
+    "Crop",
+    "Cutout",
+    "Downscale",
+    "Flip",
+    "GaussianBlur",
+    "Grey",
+    "Invert",
+    "JpegCompression",
+    "Noise",
+    "RandomResizedCrop",
+    "Rotation",
+    "augment",
+]

@@ -1,0 +1,63 @@
+"""Several augmentations, one after the other."""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from data.augmentation import drawing
+from data.augmentation.geometry import RandomResizedCrop
+
+
+def augment(augmentations: Sequence[Callable], images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
+    """Applies augmentations in order.
+
+    The one at place i draws from `tf.random.fold_in(seed, i)`: to append one, or to change the settings
+    of one, leaves the draws of the others as they were; to insert or to remove one gives those after
+    it other draws.
+
+    Args:
+        augmentations: objects of this package, functions (images, seed) -> images. `RandomResizedCrop`
+            keeps the size here.
+        images: {"input": ..., "target": ...} or one of the two: float32 [H, W, C] in [0, 1] of one H and
+            W, which may be dynamic; C is static and may differ.
+        seed: int64 [2], such as `data.augment.example_seed` gives.
+
+    Returns:
+        {role: float32 [H, W, C] in [0, 1]} of the same roles and shapes.
+
+    Raises:
+        ValueError: a role is unknown, an image is not float32 [H, W, C], or static sizes differ.
+        tf.errors.InvalidArgumentError: dynamic sizes differ.
+    """
+    images = _checked(images)
+    for place, augmentation in enumerate(augmentations):
+        # fold_in draws in the dtype of what it folds in: int64 keeps all bits of the seed.
+        own_seed = tf.random.fold_in(seed, tf.constant(place, tf.int64))
+        if isinstance(augmentation, RandomResizedCrop):
+            images = augmentation(images, None, own_seed)
+        else:
+            images = augmentation(images, own_seed)
+    return images
+
+
+def _checked(images):
+    images = {role: tf.convert_to_tensor(image) for role, image in images.items()}
+    roles = {drawing.INPUT, drawing.TARGET}
+    kinds = {role: f"{image.dtype.name} {image.shape}" for role, image in images.items()}
+    if not images or not images.keys() <= roles:
+        raise ValueError(f"augment takes images named 'input' and 'target', not {sorted(images)}.")
+    for image in images.values():
+        if image.dtype != tf.float32 or image.shape.rank != 3 or image.shape[-1] is None:
+            raise ValueError(f"augment takes float32 [H, W, C] with a static C, not {kinds}.")
+    if len(images) == 1:
+        return images
+    given, target = images[drawing.INPUT], images[drawing.TARGET]
+    if not given.shape[:2].is_compatible_with(target.shape[:2]):
+        raise ValueError(f"augment takes images of one height and width, not {kinds}.")
+    if given.shape[:2].is_fully_defined() and target.shape[:2].is_fully_defined():
+        return images
+    same = tf.debugging.assert_equal(
+        tf.shape(given)[:2], tf.shape(target)[:2], "input and target differ in height or width"
+    )
+    with tf.control_dependencies([] if same is None else [same]):
+        return {role: tf.identity(image) for role, image in images.items()}

@@ -1,0 +1,298 @@
+"""What cameras, networks and storage do to images: for domain randomisation and for restoration.
+
+By default only the input is degraded. With `on="both"` the draw is the same for both images.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from data.augmentation import colour, drawing, filtering
+from data.errors import DataError
+
+
+class Blur(NamedTuple):
+    """Whether it happens (bool), and the standard deviation in pixels (float32): scalars."""
+
+    happens: tf.Tensor
+    sigma: tf.Tensor
+
+
+class Grain(NamedTuple):
+    """Strength of noise, float32 scalars; `happens` is bool, `seed` is int64 [2]."""
+
+    happens: tf.Tensor
+    sigma: tf.Tensor
+    gain: tf.Tensor
+    seed: tf.Tensor
+
+
+class Squares(NamedTuple):
+    """Squares in pixels, int32 [holes]; they may begin or end outside. `happens` is a bool scalar."""
+
+    happens: tf.Tensor
+    top: tf.Tensor
+    left: tf.Tensor
+    side: tf.Tensor
+
+
+class Compression(NamedTuple):
+    """Whether it happens (bool), and the quality (int32): scalars."""
+
+    happens: tf.Tensor
+    quality: tf.Tensor
+
+
+class Shrinking(NamedTuple):
+    """Whether it happens (bool), and by which factor sides shrink (float32): scalars."""
+
+    happens: tf.Tensor
+    factor: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GaussianBlur:
+    """Blurs as `scipy.ndimage.gaussian_filter(mode="reflect", truncate=4)` does, each channel alike.
+
+    Attributes:
+        sigma: smallest and largest standard deviation in pixels; evenly distributed.
+        probability: chance that an example is blurred, from 0 to 1.
+        on: "both", "input" or "target".
+
+    Raises:
+        DataError: a setting cannot be used (at construction).
+    """
+
+    sigma: tuple[float, float] = (0.1, 2.0)
+    probability: float = 1.0
+    on: str = "input"
+
+    def __post_init__(self):
+        drawing.check_range(self, "sigma", minimum=0)
+        drawing.check_choice(self)
+
+    def draw(self, seed) -> Blur:
+        """The blur for a seed int64 [2]."""
+        seeds = tf.unstack(tf.random.split(seed, 2))
+        return Blur(drawing.happens(seeds[0], self.probability), drawing.uniform(seeds[1], self.sigma))
+
+    def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
+        """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
+        drawn = self.draw(seed)
+        return drawing.change_if(
+            drawn.happens, images, lambda image: filtering.gaussian_blur(image, drawn.sigma), self.on
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Adds Gaussian noise, independent from pixel to pixel and channel to channel, and clips.
+
+    The variance at intensity x is sigma^2 + gain x: read-out noise and, if `gain` is not 0, the shot
+    noise of a sensor (Foi et al. 2008, doi:10.1109/TIP.2008.2001399; 1 / gain is the number of electrons
+    at x = 1). With `on="both"` channel c of both images gets the same standard normal numbers.
+
+    Attributes:
+        sigma: smallest and largest standard deviation, where images are in [0, 1]; evenly distributed.
+        gain: smallest and largest variance that intensity 1 adds; evenly distributed.
+        probability: chance that an example gets noise, from 0 to 1.
+        on: "both", "input" or "target".
+
+    Raises:
+        DataError: a setting cannot be used (at construction).
+    """
+
+    sigma: tuple[float, float] = (0.0, 0.05)
+    gain: tuple[float, float] = (0.0, 0.0)
+    probability: float = 1.0
+    on: str = "input"
+
+    def __post_init__(self):
+        drawing.check_range(self, "sigma", minimum=0)
+        drawing.check_range(self, "gain", minimum=0)
+        if not (self.sigma[1] or self.gain[1]):
+            raise DataError("Noise.sigma and Noise.gain are both (0, 0): raise one, or leave Noise out.")
+        drawing.check_choice(self)
+
+    def draw(self, seed) -> Grain:
+        """Strength of the noise, and the seed of its numbers, for a seed int64 [2]."""
+        seeds = tf.unstack(tf.random.split(seed, 4))
+        return Grain(
+            drawing.happens(seeds[0], self.probability),
+            drawing.uniform(seeds[1], self.sigma),
+            drawing.uniform(seeds[2], self.gain),
+            seeds[3],
+        )
+
+    def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
+        """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
+        drawn = self.draw(seed)
+
+        def noisy(image):
+            # One field a channel, so that an image of 1 channel gets the field of another's first.
+            seeds = (tf.random.fold_in(drawn.seed, tf.constant(c, tf.int64)) for c in range(image.shape[-1]))
+            normal = tf.stack([tf.random.stateless_normal(tf.shape(image)[:2], s) for s in seeds], axis=-1)
+            deviation = (
+                tf.square(drawn.sigma) if self.gain[1] == 0 else tf.square(drawn.sigma) + drawn.gain * image
+            )
+            return tf.clip_by_value(image + tf.sqrt(deviation) * normal, 0.0, 1.0)
+
+        return drawing.change_if(drawn.happens, images, noisy, self.on)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cutout:
+    """Paints squares over the image: DeVries and Taylor 2017, arXiv:1708.04552.
+
+    Centres are evenly distributed over the image, so that a square may reach over its edge.
+
+    Attributes:
+        side: smallest and largest side of a square as a fraction of the image's shorter side; evenly
+            distributed.
+        holes: number of squares.
+        fill: their grey level, from 0 to 1, in all channels.
+        probability: chance that an example gets squares, from 0 to 1.
+        on: "both" (at the same places), "input" or "target".
+
+    Raises:
+        DataError: a setting cannot be used (at construction).
+    """
+
+    side: tuple[float, float] = (0.1, 0.3)
+    holes: int = 1
+    fill: float = 0.5
+    probability: float = 1.0
+    on: str = "input"
+
+    def __post_init__(self):
+        drawing.check_range(self, "side", minimum=0, maximum=1)
+        drawing.check_whole_number(self, "holes", minimum=1)
+        drawing.check_number(self, "fill", minimum=0, maximum=1)
+        drawing.check_choice(self)
+
+    def draw(self, seed, height, width) -> Squares:
+        """The squares in an image of that size, for a seed int64 [2]."""
+        seeds = tf.unstack(tf.random.split(seed, 4))
+        shorter = tf.cast(tf.minimum(height, width), tf.float32)
+        sides = drawing.uniform(seeds[1], self.side, [self.holes])
+        sides = tf.cast(tf.round(sides * shorter), tf.int32)  # [holes]
+        rows = tf.random.stateless_uniform([self.holes], seeds[2], 0, height, tf.int32)
+        columns = tf.random.stateless_uniform([self.holes], seeds[3], 0, width, tf.int32)
+        happens = drawing.happens(seeds[0], self.probability)
+        return Squares(happens, rows - sides // 2, columns - sides // 2, sides)
+
+    def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
+        """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
+        height, width = tf.unstack(tf.shape(next(iter(images.values())))[:2])
+        drawn = self.draw(seed, height, width)
+
+        def inside(begin, size):
+            place = tf.range(size) - begin[:, None]  # [holes, size]
+            return (place >= 0) & (place < drawn.side[:, None])
+
+        def cut(image):
+            hidden = inside(drawn.top, height)[:, :, None] & inside(drawn.left, width)[:, None, :]
+            hidden = tf.reduce_any(hidden, axis=0)[:, :, None]  # [H, W, 1]
+            return tf.where(hidden, tf.constant(self.fill, tf.float32), image)
+
+        return drawing.change_if(drawn.happens, images, cut, self.on)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JpegCompression:
+    """Rounds to 8 bits, compresses as JPEG (4:2:0) and decodes again, as libjpeg does.
+
+    An alpha channel (the last of 2 or 4) is left as it is.
+
+    Attributes:
+        quality: lowest and highest quality, whole numbers from 1 to 100; each is equally likely.
+        probability: chance that an example is compressed, from 0 to 1.
+        on: "both" (with the same quality), "input" or "target".
+
+    Raises:
+        DataError: a setting cannot be used (at construction), or an image has more than 4 channels (when
+            it is called).
+    """
+
+    quality: tuple[int, int] = (30, 95)
+    probability: float = 1.0
+    on: str = "input"
+
+    def __post_init__(self):
+        drawing.check_range(self, "quality", minimum=1, maximum=100, whole=True)
+        drawing.check_choice(self)
+
+    def draw(self, seed) -> Compression:
+        """The quality for a seed int64 [2]."""
+        seeds = tf.unstack(tf.random.split(seed, 2))
+        low, high = self.quality
+        quality = tf.random.stateless_uniform([], seeds[1], low, high + 1, tf.int32)
+        return Compression(drawing.happens(seeds[0], self.probability), quality)
+
+    def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
+        """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
+        drawn = self.draw(seed)
+
+        def compressed(image):
+            if image.shape[-1] > 4:
+                raise DataError(
+                    f"JpegCompression: JPEG does not take an image of {image.shape[-1]} channels; leave "
+                    "JpegCompression out, or set JpegCompression.on to the other image."
+                )
+            return colour.on_colours(image, lambda x: _as_jpeg(x, drawn.quality))
+
+        return drawing.change_if(drawn.happens, images, compressed, self.on)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Downscale:
+    """Shrinks the image and enlarges it again, both with `filtering.bicubic`.
+
+    Attributes:
+        factor: smallest and largest factor by which both sides shrink, at least 1; evenly distributed.
+            Sides are rounded to whole pixels, and no smaller than 1.
+        probability: chance that an example is changed, from 0 to 1.
+        on: "both" (by the same factor), "input" or "target".
+
+    Raises:
+        DataError: a setting cannot be used (at construction).
+    """
+
+    factor: tuple[float, float] = (1.0, 4.0)
+    probability: float = 1.0
+    on: str = "input"
+
+    def __post_init__(self):
+        drawing.check_range(self, "factor", minimum=1)
+        drawing.check_choice(self)
+
+    def draw(self, seed) -> Shrinking:
+        """The factor for a seed int64 [2]."""
+        seeds = tf.unstack(tf.random.split(seed, 2))
+        return Shrinking(drawing.happens(seeds[0], self.probability), drawing.uniform(seeds[1], self.factor))
+
+    def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
+        """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
+        drawn = self.draw(seed)
+
+        def shrunk(image):
+            size = tf.shape(image)[:2]
+            small = tf.maximum(tf.round(tf.cast(size, tf.float32) / drawn.factor), 1.0)
+            small = filtering.bicubic(image, **_sides(tf.cast(small, tf.int32)))
+            return filtering.bicubic(small, **_sides(size))
+
+        return drawing.change_if(drawn.happens, images, shrunk, self.on)
+
+
+def _as_jpeg(image, quality):
+    grey_levels = tf.cast(tf.floor(image * 255.0 + 0.5), tf.uint8)
+    encoded = tf.raw_ops.EncodeJpegVariableQuality(images=grey_levels, quality=quality)
+    # TensorFlow's default is a faster, less accurate inverse transform than other programs use.
+    decoded = tf.io.decode_jpeg(encoded, channels=image.shape[-1], dct_method="INTEGER_ACCURATE")
+    return tf.cast(decoded, tf.float32) / 255.0
+
+
+def _sides(size):
+    height, width = tf.unstack(size)
+    return {"height": height, "width": width}

@@ -6,7 +6,6 @@ import os
 import shutil
 
 import tensorflow as tf
-from absl import logging
 
 from data.damage import read_record, record_offsets
 from data.records import Shard
@@ -53,13 +52,16 @@ def make_cache(examples, *, supply, path):
         path: of the file, for a cache on disk. A file that is there already is used.
 
     Returns:
-        An `ImageCache`, or None if the images do not fit; the log says so.
+        An `ImageCache`, or None if the images do not fit; and a line that says which and why.
     """
     specs = examples.element_spec["images"]
     kept = {"first_id": int(next(iter(examples))["id"]), "specs": specs}
     if supply.cache == IN_MEMORY:
-        stored = _fitting(examples, supply.cache_bytes, "ram_budget_bytes")
-        return stored and ImageCache(stored=tf.constant(stored), path=None, **kept)
+        rows, size = _fitting(examples, supply.cache_bytes)
+        if rows is None:
+            return None, _too_large(supply.cache_bytes, "what the windows leave of ram_budget_bytes")
+        cache = ImageCache(stored=tf.constant(rows), path=None, **kept)
+        return cache, f"decoded images are kept in memory: {len(rows)} examples, {size / 2**20:.0f} MiB"
     if not tf.io.gfile.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         limit = int(_DISK_SHARE * shutil.disk_usage(os.path.dirname(path)).free)
@@ -67,17 +69,17 @@ def make_cache(examples, *, supply, path):
         incomplete = f"{path}.{os.getpid()}"
         try:
             with tf.io.TFRecordWriter(incomplete) as file:
-                count = _fitting(examples, limit, "half of what is free on the disk", file)
-            if count is None:
-                return None
+                rows, _ = _fitting(examples, limit, file)
+            if rows is None:
+                return None, _too_large(limit, "half of what is free on the disk")
             os.replace(incomplete, path)
         finally:
             if os.path.exists(incomplete):
                 os.remove(incomplete)
-    logging.info("decoded images are read from %s", path)
     examples_held = sum(1 for _ in tf.data.TFRecordDataset(path))
     shard = Shard(path=path, skip_records=0, records=examples_held, first_id=0)
-    return ImageCache(stored=tf.constant(record_offsets(shard)), path=path, **kept)
+    cache = ImageCache(stored=tf.constant(record_offsets(shard)), path=path, **kept)
+    return cache, f"decoded images are kept in {path}: {examples_held} examples"
 
 
 def cache_path(data_dir, name, part):
@@ -89,25 +91,25 @@ def cache_path(data_dir, name, part):
     return os.path.join(data_dir, ".cache", f"{name.replace('/', '_')}-{identity.hexdigest()}.tfrecord")
 
 
-def _fitting(examples, limit_bytes, limit_name, file=None):
-    """Serialises all examples: a list of them or, with a file, their number; None if they do not fit."""
-    rows = examples.map(
+def _fitting(examples, limit_bytes, file=None):
+    """Serialises all examples: (list of them, or of nothing where a file takes them; bytes taken).
+
+    The list is None as soon as they take more than the limit.
+    """
+    serialised = examples.map(
         lambda example: tf.io.serialize_tensor(tf.stack([*map(tf.io.serialize_tensor, example["images"])]))
     )
-    taken_bytes, entries, count = 0, [], 0
-    for row in rows.as_numpy_iterator():
+    rows, taken_bytes = [], 0
+    for row in serialised.as_numpy_iterator():
         taken_bytes += len(row)
-        count += 1
         if taken_bytes > limit_bytes:
-            logging.warning(
-                "decoded images are not cached: they take more than %d MiB (%s)",
-                limit_bytes // 2**20,
-                limit_name,
-            )
-            return None
+            return None, taken_bytes
         if file is None:
-            entries.append(row)
+            rows.append(row)
         else:
             file.write(row)
-    logging.info("decoded images are cached: %d examples, %d MiB", count, taken_bytes // 2**20)
-    return count if file else entries
+    return rows, taken_bytes
+
+
+def _too_large(limit_bytes, limit_name):
+    return f"decoded images are not cached: they take more than {limit_bytes / 2**20:.0f} MiB, {limit_name}"

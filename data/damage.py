@@ -129,12 +129,15 @@ class TolerantReader:
 
         def attempt(number):
             candidate = candidates[number]
-            return number, prepare(self._record(candidate), candidate)
+            return number, prepare(self.record(candidate), candidate)
 
         attempts = tf.data.Dataset.range(_ATTEMPTS).map(attempt).ignore_errors()
         number, example = attempts.take(1).get_single_element()
         failed = candidates[:number]
-        noted = self._damaged.insert(failed, failed)
+        # Numbered as they are met, each once.
+        fresh = tf.boolean_mask(failed, self._damaged.lookup(failed) < 0)
+        places = self._damaged.size() + tf.range(tf.size(fresh, tf.int64))
+        noted = self._damaged.insert(fresh, places)
         with tf.control_dependencies([noted] if noted is not None else []):
             count = self._damaged.size()
         allowed = tf.debugging.assert_less_equal(
@@ -144,16 +147,17 @@ class TolerantReader:
             return tf.nest.map_structure(tf.identity, example)
 
     def damaged(self):
-        """The damaged records met so far: a list of (id, file, index in the file), by id."""
+        """The damaged records met so far, in the order of meeting: a list of (file, index in it)."""
+        ids, order = (column.numpy() for column in self._damaged.export())
         met = []
-        for example_id in sorted(self._damaged.export()[0].numpy().tolist()):
+        for example_id in ids[np.argsort(order)].tolist():
             shard = next(
                 shard for shard in self.records.shards if example_id < shard.first_id + shard.records
             )
-            met.append((example_id, shard.path, example_id - shard.first_id))
+            met.append((shard.path, example_id - shard.first_id))
         return met
 
-    def _record(self, example_id):
+    def record(self, example_id):
         """The record of an id: string []; fails if it is damaged."""
         offset = tf.gather(self._offsets, example_id)
         readable = tf.debugging.assert_greater_equal(offset, tf.constant(0, tf.int64))

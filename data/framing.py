@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from data import resizing
+from data.augmentation.geometry import RandomResizedCrop
 from data.errors import DataError
 
 RESIZE, PAD = "resize", "resize_with_pad"
@@ -20,12 +21,15 @@ class Framing:
         resize: "resize" takes no account of the aspect ratio, as pix2pix does; "resize_with_pad" keeps
             it, and fills what is left on both sides with `padding`.
         flip: mirror half of the training examples left and right.
+        random_resized_crop: what training cuts out of the stored image and resizes to crop_size, in the
+            place of load_size and a crop; None for these.
     """
 
     load_size: tuple[int, int] | None
     crop_size: tuple[int, int]
     resize: str = RESIZE
     flip: bool = True
+    random_resized_crop: RandomResizedCrop | None = None
 
     def training(self, images, seed, *, padding):
         """Gives the same random part of all images of an example, or its mirror image.
@@ -42,11 +46,20 @@ class Framing:
             A tuple of [*crop_size, C] of the dtypes of `images`.
         """
         height, width = self.crop_size
-        size = tf.unstack(tf.shape(images[0])[:2]) if self.load_size is None else self.load_size
         draws = tf.random.split(seed, 3)
+        mirrored = tf.random.stateless_uniform([], draws[2]) < 0.5 if self.flip else False
+        stored_size = tf.unstack(tf.shape(images[0])[:2])
+        if self.random_resized_crop is not None:
+            box = self.random_resized_crop.draw(draws[0], *stored_size)
+            corner, extent = [box.top, box.left, 0], [box.height, box.width]
+            boxes = [tf.slice(image, corner, [*extent, image.shape[-1]]) for image in images]
+            whole = resizing.Window(
+                size=self.crop_size, top=0, left=0, height=height, width=width, mirrored=mirrored
+            )
+            return resizing.resize_window(boxes, whole)
+        size = stored_size if self.load_size is None else self.load_size
         top = tf.random.stateless_uniform([], draws[0], 0, size[0] - height + 1, tf.int32)
         left = tf.random.stateless_uniform([], draws[1], 0, size[1] - width + 1, tf.int32)
-        mirrored = tf.random.stateless_uniform([], draws[2]) < 0.5 if self.flip else False
         return self._part(images, size, (top, left), mirrored, padding)
 
     def evaluation(self, images, *, padding):
@@ -87,7 +100,7 @@ def example_seed(seed, epoch, example_id):
     return tf.random.fold_in(of_epoch, tf.cast(example_id, tf.int64))
 
 
-def framing_of(*, load_size, crop_size, resize, flip):
+def framing_of(*, load_size, crop_size, resize, flip, random_resized_crop):
     """Makes a `Framing` of settings as a user writes them: a size is one number or (height, width).
 
     Raises:
@@ -102,7 +115,13 @@ def framing_of(*, load_size, crop_size, resize, flip):
         )
     if resize not in (RESIZE, PAD):
         raise DataError(f"resize = {resize!r}: must be {RESIZE!r} or {PAD!r}.")
-    return Framing(load_size=load, crop_size=crop, resize=resize, flip=flip)
+    return Framing(
+        load_size=load,
+        crop_size=crop,
+        resize=resize,
+        flip=flip,
+        random_resized_crop=random_resized_crop,
+    )
 
 
 def _size_of(name, size, *, least):

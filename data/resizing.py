@@ -61,6 +61,7 @@ def resize_window(images, window):
     Returns:
         A tuple of [window.height, window.width, C] of the dtypes of `images`.
     """
+    images = [tf.convert_to_tensor(image) for image in images]
     corner, extent = [window.top, window.left, 0], [window.height, window.width]
 
     def cut():
@@ -152,9 +153,11 @@ def _resampled(image, inputs, weights, height, width):
     row_blocks, column_blocks = -(-height // _BLOCK), -(-width // _BLOCK)
     rows, columns = inputs[0, :row_blocks], inputs[1, :column_blocks]
     top = tf.reduce_min(rows)
-    image = image[top : tf.reduce_max(rows) + 1]  # of the rows, only those the part needs
+    # Of the rows, only those the part needs. Cut between cast and transpose, or TensorFlow would swap
+    # these and complain of each program that oneDNN cannot transpose uint8.
+    image = tf.cast(image, tf.float32)[top : tf.reduce_max(rows) + 1]
     needed = tf.shape(image)[0]
-    image = tf.cast(tf.transpose(image, [1, 0, 2]), tf.float32)  # [W, needed, C]
+    image = tf.transpose(image, [1, 0, 2])  # [W, needed, C]
     taps = tf.gather(tf.reshape(image, [-1, needed * channels]), columns)
     image = tf.matmul(weights[1, :column_blocks], taps)  # [blocks, _BLOCK, needed * C]
     image = _rounded(tf.reshape(image, [-1, needed, channels]), dtype)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -15,6 +15,7 @@ from data.records import Records
 from data.stored_images import format_of
 from data.supply import NO_CACHE, SKIP, Supply
 
+_EVALUATION_EPOCH = -1
 _HALVES = {"left": 0, "right": 1}
 
 
@@ -42,7 +43,8 @@ class Stream:
         framing, augmentations: what is done to the images; augmentations only in training.
         seed: of the order and of all that is random in an example.
         supply: how records are read.
-        cache_path: file in which this stream would be cached on disk.
+        cache_path: gives the file in which this stream would be cached on disk.
+        augments_evaluation: apply the augmentations in evaluation too, each example always alike.
     """
 
     features: tfds.features.FeaturesDict
@@ -53,14 +55,13 @@ class Stream:
     augmentations: tuple
     seed: int
     supply: Supply
-    cache_path: str
+    cache_path: Callable[[], str]
+    augments_evaluation: bool = False
 
     @functools.cached_property
     def order(self):
         """The `data.order.ExampleOrder` of training."""
-        return reading.example_order(
-            records=self.part, seed=self.seed, window_bytes=self.supply.window_bytes
-        )
+        return reading.example_order(records=self.part, seed=self.seed, window_bytes=self.supply.window_bytes)
 
     def training(self, *, position_examples, is_kept):
         """Examples for ever from a position on.
@@ -87,11 +88,20 @@ class Stream:
         return examples.map(self._training_example, num_parallel_calls=tf.data.AUTOTUNE)
 
     def evaluation(self):
-        """One pass in storage order, without augmentation.
+        """One pass in storage order, nothing of it random.
 
         Returns:
-            A finite data set of what `training` gives, in the stored dtype, and "name": string [].
+            A finite data set of what `training` gives, and "name": string []. Damaged records are left
+            out where training passes over them.
         """
+        if self.supply.on_bad_record == SKIP:
+            examples = tf.data.Dataset.range(*self._tolerant.ids)
+
+            def prepare(found):
+                return self._evaluation_example({"record": self._tolerant.record(found), "id": found})
+
+            examples = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+            return examples.ignore_errors(log_warning=True)
         examples = reading.stored_examples(self.part)
         return examples.map(self._evaluation_example, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -99,39 +109,50 @@ class Stream:
         """(lowest, highest) value that an image of a role can have as stored."""
         return format_of(self.features[self.sides[role].feature]).value_range
 
-    def damaged(self):
-        """Records passed over so far, as lines that name file and record."""
+    @property
+    def notes(self):
+        """What there is to tell of reading so far, a list of lines: of the cache, of damaged records."""
+        cache = [] if self.supply.cache == NO_CACHE else [self._cache[1]]
+        return cache + [f"{damaged}: another is trained on in its place" for damaged in self._damaged()]
+
+    def _damaged(self):
         if self.supply.on_bad_record != SKIP:
             return []
-        return [f"{path}: record {index} is damaged" for _, path, index in self._tolerant.damaged()]
+        return [f"{path}: record {index} is damaged" for path, index in self._tolerant.damaged()]
 
     def check_records(self, position_examples=None):
-        """Reads records until one cannot be used; all of them, or those read next from a position on.
+        """Reads records until one cannot be used, those drawn next from a position on first.
 
         Raises:
             DataError: names its file, its index there, and the reason.
         """
-        shards = self.split.shards
+        shards = dict.fromkeys(self.part.shards)
         if position_examples is not None:
-            shards = reading.shards_from(self.part, self.order, position_examples)
+            shards = dict.fromkeys(reading.shards_from(self.part, self.order, position_examples)) | shards
+        if self.supply.on_bad_record == SKIP and (damaged := self._damaged()):
+            raise DataError(
+                f"{damaged[0]}, and {len(damaged) - 1} more of {self.part.examples} examples, which is more "
+                f"than largest_bad_share = {self.supply.largest_bad_share}; prepare the data set again."
+            )
         for shard in shards:
             if found := damage.first_damaged(shard, self._decoded):
                 index, reason = found
                 raise DataError(
                     f"{shard.path}: record {index} is damaged ({reason}); prepare the data set again, or go "
-                    'on without it: --gin_param=\'supply.Supply.on_bad_record = "skip"\'.'
+                    "on without it: --gin_param='supply.Supply.on_bad_record = \"skip\"'."
                 )
 
     @property
     def _by_id(self):
-        return self.supply.on_bad_record == SKIP or self._cache is not None
+        return self.supply.on_bad_record == SKIP or self._cache[0] is not None
 
     def _training_example(self, example):
         epoch = example["epoch"]
         if "record" in example:
             return self._trained_on(self._decoded(example["record"]), example["id"], epoch)
-        if self._cache is not None:
-            return self._trained_on(self._cache.images(example["id"]), example["id"], epoch)
+        cache = self._cache[0]
+        if cache is not None:
+            return self._trained_on(cache.images(example["id"]), example["id"], epoch)
         return self._tolerant.read(
             example["id"], lambda record, found: self._trained_on(self._decoded(record), found, epoch)
         )
@@ -140,21 +161,28 @@ class Stream:
         """Frames and augments the images of an example: {role: image, "id"}."""
         seed = example_seed(self.seed, epoch, example_id)
         framed = self._by_role(self.framing.training(images, seed, padding=self._padding))
-        if self.augmentations:
-            in_unit_range = {}
-            for role, image in framed.items():
-                low, high = self.value_range(role)
-                in_unit_range[role] = (tf.cast(image, tf.float32) - low) / (high - low)
-            framed = augment(self.augmentations, in_unit_range, tf.random.fold_in(seed, 1))
-        return framed | {"id": example_id}
+        return self._augmented(framed, seed) | {"id": example_id}
+
+    def _augmented(self, images, seed):
+        """{role: image} after the augmentations, float32 in [0, 1]; unchanged if there are none."""
+        if not self.augmentations:
+            return images
+        in_unit_range = {}
+        for role, image in images.items():
+            low, high = self.value_range(role)
+            in_unit_range[role] = (tf.cast(image, tf.float32) - low) / (high - low)
+        return augment(self.augmentations, in_unit_range, tf.random.fold_in(seed, tf.constant(1, tf.int64)))
 
     def _evaluation_example(self, example):
         images = self.framing.evaluation(self._decoded(example["record"]), padding=self._padding)
+        images = self._by_role(images)
+        if self.augments_evaluation:
+            images = self._augmented(images, example_seed(self.seed, _EVALUATION_EPOCH, example["id"]))
         if "name" in self.features:
             name = decoding.parse_record(self.features, example["record"])["name"]
         else:
             name = tf.strings.as_string(example["id"])
-        return self._by_role(images) | {"id": example["id"], "name": name}
+        return images | {"id": example["id"], "name": name}
 
     @functools.cached_property
     def _distinct_sides(self):
@@ -204,12 +232,16 @@ class Stream:
 
     @functools.cached_property
     def _cache(self):
+        """(the `ImageCache`, or None; what there is to tell of it)."""
         if self.supply.cache == NO_CACHE:
-            return None
+            return None, ""
         if self.supply.on_bad_record == SKIP:
             first, stop = self._tolerant.ids
             images = tf.data.Dataset.range(first, stop).map(
-                lambda k: {"id": k, "images": self._tolerant.read(k, lambda record, _: self._decoded(record))},
+                lambda k: {
+                    "id": k,
+                    "images": self._tolerant.read(k, lambda record, _: self._decoded(record)),
+                },
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
         else:
@@ -218,5 +250,5 @@ class Stream:
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
         return caching.make_cache(
-            images.with_options(self.supply.options), supply=self.supply, path=self.cache_path
+            images.with_options(self.supply.options), supply=self.supply, path=self.cache_path()
         )

@@ -1,4 +1,4 @@
-"""How records are supplied: within which memory, from which cache, what happens to damaged ones, from where."""
+"""How records are supplied: within which memory, from which cache, from where; damaged ones."""
 
 import dataclasses
 

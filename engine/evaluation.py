@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import imaging
-from engine.feeding import TrainingData
+from engine.feeding import TrainingData, explained
 from engine.task import ConfigurationError, Task
 
 METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -116,8 +116,9 @@ class Evaluator:
             options = tf.data.Options()
             options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
             batches = batches.with_options(options)
-        for batch in self._strategy.experimental_distribute_dataset(batches):
-            yield self._translate(batch)
+        with explained(self._data, split):
+            for batch in self._strategy.experimental_distribute_dataset(batches):
+                yield self._translate(batch)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def _translate(self, batch):

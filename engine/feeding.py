@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -38,8 +39,28 @@ class TrainingData(Protocol):
     def evaluation(self, split: str, *, batch: int) -> tf.data.Dataset:
         """One pass over a split in a fixed order, the last batch as large as what is left."""
 
-    def check_records(self) -> None:
-        """Raises an error that names the first damaged file; called when reading one failed."""
+    def check_records(self, split: str, position_examples: int | None = None) -> None:
+        """Raises an error that names the first record of a split that cannot be used.
+
+        With a position, those that training reads next from there are looked at first.
+        """
+
+    def notes(self) -> Sequence[str]:
+        """What reading has to tell so far, for the log; it only grows."""
+
+
+@contextlib.contextmanager
+def explained(data: TrainingData, split: str, position_examples: int | None = None) -> Iterator[None]:
+    """Where reading fails inside, raises the data set's own error: TensorFlow's names no file."""
+    try:
+        yield
+    except (
+        tf.errors.DataLossError,  # a checksum
+        tf.errors.FailedPreconditionError,  # fewer records than there should be
+        tf.errors.InvalidArgumentError,  # no picture, or too large
+    ):
+        data.check_records(split, position_examples)
+        raise
 
 
 def needs_static_shapes(strategy: tf.distribute.Strategy) -> bool:

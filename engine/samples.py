@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -33,16 +33,27 @@ class Sampler:
 
     def grid(self) -> np.ndarray:
         """uint8 [rows * H, columns * W, 3 or 1]: one row an example, one column a picture."""
-        columns = [imaging.to_uint8(images) for images in self._preview().values()]
-        channels = max(column.shape[-1] for column in columns)
-        columns = [  # [rows, H, W, channels]; grey columns are repeated beside coloured ones
-            np.broadcast_to(column.numpy(), (*column.shape[:-1], channels)) for column in columns
-        ]
-        return np.concatenate([np.concatenate(row, axis=1) for row in zip(*columns, strict=True)])
+        return np.concatenate(joined([imaging.to_uint8(images) for images in self._preview().values()]))
 
     @tf.function(autograph=False)
     def _preview(self):
         return self._task.preview(self._networks, self._batch)
+
+
+def joined(columns: Sequence[tf.Tensor]) -> np.ndarray:
+    """Pictures side by side, as they can be shown.
+
+    Args:
+      columns: uint8 [N, H, W, C], C may differ: of 2 channels the first is shown, of more than 3 the
+        first 3; grey ones are repeated beside coloured ones.
+
+    Returns:
+      uint8 [N, H, columns * W, 1 or 3].
+    """
+    shown = [column[..., : 1 if column.shape[-1] < 3 else 3] for column in columns]
+    channels = max(column.shape[-1] for column in shown)
+    shown = [np.broadcast_to(column, (*column.shape[:-1], channels)) for column in shown]
+    return np.concatenate(shown, axis=2)
 
 
 def write_png(path: str, picture: np.ndarray) -> None:

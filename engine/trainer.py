@@ -17,7 +17,7 @@ from engine.decisions import Decisions, initial_decisions
 from engine.endings import Diverged, Interrupted, OutOfMemory
 from engine.evaluation import HIGHER_IS_BETTER, Evaluator
 from engine.experiment import Experiment
-from engine.feeding import distributed_batches, needs_static_shapes
+from engine.feeding import distributed_batches, explained, needs_static_shapes
 from engine.interruption import Interruption
 from engine.reporting import Reporter, Speed
 from engine.run_directory import RunDirectory
@@ -102,6 +102,7 @@ class Trainer:
         )
         self.is_chief = is_chief(self.strategy)
         self._speed = Speed()
+        self._notes_told = 0
         self._last: LoopResult | None = None  # of the step just done, as is its batch
         self._batch: BatchPlan | None = None
         self._sampler: Sampler | None = None
@@ -183,17 +184,15 @@ class Trainer:
             num_steps = min(num_steps, affordable, self.experiment.steps_per_loop)
             began = time.monotonic()
             try:
-                result = self.loop.run(
-                    iterator,
-                    num_steps=num_steps,
-                    step=step,
-                    examples=examples,
-                    plan=self._batch,
-                    rates=self._decisions.rates(),
-                )
-            except tf.errors.DataLossError:
-                self.experiment.data.check_records()  # TensorFlow's own error names no file
-                raise
+                with explained(self.experiment.data, "train", examples):
+                    result = self.loop.run(
+                        iterator,
+                        num_steps=num_steps,
+                        step=step,
+                        examples=examples,
+                        plan=self._batch,
+                        rates=self._decisions.rates(),
+                    )
             except tf.errors.ResourceExhaustedError as error:
                 raise OutOfMemory(examples=examples, micro_batch=self._batch.micro_batch) from error
             sec = time.monotonic() - began
@@ -243,6 +242,9 @@ class Trainer:
 
     def _log(self) -> None:
         batch = self._batch
+        for note in self.experiment.data.notes()[self._notes_told :]:
+            self._reporter.line(note)
+            self._notes_told += 1
         self._reporter.log_row(
             {
                 "step": self.step,

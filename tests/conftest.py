@@ -73,6 +73,9 @@ class NoisePairs:
             global_batch = len(rows)
         return ids.map(lambda index: self.example(index % self.train_examples)).batch(global_batch)
 
+    def notes(self):
+        return []
+
     def evaluation(self, split, *, batch):
         first = {"train": 0, "val": 1000, "test": 2000}[split]
         ids = tf.data.Dataset.range(first, first + 5)

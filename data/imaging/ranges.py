@@ -21,6 +21,19 @@ def to_signed(images_uint8: tf.Tensor) -> tf.Tensor:
     return tf.cast(images_uint8, tf.float32) / 127.5 - 1.0
 
 
+def range_to_signed(images: tf.Tensor, *, low: float, high: float) -> tf.Tensor:
+    """Maps [low, high] to [-1, 1], values of any dtype: for 0 and 255 exactly as `to_signed`.
+
+    Args:
+        images: any real dtype, any shape.
+        low, high: ends of the value range; values beyond them are mapped likewise, not clipped.
+
+    Returns:
+        float32 of the same shape.
+    """
+    return (tf.cast(images, tf.float32) - low) / ((high - low) / 2.0) - 1.0
+
+
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
     """Maps [-1, 1] to the nearest whole number in [0, 255]; the inverse of `to_signed`.
 

@@ -10,14 +10,17 @@ from PIL import Image
 from data import reading, records
 from data.errors import DataError
 from data.pairs import PairedImages
+from data.stream import Stream
+from data.supply import Supply
 
 EXAMPLES = 22  # of the 23 for training, one is held out
 
 
 def pairs(data_dir, **settings):
     """The small set with windows of about a third of an epoch."""
-    settings = {"load_size": 36, "crop_size": 32, "window_bytes": 40_000, "seed": 5} | settings
-    return PairedImages(dataset="small", data_dir=data_dir, **settings)
+    settings = {"load_size": 36, "crop_size": 32, "seed": 5} | settings
+    supply = Supply(window_bytes=40_000, **settings.pop("supply", {}))
+    return PairedImages(dataset="small", data_dir=data_dir, supply=supply, **settings)
 
 
 def drawn(source, count, **where):
@@ -78,7 +81,7 @@ def test_epochs_are_augmented_differently(two_epochs):
 def test_windows_shards_and_epochs_are_smaller_than_the_tests_ranges(small_set):
     source = pairs(small_set)
     small = records.open_dataset("small", small_set).splits["train"]
-    order = reading.example_order(records=small, seed=0, window_bytes=source.window_bytes)
+    order = reading.example_order(records=small, seed=0, window_bytes=source.supply.window_bytes)
     assert len(small.shards) == 6
     assert 3 <= order.window_examples <= 10
 
@@ -120,13 +123,13 @@ def test_rows_together_are_the_whole(small_set):
 
 def test_rows_of_others_are_not_decoded(small_set, monkeypatch):
     decoded = []
-    prepare = PairedImages._training_example
+    prepare = Stream._training_example
 
     def counting(self, example):
         tf.py_function(lambda i: decoded.append(int(i)), [example["id"]], [])
         return prepare(self, example)
 
-    monkeypatch.setattr(PairedImages, "_training_example", counting)
+    monkeypatch.setattr(Stream, "_training_example", counting)
     stream = pairs(small_set).batches(position_examples=0, global_batch=10, rows=(2, 4))
     assert len(list(stream.take(20))) == 20
     assert 40 <= len(decoded) < 100  # two of ten, and what runs ahead
@@ -225,5 +228,5 @@ def test_arguments_out_of_range(small_set, where):
 def test_training_stream_is_endless_and_evaluation_is_not(small_set):
     source = pairs(small_set)
     assert source.evaluation("test", batch=2).reduce(0, lambda n, _: n + 1) == 3
-    with pytest.raises(DataError, match="no split 'valid'; choose one of train, test, train_held_out"):
+    with pytest.raises(DataError, match="no split 'valid'; choose one of train, train_held_out, test"):
         source.evaluation("valid", batch=1)

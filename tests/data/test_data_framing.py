@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data import augment
+from data import framing, resizing
 
 
 def textured(height, width, channels=3):
@@ -29,7 +29,7 @@ def textured(height, width, channels=3):
 )
 def test_resize_equals_pillow(size, new_size):
     image = textured(*size)
-    resized = augment.resize(image, height=new_size[0], width=new_size[1]).numpy().astype(int)
+    resized = resizing.resize(image, height=new_size[0], width=new_size[1]).numpy().astype(int)
     expected = Image.fromarray(image).resize(new_size[::-1], Image.Resampling.BICUBIC)
     difference = np.abs(resized - np.asarray(expected))
     assert difference.max() <= 1
@@ -38,7 +38,7 @@ def test_resize_equals_pillow(size, new_size):
 
 def test_resize_to_the_same_size_changes_nothing():
     image = textured(20, 30, 1)
-    np.testing.assert_array_equal(augment.resize(image, height=20, width=30), image)
+    np.testing.assert_array_equal(resizing.resize(image, height=20, width=30), image)
 
 
 def cut_of(seed, size=8, flip=True):
@@ -46,7 +46,8 @@ def cut_of(seed, size=8, flip=True):
     y, x = np.mgrid[:12, :15]
     image = np.stack([y, x], -1).astype(np.uint8)
     other = (10 * y + 1)[:, :, None].astype(np.uint8)
-    cut, other_cut = augment.random_crop_and_flip((image, other), size=size, flip=flip, seed=seed)
+    frame = framing.Framing(load_size=None, crop_size=(size, size), flip=flip)
+    cut, other_cut = frame.training((image, other), seed, padding=(0, 0))
     np.testing.assert_array_equal(other_cut[:, :, 0], 10 * cut[:, :, 0] + 1)  # cut alike
     return cut.numpy()
 
@@ -54,7 +55,7 @@ def cut_of(seed, size=8, flip=True):
 def test_crops_and_flips_cover_all_places_evenly():
     places, flips = np.zeros((5, 8)), 0
     for example in range(600):
-        cut = cut_of(augment.example_seed(0, 0, example))
+        cut = cut_of(framing.example_seed(0, 0, example))
         flipped = cut[0, 0, 1] > cut[0, -1, 1]
         expected = cut[:, ::-1] if flipped else cut
         top, left = expected[0, 0]
@@ -70,18 +71,19 @@ def test_crops_and_flips_cover_all_places_evenly():
 
 def test_no_flip_when_switched_off():
     for example in range(20):
-        cut = cut_of(augment.example_seed(0, 0, example), flip=False)
+        cut = cut_of(framing.example_seed(0, 0, example), flip=False)
         assert cut[0, 0, 1] < cut[0, -1, 1]
 
 
 def test_seed_depends_on_each_of_its_parts():
-    seeds = [augment.example_seed(*parts) for parts in [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0)]]
+    seeds = [framing.example_seed(*parts) for parts in [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0)]]
     assert len({tuple(seed.numpy()) for seed in seeds}) == 4
     for dtype in (tf.int32, tf.int64):
-        again = augment.example_seed(0, tf.constant(0, dtype), tf.constant(1, dtype))
+        again = framing.example_seed(0, tf.constant(0, dtype), tf.constant(1, dtype))
         np.testing.assert_array_equal(again, seeds[0])
 
 
 def test_centre_crop():
     image = np.arange(5 * 7).reshape(5, 7, 1).astype(np.uint8)
-    np.testing.assert_array_equal(augment.centre_crop(image, size=3), image[1:4, 2:5])
+    frame = framing.Framing(load_size=None, crop_size=(3, 3))
+    np.testing.assert_array_equal(frame.evaluation((image,), padding=(0,))[0], image[1:4, 2:5])

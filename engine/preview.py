@@ -1,0 +1,101 @@
+"""Writes a contact sheet of what the network will see: examples after resizing, cropping, augmenting.
+
+python -m engine.preview --gin_file=gin/pix2pix.gin --gin_param='DATASET = "mine"' --output=preview.png
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+
+from data import imaging
+from engine import config
+from engine.feeding import TrainingData, explained
+from engine.program import run_program
+from engine.samples import joined, write_png
+from engine.task import ConfigurationError
+
+_GAP_PIXELS = 8
+
+
+def contact_sheet(data: TrainingData, *, examples: int, position_examples: int = 0) -> np.ndarray:
+    """The examples that training draws from a position on, input and target of each side by side.
+
+    Returns:
+      uint8 [H, W, 1 or 3]; examples in reading order, with white gaps between them.
+    """
+    with explained(data, "train", position_examples):
+        batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
+    pairs = joined([imaging.to_uint8(batch[role]) for role in ("input", "target")])
+    pairs = np.pad(
+        pairs, [(0, 0), (0, _GAP_PIXELS), (0, _GAP_PIXELS), (0, 0)], constant_values=255
+    )  # [examples, H + gap, 2 W + gap, C]
+    # As near to a square as can be.
+    columns = max(1, round(math.sqrt(examples * pairs.shape[1] / pairs.shape[2])))
+    rows = math.ceil(examples / columns)
+    blank = np.full_like(pairs[:1], 255).repeat(rows * columns - examples, axis=0)
+    cells = np.concatenate([pairs, blank]).reshape(rows, columns, *pairs.shape[1:])
+    sheet = np.concatenate(np.concatenate(cells, axis=1), axis=1)
+    return sheet[:-_GAP_PIXELS, :-_GAP_PIXELS]
+
+
+def preview(
+    *,
+    gin_files: Sequence[str],
+    gin_params: Sequence[str] = (),
+    output: str,
+    examples: int = 16,
+    position_examples: int = 0,
+) -> None:
+    """Writes the contact sheet of a configuration as PNG; all that the program does.
+
+    Raises:
+      ConfigurationError, data.errors.DataError: something about the configuration cannot be used.
+    """
+    if examples < 1 or position_examples < 0:
+        raise ConfigurationError(
+            f"--examples={examples} --position={position_examples}: need at least 1 example and a position "
+            "of at least 0"
+        )
+    experiment, _ = config.load_experiment(gin_files=gin_files, gin_params=gin_params)
+    sheet = contact_sheet(experiment.data, examples=examples, position_examples=position_examples)
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
+        write_png(output, sheet)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--output={output}: cannot be written ({error.strerror}); choose another"
+        ) from error
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    for name, text in (("gin_file", "Configuration file"), ("gin_param", "Override")):
+        flags.DEFINE_multi_string(name, [], text, flag_values=values)
+    flags.DEFINE_string("output", "preview.png", "The picture to write.", flag_values=values)
+    flags.DEFINE_integer("examples", 16, "Examples shown.", flag_values=values)
+    flags.DEFINE_integer("position", 0, "The first one: examples drawn before it.", flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+    if not values.gin_file:
+        raise ConfigurationError("no --gin_file given, such as --gin_file=gin/quickstart.gin")
+    preview(
+        gin_files=values.gin_file,
+        gin_params=values.gin_param,
+        output=os.path.expanduser(values.output),
+        examples=values.examples,
+        position_examples=values.position,
+    )
+    print(f"wrote {values.output}: {values.examples} examples, input beside target")
+
+
+def run() -> None:
+    run_program(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

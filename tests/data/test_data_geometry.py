@@ -1,4 +1,4 @@
-"""Crops, mirror images and rotations against Pillow, NumPy and SciPy; their draws against torchvision's rules."""
+"""Crops, mirror images and rotations against Pillow, NumPy and SciPy; draws against torchvision's rules."""
 
 import functools
 
@@ -70,7 +70,7 @@ def test_random_resized_crop_equals_pillow(size):
         for role, image in PAIR.items():
             expected = pillow_resize(image[rows, columns], *(size or (HEIGHT, WIDTH)))
             np.testing.assert_allclose(changed[role], expected, atol=1e-3)
-            assert np.abs(changed[role] - expected).mean() < 1e-4
+            assert np.abs(changed[role] - expected).mean() < 3e-4
 
 
 def test_random_resized_crop_draws_area_and_ratio_evenly():

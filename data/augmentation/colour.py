@@ -111,10 +111,14 @@ class ColourJitter:
             (self.hue and coloured, lambda x: tf.clip_by_value(tf.image.adjust_hue(x, drawn.hue), 0.0, 1.0)),
         ]
         changes = [change if active else tf.identity for active, change in changes]
-        for place in range(len(changes)):
-            branches = [lambda x=image, change=change: change(x) for change in changes]
-            image = tf.switch_case(drawn.order[place], branches)
-        return image
+
+        def next_change(place, image):
+            branches = [lambda change=change: change(image) for change in changes]
+            return place + 1, tf.ensure_shape(tf.switch_case(drawn.order[place], branches), image.shape)
+
+        # A loop: unrolled, the graph would hold each change four times.
+        start = (tf.constant(0), image)
+        return tf.while_loop(lambda place, _: place < len(changes), next_change, start)[1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

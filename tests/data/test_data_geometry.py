@@ -1,4 +1,4 @@
-"""Crops, mirror images and rotations against Pillow, NumPy and SciPy; draws by torchvision's rules."""
+"""Crops, mirror images and rotations against Pillow, NumPy and SciPy; draws against torchvision's rules."""
 
 import functools
 
@@ -70,18 +70,20 @@ def test_random_resized_crop_equals_pillow(size):
         for role, image in PAIR.items():
             expected = pillow_resize(image[rows, columns], *(size or (HEIGHT, WIDTH)))
             np.testing.assert_allclose(changed[role], expected, atol=1e-3)
-            assert np.abs(changed[role] - expected).mean() < 1e-4
+            assert np.abs(changed[role] - expected).mean() < 3e-4
 
 
 def test_random_resized_crop_draws_area_and_ratio_evenly():
     side = 4000  # large, so that rounding to pixels is not seen
     augmentation = RandomResizedCrop(scale=(0.2, 0.5), ratio=(0.7, 1.5))
     boxes = draws(lambda seed: augmentation.draw(seed, side, side), 500)
-    assert_uniform(boxes.height * boxes.width / side**2, 0.2, 0.5)
-    assert_uniform(np.log(boxes.width / boxes.height), np.log(0.7), np.log(1.5))
-    assert_uniform(boxes.top / (side - boxes.height), 0, 1)
-    assert_uniform(boxes.left / (side - boxes.width), 0, 1)
-    assert abs(np.corrcoef(boxes)).sum() < 4 + 2 * (0.9 + 5 * 0.2)  # height and width, through the area
+    area, ratio = boxes.height * boxes.width / side**2, np.log(boxes.width / boxes.height)
+    top, left = boxes.top / (side - boxes.height), boxes.left / (side - boxes.width)
+    assert_uniform(area, 0.2, 0.5)
+    assert_uniform(ratio, np.log(0.7), np.log(1.5))
+    assert_uniform(top, 0, 1)
+    assert_uniform(left, 0, 1)
+    assert np.abs(np.corrcoef([area, ratio, top, left]) - np.eye(4)).max() < 0.18  # 4 sigma
 
 
 def torchvision_box(rng, height, width, scale, ratio):

@@ -1,4 +1,4 @@
-"""Crops, mirror images and rotations against Pillow, NumPy and SciPy; draws against torchvision's rules."""
+"""Crops, mirror images and rotations against Pillow, NumPy and SciPy; draws by torchvision's rules."""
 
 import functools
 

@@ -1,7 +1,7 @@
 """Prepares images for training: writes them as a TFDS data set of TFRecord shards.
 
     python -m data.prepare --layout=side_by_side --source=facades --name=facades
-    python -m data.prepare --layout=paired --source=noisy --match_a='(.*)_real' --match_b='(.*)_mean' --name=noise
+    python -m data.prepare --layout=paired --source=noisy --match_a='(.*)_x' --match_b='(.*)_y' --name=noise
     python -m data.prepare --layout=unpaired --source=horse2zebra --name=horses
     python -m data.prepare --layout=tfds --name=cycle_gan/horse2zebra
 
@@ -189,12 +189,12 @@ _STRINGS = (
     ("source", None, "Folder of the images (with --layout=tfds: of a prepared data set, if not data_dir)."),
     ("name", None, "Name of the data set."),
     ("data_dir", "datasets", "Folder of the prepared data sets; nothing is written elsewhere."),
-    ("match_a", None, "Of paired files in one folder: regular expression for the names of A without extension, "
-     "group 1 being the pair, such as '(.*)_real'."),
+    ("match_a", None, "Of paired files in one folder: regular expression for the names of A, without "
+     "extension, group 1 being the pair, such as '(.*)_real'."),
     ("match_b", None, "The same for B, such as '(.*)_mean'."),
-    ("group", None, "Regular expression, such as '(scene[0-9]+)_': examples whose names agree in group 1 come "
-     "into one split."),
-    ("split_lists", None, "Folder of train.txt, val.txt, test.txt with the names of the examples, one a line."),
+    ("group", None, "Regular expression, such as '(scene[0-9]+)_': examples whose names agree in group 1 "
+     "come into one split."),
+    ("split_lists", None, "Folder of train.txt, val.txt, test.txt with names of examples, one a line."),
     ("value_range", None, "LOW,HIGH: values of float32 images; measured if not given."),
     ("video_size", None, "WIDTHxHEIGHT of the frames of .yuv files."),
 )  # fmt: skip

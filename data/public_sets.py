@@ -78,8 +78,8 @@ def _download(name, data_dir):
         builder.download_and_prepare(download_dir=downloads)
     except _DOWNLOAD_ERRORS as error:
         raise DataError(
-            f"data set {name!r}: could not be downloaded ({_first_line(error)}); check the network, or prepare "
-            f"it on another machine and copy its folder to {os.path.join(data_dir, name)}."
+            f"data set {name!r}: could not be downloaded ({_first_line(error)}); check the network, or "
+            f"prepare it on another machine and copy its folder to {os.path.join(data_dir, name)}."
         ) from error
     except ImportError as error:
         raise DataError(

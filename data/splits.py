@@ -151,9 +151,10 @@ def _read_split_folders(layout, source, reader):
     allowed = [name for names in known.values() for name in names]
     stray = [name for name in images + folders if name not in allowed]
     if stray:
+        there = ", ".join(sum(named.values(), []))
         raise DataError(
-            f"{os.path.join(source, stray[0])}: stands beside the folders {', '.join(sum(named.values(), []))}; "
-            f"where those exist, only {', '.join(allowed)} are read: rename, move or remove it."
+            f"{os.path.join(source, stray[0])}: stands beside the folders {there}; where "
+            f"those exist, only {', '.join(allowed)} are read: rename, move or remove it."
         )
     for split in {"train": None} | named:
         for name in known[split]:

@@ -160,7 +160,7 @@ def survey(*, layout, splits, reader):
 
 
 class _Kinds:
-    """The distinct kinds of the images of each feature and side, whatever their size, with one file of each."""
+    """The distinct kinds, whatever their size, of the images of each feature and side, with a file of each."""
 
     def __init__(self):
         self._of = collections.defaultdict(dict)  # (feature, side) -> {kind: [path, number of images]}

@@ -159,30 +159,30 @@ def test_damaged_png(refused, save):
     refused("cut.png: damaged image", val_fraction=0, test_fraction=0)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello"])
-def test_not_an_image(refused, save, content):
+@pytest.mark.parametrize("content, reason", [(b"", "is empty"), (b"hello", "not an image")])
+def test_not_an_image(refused, save, content, reason):
     save("train/a.png", noise())
     save("train/b.png", noise()).write_bytes(content)
-    refused("train/b.png: not an image")
+    refused(f"train/b.png: {reason}")
 
 
 def test_broken_link(refused, save):
     path = save("train/a.png", noise())
     (path.parent / "b.png").symlink_to("nowhere.png")
-    refused("train/b.png: not a file that can be read")
+    refused("train/b.png: is not there, or is a link to nothing")
 
 
 def test_unreadable_file(refused, save, monkeypatch):
     # Tests may run as root, who may read everything: refuse in the place of the system.
     path = save("train/a.png", noise())
-    real_open = Image.open
+    real_open = open
 
     def guarded(file, *args, **kwargs):
         if str(file) == str(path):
             raise PermissionError(13, "Permission denied")
         return real_open(file, *args, **kwargs)
 
-    monkeypatch.setattr(Image, "open", guarded)
+    monkeypatch.setattr("builtins.open", guarded)
     refused("train/a.png: permission denied; make it readable")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import tensorflow_datasets as tfds
 
 from data import records
+from data.errors import DataError
 from data.stored_images import StoredFormat, format_of
 
 _MOST_NAMED = 5
@@ -57,11 +58,7 @@ class Report:
     def of(cls, dataset, data_dir, **found):
         """The report of a prepared data set, with what only its preparation could find out."""
         opened = records.open_dataset(dataset, data_dir)
-        images = {
-            name: feature
-            for name, feature in opened.features.items()
-            if isinstance(feature, tfds.features.Image | tfds.features.Tensor) and len(feature.shape) == 3
-        }
+        images = _image_formats(opened)
         return cls(
             dataset=dataset,
             data_dir=os.fspath(data_dir),
@@ -69,7 +66,7 @@ class Report:
             examples={split: part.examples for split, part in opened.splits.items()},
             shards={split: len(part.shards) for split, part in opened.splits.items()},
             size_bytes=sum(round(part.bytes_per_record * part.examples) for part in opened.splits.values()),
-            features={name: format_of(feature) for name, feature in images.items()},
+            features=images,
             other_features=tuple(name for name in opened.features if name not in images),
             side_channels=opened.metadata.get("channels", {}),
             **found,
@@ -111,9 +108,7 @@ class Report:
 
     def _described(self, name):
         stored = self.features[name]
-        values = "any values"
-        if stored.value_range is not None:
-            values = "values {:g} to {:g}".format(*stored.value_range)
+        values = "values {:g} to {:g}".format(*stored.value_range)
         measured = " (measured: all images were decoded once more for it)" if name in self.measured else ""
         said = f"{stored.dtype}, {_many(stored.channels, 'channel')}, {values}{measured}"
         if self.side_channels:
@@ -134,6 +129,20 @@ def first_lines(lines):
     if len(lines) > _MOST_NAMED:
         shown.append(f"          and {len(lines) - _MOST_NAMED} more")
     return shown
+
+
+def _image_formats(opened):
+    """{feature: `StoredFormat`} of the features of a data set that are images."""
+    formats = {}
+    for name, feature in opened.features.items():
+        if not isinstance(feature, tfds.features.Image | tfds.features.Tensor):
+            continue
+        try:
+            formats[name] = format_of(feature)
+        except DataError as error:
+            if isinstance(feature, tfds.features.Image):
+                raise DataError(f"{opened.directory}: feature {name!r}: {error}") from error
+    return formats
 
 
 def _many(count, noun):

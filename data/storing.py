@@ -2,14 +2,13 @@
 
 import array
 
-import numpy as np
 import tqdm
 
+from data import stored_images
 from data.errors import DataError
 from data.layouts import LAYOUTS, Refusal, check_strict
 from data.leakage import Digests
 from data.parallel import map_in_order
-from data.stored_images import encode
 
 
 class Storing:
@@ -57,17 +56,14 @@ class Storing:
         """{feature: `Encoded`} of an example, or the `Refusal` of it."""
         images = {}
         for feature, ref in zip(LAYOUTS[self._layout].features, example.images, strict=True):
-            stored = self._survey.formats[feature]
             try:
-                images[feature] = encode(
+                images[feature] = stored_images.encode(
                     ref,
-                    stored=stored,
+                    stored=self._survey.formats[feature],
                     video=self._reader.video,
                     max_pixels=self._reader.max_pixels,
                     halves=self._layout == "side_by_side",
                 )
-                if stored.dtype == "float32":
-                    _check_values(ref, images[feature].value, stored.value_range)
             except DataError as error:
                 return Refusal(example.name, str(error))
         return images
@@ -93,15 +89,3 @@ class Storing:
             return f"{split}{role}/{self._survey.splits[split + role][number].name}"
         name = f"{split}/{self._survey.splits[split][number].name}"
         return name if self._layout == "single" else f"{role} of {name}"
-
-
-def _check_values(ref, pixels, value_range):
-    """Refuses values outside the range, which the pictures of a network could not show."""
-    low, high = value_range
-    if not np.isfinite(pixels).all():
-        raise DataError(f"{ref.path}: holds values that are no numbers (NaN or infinite); mend it.")
-    if pixels.min() < low or pixels.max() > high:
-        raise DataError(
-            f"{ref.path}: holds values from {pixels.min():g} to {pixels.max():g}, outside value_range = "
-            f"{low:g},{high:g}; widen it, or leave it out to have it measured."
-        )

@@ -24,7 +24,8 @@ class ImageReader:
     Attributes:
         video: how raw video is read.
         max_pixels: an image of more is refused from its header, before it is decoded.
-        value_range: (lowest, highest) value of float32 images; measured when None.
+        value_range: (lowest, highest) value of float32 images, measured when None; if there are none, of
+            uint16 images that use a part of their range.
         threads: images read at a time.
     """
 
@@ -136,18 +137,17 @@ def survey(*, layout, splits, reader):
                 total_bytes += seen[2]
                 kinds.add(layout, split, example, seen[0])
             record_bytes[split] = total_bytes / max(1, len(kept[split]))
-    formats, measured = {}, []
-    for number, feature in enumerate(LAYOUTS[layout].features if any(kept.values()) else ()):
-        value_range = reader.value_range
-        if kinds.have_no_range(feature) and value_range is None:
-            value_range = _measure(kept, number, reader)
-            measured.append(feature)
-        formats[feature] = kinds.format_of(feature, value_range)
-    if formats and reader.value_range is not None and not any(map(kinds.have_no_range, formats)):
-        raise DataError("value_range: is for float32 images, and there are none; leave it out.")
-    side_channels = {}
-    if len(LAYOUTS[layout].sides) > 1 and formats:
-        side_channels = kinds.side_channels()
+    formats, measured, side_channels = {}, [], {}
+    if any(kept.values()):
+        features = LAYOUTS[layout].features
+        ranges = dict.fromkeys(kinds.without_range(features, reader), reader.value_range)
+        for number, feature in enumerate(features):
+            if feature in ranges and ranges[feature] is None:
+                ranges[feature] = _measure(kept, number, reader)
+                measured.append(feature)
+            formats[feature] = kinds.format_of(feature, ranges.get(feature))
+        if len(LAYOUTS[layout].sides) > 1:
+            side_channels = kinds.side_channels(ranges.get(features[0]))
     return Survey(
         splits={split: examples for split, examples in kept.items() if examples},
         sizes=sizes,
@@ -160,7 +160,7 @@ def survey(*, layout, splits, reader):
 
 
 class _Kinds:
-    """The distinct kinds, whatever their size, of the images of each feature and side, with a file of each."""
+    """The distinct kinds, whatever their size, of the images of each feature and side, and a file of each."""
 
     def __init__(self):
         self._of = collections.defaultdict(dict)  # (feature, side) -> {kind: [path, number of images]}
@@ -171,21 +171,25 @@ class _Kinds:
             kind = dataclasses.replace(kind, height=1, width=1)
             self._of[feature, side].setdefault(kind, [ref.path, 0])[1] += 1
 
-    def have_no_range(self, feature):
-        """Whether the headers leave open which values the images of a feature have."""
-        return any(kind.value_range is None for kind in self._files(feature))
+    def without_range(self, features, reader):
+        """The features whose range is not in the headers: float32, else uint16 if a range is given."""
+        dtypes = {feature: {kind.dtype for kind in self._files(feature)} for feature in features}
+        found = [feature for feature in features if "float32" in dtypes[feature]]
+        if not found and reader.value_range is not None:
+            found = [feature for feature in features if "uint16" in dtypes[feature]]
+            if not found:
+                raise DataError(
+                    "value_range: is for float32 and uint16 images, and there are none; leave it out."
+                )
+        return found
 
-    def format_of(self, feature, value_range=None):
+    def format_of(self, feature, value_range):
         """The `StoredFormat` of a feature."""
-        files = self._files(feature)
-        return self._common(files, value_range if self.have_no_range(feature) else None)
+        return self._common(self._files(feature), value_range)
 
-    def side_channels(self):
+    def side_channels(self, value_range):
         """{side: channels} where the sides of the one feature differ; they must have one dtype."""
-        formats = {
-            side: self._common(files, (0.0, 1.0) if any(kind.value_range is None for kind in files) else None)
-            for (_, side), files in self._of.items()
-        }
+        formats = {side: self._common(files, value_range) for (_, side), files in self._of.items()}
         if len({stored.dtype for stored in formats.values()}) > 1:
             said = ", ".join(f"{side} {stored.dtype}" for side, stored in sorted(formats.items()))
             raise DataError(f"A, B: have different types of values ({said}); convert one side.")
@@ -205,7 +209,8 @@ class _Kinds:
             return common_format(list(files), value_range=value_range)
         except DataError as error:
             rarest, commonest = (choose(files.values(), key=lambda f: f[1])[0] for choose in (min, max))
-            raise DataError(f"{rarest}: beside {commonest}: {error}") from error
+            beside = f" (beside {commonest})" if len(files) > 1 else ""
+            raise DataError(f"{rarest}{beside}: {error}") from error
 
 
 def _image_size(layout, example, kinds):
@@ -257,7 +262,7 @@ def _measure(splits, number, reader):
                 if found:
                     low, high = min(low, found[0]), max(high, found[1])
     if not low < high:
-        return (low, low + 1.0) if low == high else (0.0, 1.0)
+        return (low, low + max(1.0, abs(low))) if low == high else (0.0, 1.0)
     return low, high
 
 

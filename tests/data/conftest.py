@@ -5,7 +5,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from data import builders, prepare, stored_images
+from data import builders, prepare, prepare_flags, stored_images
 
 SIZES = [(40, 44), (36, 52), (60, 34), (48, 48), (37, 41)]  # (height, width)
 TRAIN_EXAMPLES = 23
@@ -92,7 +92,7 @@ def run_prepare(tmp_path, capsys):
         } | settings
         argv = ["prepare", *(f"--{name}={value}" for name, value in settings.items())]
         values = flags.FlagValues()
-        prepare.define_flags(values)
+        prepare_flags.define(values)
         try:
             code = prepare.main(prepare.parse(argv, values), values)
         except SystemExit as stop:

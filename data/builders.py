@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import pathlib
 import shutil
@@ -14,8 +15,13 @@ import tensorflow_datasets as tfds
 from data.errors import DataError
 from data.records import find_dataset
 
-SHARD_BYTES = 32 * 2**20
-"""Aim for a shard's size: passing over a part of one to reach a position stays cheap."""
+SHARD_BYTES = 64 * 2**20
+"""Aim for a shard's size. TensorFlow's guidance for remote storage is 100 MiB or more; a shuffle window
+(64 MiB of records by default) that lies in two shards at most is read without opening many files, and
+passing over a part of one shard to reach a position stays cheap."""
+
+MOST_SHARD_BYTES = 100 * 2**20
+"""Where a shard ends in any case, if the records are larger than was foreseen."""
 
 
 class AlreadyPreparedError(DataError):
@@ -30,10 +36,11 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Args:
         name: of the data set, in snake_case.
         data_dir: folder of the data sets.
-        channels: image feature -> number of channels, 1 or 3.
-        splits: split -> function that iterates over its examples, {"name": str, feature: bytes of a
-            JPEG or PNG}, in the order in which they are to be stored.
-        metadata: anything JSON, kept with the data set.
+        features: image feature -> its `tfds` feature.
+        splits: split -> function that iterates over its examples, {"name": str, feature: what that
+            feature encodes}, in the order in which they are to be stored.
+        metadata: function that gives what is kept with the data set, anything JSON; called when all
+            examples have been taken.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -43,23 +50,19 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         *,
         name: str,
         data_dir: str,
-        channels: Mapping[str, int],
+        features: Mapping[str, tfds.features.FeatureConnector],
         splits: Mapping[str, Callable[[], Iterable[dict]]],
-        metadata: Mapping,
+        metadata: Callable[[], Mapping],
     ):
         self.name = name
-        self._channels, self._examples, self._metadata = channels, splits, metadata
+        self._features, self._examples, self._metadata = features, splits, metadata
         super().__init__(data_dir=data_dir)
 
     def _info(self):
-        images = {
-            feature: tfds.features.Image(shape=(None, None, channels))
-            for feature, channels in self._channels.items()
-        }
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict({"name": tfds.features.Text(), **images}),
-            metadata=tfds.core.MetadataDict(self._metadata),
+            features=tfds.features.FeaturesDict({"name": tfds.features.Text(), **self._features}),
+            metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
         )
 
@@ -70,21 +73,69 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         yield from enumerate(self._examples[split]())
 
     def write(self, *, examples_per_shard):
-        """Writes all splits, holding one example at a time."""
+        """Writes all splits, holding one example at a time; a split without examples is left out.
+
+        Args:
+            examples_per_shard: split -> number, may be a fraction: example i is for shard i // number.
+        """
         os.makedirs(self.data_dir)
-        writer = tfds.core.SequentialWriter(self.info, examples_per_shard)
-        writer.initialize_splits(list(self._examples))
-        for split in self._examples:
-            writer.add_examples({split: (example for _, example in self._generate_examples(split))})
-        writer.close_all()
+        splits = [self._write_split(split, examples_per_shard[split]) for split in self._examples]
+        self.info.metadata.update(self._metadata())
+        self.info.set_file_format(tfds.core.FileFormat.TFRECORD, override=True)
+        self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
+        self.info.write_to_directory(self.data_dir)
+
+    def _write_split(self, split, examples_per_shard):
+        template = tfds.core.ShardedFileTemplate(
+            dataset_name=self.name,
+            data_dir=self.data_dir,
+            split=split,
+            filetype_suffix="tfrecord",
+            template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",  # their number is not known before
+        )
+        lengths, num_bytes, shard_bytes, shard, writer = [], 0, 0, 0, None
+        try:
+            for index, example in self._generate_examples(split):
+                record = self.info.features.serialize_example(example)
+                due = int(index / examples_per_shard) > shard or shard_bytes + len(record) > MOST_SHARD_BYTES
+                if writer is None or due:
+                    if writer is not None:
+                        writer.close()
+                    path = template.sharded_filepath(shard_index=len(lengths), num_shards=None)
+                    writer = tf.io.TFRecordWriter(os.fspath(path))
+                    lengths.append(0)
+                    shard, shard_bytes = int(index / examples_per_shard), 0
+                writer.write(record)
+                lengths[-1] += 1
+                num_bytes += len(record)
+                shard_bytes += len(record)
+        finally:
+            if writer is not None:
+                writer.close()
+        return tfds.core.SplitInfo(
+            name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template
+        )
 
 
-def write_dataset(*, name, data_dir, channels, splits, metadata, record_bytes, overwrite=False):
+def examples_per_shard(*, examples, record_bytes, readers):
+    """How many examples a shard is to hold, as a fraction: shards are as even as can be.
+
+    Args:
+        examples: of the split.
+        record_bytes: expected mean size of one.
+        readers: least number of shards, as far as there are examples: so many can read at once.
+    """
+    shards = max(readers, math.ceil(examples * record_bytes / SHARD_BYTES))
+    return examples / max(1, min(shards, examples))
+
+
+def write_dataset(*, name, data_dir, features, splits, metadata, examples_per_shard, overwrite=False):
     """Writes a data set so that it is there completely or not at all.
 
     Args:
-        name, data_dir, channels, splits, metadata: as of `ImageSetBuilder`.
-        record_bytes: expected mean size of an example.
+        name, data_dir, features, splits, metadata: as of `ImageSetBuilder`; what they raise leaves
+            nothing behind.
+        examples_per_shard: as of `ImageSetBuilder.write`.
         overwrite: replace a prepared data set of this name.
 
     Returns:
@@ -100,10 +151,10 @@ def write_dataset(*, name, data_dir, channels, splits, metadata, record_bytes, o
     # In data_dir itself, so that the rename stays inside one file system.
     with _temporary_directory(name, data_dir) as temporary:
         builder = ImageSetBuilder(
-            name=name, data_dir=temporary, channels=channels, splits=splits, metadata=metadata
+            name=name, data_dir=temporary, features=features, splits=splits, metadata=metadata
         )
         try:
-            builder.write(examples_per_shard=max(1, int(SHARD_BYTES // record_bytes)))
+            builder.write(examples_per_shard=examples_per_shard)
         except tf.errors.OpError as error:
             raise DataError(
                 f"{data_dir}: cannot be written to ({error.message}); free space or choose another data_dir."

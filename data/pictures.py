@@ -1,148 +1,134 @@
-"""Pictures as people have them: what a file holds, upright, and its pixels."""
+"""Picture files and raw videos as people have them: what is in them, and their pixels."""
 
 import contextlib
-import dataclasses
 import io
 import os
-import typing
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from data import stills, tiff
 from data import video as raw_video
 from data.errors import DataError
+from data.image_kind import MAX_PIXELS, ImageKind, ImageRef
 
-MAX_PIXELS = 178_956_970
-"""The default limit of pixels of one picture, Pillow's limit against decompression bombs."""
+__all__ = [
+    "MAX_PIXELS",
+    "ImageKind",
+    "ImageRef",
+    "decode",
+    "is_image_name",
+    "number_of_frames",
+    "read_kind",
+    "read_pixels",
+]
 
-_READ_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
-_GREY_MODES = ("1", "L", "LA")
-_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-_SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
-_EXIF_ORIENTATION = 0x0112
-
-
-class ImageRef(typing.NamedTuple):
-    """Where a picture is: a file, and the number of the frame if it is a raw video."""
-
-    path: str
-    frame: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageKind:
-    """What a picture is, upright.
-
-    Attributes:
-        height, width: in pixels.
-        channels: 1 grey, 3 colour; 2 and 4 the same with transparency if `alpha`, else data.
-        alpha: whether the last channel is transparency.
-        dtype: "uint8", "uint16" or "float32".
-        value_range: lowest and highest possible value; None if the header does not tell (float32).
-    """
-
-    height: int
-    width: int
-    channels: int
-    alpha: bool = False
-    dtype: str = "uint8"
-    value_range: tuple[float, float] | None = (0, 255)
+# What Pillow does not know; named here so that they are refused by name and not passed over.
+_OTHER_EXTENSIONS = frozenset(
+    ".arw .cr2 .cr3 .dng .exr .heic .heif .jxl .nef .orf .raf .rw2 "
+    ".avi .m4v .mkv .mov .mp4 .webm .wmv .264 .265 .h264 .h265".split()
+)
 
 
 def is_image_name(path):
-    """Whether the name is that of a picture or raw video, also of one that is not read."""
+    """Whether the name is that of a picture or video, also of one that is not read."""
     Image.init()
-    path = os.fspath(path)
-    return os.path.splitext(path)[1].lower() in Image.EXTENSION or raw_video.is_video_name(path)
+    extension = os.path.splitext(path)[1].lower()
+    return extension in Image.EXTENSION or extension in _OTHER_EXTENSIONS or raw_video.is_video_name(path)
 
 
 def number_of_frames(path, video):
-    """Gives the number of pictures in a file: 1 unless it is a raw video."""
-    return raw_video.number_of_frames(path, video) if raw_video.is_video_name(path) else 1
+    """Gives the number of pictures in a file: 1 unless it is a raw video.
+
+    Args:
+        path: of the file, as str.
+        video: a `data.video.VideoFormat`.
+
+    Raises:
+        DataError: it is a raw video, and cannot be read as the format says.
+    """
+    if not raw_video.is_video_name(path):
+        return 1
+    with _named_errors(path):
+        return raw_video.number_of_frames(path, video)
 
 
 def read_kind(ref, *, video, max_pixels):
-    """Reads what a picture is from its header; an alpha channel is decoded to see whether it is used.
+    """Reads what a picture is from its header; only an alpha channel is decoded, to see whether it is used.
+
+    Args:
+        ref: an `ImageRef`.
+        video: how raw video is read, a `data.video.VideoFormat`.
+        max_pixels: pictures of more are refused.
+
+    Returns:
+        `ImageKind`.
 
     Raises:
-        DataError: the picture cannot be read, or has more than `max_pixels`.
+        DataError: the file cannot be read, is of a kind that is not, or is too large.
     """
-    with _named_errors(ref.path), _opened(ref.path, max_pixels) as image:
-        if "A" in image.mode or "transparency" in image.info:
-            return _kind_of(_upright_pixels(image))
-        width, height = image.size
-        if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS_ORIENTATIONS:
-            width, height = height, width
-        return ImageKind(height=height, width=width, channels=1 if image.mode in _GREY_MODES else 3)
+    with _named_errors(ref.path):
+        if raw_video.is_video_name(ref.path):
+            return raw_video.read_kind(ref, video, max_pixels=max_pixels)
+        with _opened(ref) as (file, reader):
+            return reader.read_kind(file, ref.path, max_pixels=max_pixels)
 
 
 def read_pixels(ref, *, video, max_pixels):
-    """Reads a picture: [H, W, C] as `read_kind` says.
-
-    Raises:
-        DataError: as `read_kind`, and for a damaged file.
-    """
+    """Reads the pixels of a picture: [H, W, C] of what `read_kind` says; arguments and errors as there."""
     return decode(ref, video=video, max_pixels=max_pixels)[1]
 
 
 def decode(ref, *, video, max_pixels):
-    """Reads a file once: gives (ImageKind, pixels [H, W, C], bytes of the file or None).
+    """Decodes a picture completely; arguments and errors as of `read_kind`.
 
-    The bytes are given of a format that TensorFlow may decode itself.
+    Returns:
+        (`ImageKind`, pixels [H, W, C], {"jpeg" or "png": the bytes of the file}, {} of another format).
     """
     with _named_errors(ref.path):
-        with open(ref.path, "rb") as file:
+        if raw_video.is_video_name(ref.path):
+            return *raw_video.decode(ref, video, max_pixels=max_pixels), {}
+        with _opened(ref) as (file, reader):
+            if reader is tiff:
+                return *tiff.decode(file, ref.path, max_pixels=max_pixels), {}
+            # Before the whole file is read, which may be as large as its pixels are many.
+            stills.check_header(file, ref.path, max_pixels=max_pixels)
+            file.seek(0)
             contents = file.read()
-        with _opened(io.BytesIO(contents), max_pixels, path=ref.path) as image:
-            keep = image.format in ("JPEG", "MPO", "PNG")
-            pixels = _upright_pixels(image)
-        return _kind_of(pixels), pixels, contents if keep else None
-
-
-def _kind_of(pixels):
-    height, width, channels = pixels.shape
-    return ImageKind(height=height, width=width, channels=channels, alpha=channels in (2, 4))
-
-
-def _upright_pixels(image):
-    """uint8 [H, W, 1 to 4] of an open Pillow image; opaque alpha is dropped."""
-    image = ImageOps.exif_transpose(image)
-    grey = image.mode in _GREY_MODES
-    if "A" in image.mode or "transparency" in image.info:
-        image = image.convert("LA" if grey else "RGBA")
-        if image.getchannel("A").getextrema()[0] == 255:
-            image = image.convert("L" if grey else "RGB")
-    else:
-        image = image.convert("L" if grey else "RGB")
-    return np.asarray(image).reshape(image.height, image.width, -1)
+        kind, pixels, encoding = stills.decode(io.BytesIO(contents), ref.path, max_pixels=max_pixels)
+        return kind, pixels, {encoding: contents} if encoding else {}
 
 
 @contextlib.contextmanager
-def _opened(file, max_pixels, path=None):
-    path = path or file
-    with Image.open(file) as image:
-        if image.format not in _READ_FORMATS:
-            raise DataError(f"{path}: {image.format} images are not read; convert it to PNG.")
-        if image.mode not in _GREY_MODES + _COLOUR_MODES:
-            raise DataError(f"{path}: has more than 8 bits a channel; convert it to 8-bit PNG.")
-        if image.width * image.height > max_pixels:
-            raise DataError(f"{path}: is {image.width}x{image.height}; raise max_pixels or shrink it.")
-        yield image
+def _opened(ref):
+    """Gives (open file, the module that reads it) of a still picture; its first bytes tell which."""
+    path = ref.path
+    if ref.frame:
+        raise DataError(f"{path}: holds one picture, so none numbered {ref.frame} from 0.")
+    with open(path, "rb") as file:
+        head = file.read(4)
+        if not head:
+            raise DataError(f"{path}: is empty; remove or replace it.")
+        file.seek(0)
+        yield file, tiff if tiff.is_tiff(head) else stills
 
 
 @contextlib.contextmanager
 def _named_errors(path):
     """Names the file in whatever goes wrong with it."""
     try:
-        if not os.path.isfile(path):
-            raise DataError(f"{path}: not a file that can be read; remove or replace it.")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise DataError(f"{path}: is not a file (a folder or device); remove or replace it.")
         yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that can be read; remove or replace it.") from error
     except PermissionError as error:
         raise DataError(f"{path}: permission denied; make it readable.") from error
-    except Exception as error:  # Pillow's decoders raise every kind on damaged files
-        reason = str(error).split("\n")[0] or type(error).__name__
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is not there, or is a link to nothing; remove or replace it.") from error
+    except Exception as error:  # decoders raise every kind on damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check it.") from error
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(f"{path}: damaged image ({reason}); remove or replace it.") from error

@@ -3,11 +3,11 @@
 from data import builders
 from data.facade_labels import COLOURS, SIZE, draw_parts
 from data.facade_rendering import render_facade
-from data.stored_images import encode_png
+from data.stored_images import StoredFormat, encode_png
 
 NAME = "synthetic_facades"
 SPLIT_EXAMPLES = {"train": 400, "val": 40, "test": 60}
-_RECORD_BYTES = 40_000
+_COLOUR = StoredFormat(channels=3, dtype="uint8", value_range=(0, 255))
 
 
 def draw_facade(index):
@@ -34,15 +34,17 @@ def prepare_synthetic(data_dir):
         builders.write_dataset(
             name=NAME,
             data_dir=data_dir,
-            channels={"A": 3, "B": 3},
+            features={side: _COLOUR.feature() for side in ("A", "B")},
             splits={split: lambda split=split: _examples(split) for split in SPLIT_EXAMPLES},
-            metadata={
-                f"smallest_{side}": {"pixels": SIZE, "name": "facade_0000"} for side in ("height", "width")
-            },
-            record_bytes=_RECORD_BYTES,
+            metadata=_metadata,
+            examples_per_shard=SPLIT_EXAMPLES,
         )
     except builders.AlreadyPreparedError:
         print(f"{NAME!r} is in {data_dir}", flush=True)
+
+
+def _metadata():
+    return {f"smallest_{side}": {"pixels": SIZE, "name": "facade_0000"} for side in ("height", "width")}
 
 
 def _examples(split):

@@ -5,7 +5,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from data import builders, prepare, stored_images
+from data import builders, prepare, prepare_flags, stored_images
 
 SIZES = [(40, 44), (36, 52), (60, 34), (48, 48), (37, 41)]  # (height, width)
 TRAIN_EXAMPLES = 23
@@ -48,16 +48,19 @@ def small_set(tmp_path_factory):
     builders.write_dataset(
         name="small",
         data_dir=data_dir,
-        channels={"A": 3, "B": 1},
+        features={
+            side: stored_images.StoredFormat(channels=channels, dtype="uint8", value_range=(0, 255)).feature()
+            for side, channels in (("A", 3), ("B", 1))
+        },
         splits={
             "train": lambda: examples(0, TRAIN_EXAMPLES),
             "test": lambda: examples(TRAIN_EXAMPLES, TRAIN_EXAMPLES + 5),
         },
-        metadata={
+        metadata=lambda: {
             "smallest_height": {"pixels": 36, "name": "pair 1"},
             "smallest_width": {"pixels": 34, "name": "pair 2"},
         },
-        record_bytes=builders.SHARD_BYTES / 4,
+        examples_per_shard={"train": 4, "test": 5},
     )
     return str(data_dir)
 
@@ -89,7 +92,7 @@ def run_prepare(tmp_path, capsys):
         } | settings
         argv = ["prepare", *(f"--{name}={value}" for name, value in settings.items())]
         values = flags.FlagValues()
-        prepare.define_flags(values)
+        prepare_flags.define(values)
         try:
             code = prepare.main(prepare.parse(argv, values), values)
         except SystemExit as stop:

@@ -26,22 +26,23 @@ def stored(data_dir, split="train", name="made"):
 def test_side_by_side_with_folders(save, run_prepare, tmp_path):
     for split, count in {"train": 5, "val": 2, "test": 3}.items():
         for k in range(count):
-            save(f"{split}/{split}{k}.png", noise(k))
+            save(f"{split}/{split}{k}.png", noise(10 * len(split) + k))
     code, out, err = run_prepare()
     assert (code, err) == (0, "")
-    assert "examples  train 5, val 2, test 3" in out
+    assert "examples  train 5 in 5 files, val 2 in 2 files, test 3 in 3 files" in out
+    assert "feature   pair: uint8, 3 channels, values 0 to 255" in out
     assert "python -m engine.train --gin_file=gin/pix2pix.gin" in out
     assert """'--gin_param=DATASET = "made"'""" in out
     assert os.listdir(tmp_path / "datasets") == ["made"]
     examples = stored(tmp_path / "datasets")
     assert sorted(examples) == [f"train{k}" for k in range(5)]
-    np.testing.assert_array_equal(examples["train3"]["pair"], noise(3))
+    np.testing.assert_array_equal(examples["train3"]["pair"], noise(53))
     source = PairedImages(dataset="made", data_dir=str(tmp_path / "datasets"), load_size=0, crop_size=32)
     assert source.evaluation_split == "val"
     batch = next(iter(source.evaluation("test", batch=3)))
     assert batch["name"].numpy().tolist() == [b"test0", b"test1", b"test2"]
-    np.testing.assert_array_equal(np.round((batch["input"][1] + 1) * 127.5), noise(1)[:, :32])
-    np.testing.assert_array_equal(np.round((batch["target"][1] + 1) * 127.5), noise(1)[:, 32:])
+    np.testing.assert_array_equal(np.round((batch["input"][1] + 1) * 127.5), noise(41)[:, :32])
+    np.testing.assert_array_equal(np.round((batch["target"][1] + 1) * 127.5), noise(41)[:, 32:])
 
 
 def test_flat_source_is_divided_by_name(save, run_prepare, tmp_path):
@@ -133,7 +134,7 @@ def test_python_call_does_what_the_binary_does(save, tmp_path):
         data_dir=tmp_path / "datasets",
     )
     assert report.examples == {"train": 8, "val": 1, "test": 1}
-    assert report.ignored == ("notes.txt",)
+    assert report.ignored == (str(tmp_path / "source" / "notes.txt"),)
     assert (report.shortest_side, report.longest_side) == (32, 32)
     assert (report.kept, report.re_encoded) == (10, 0)
     assert report.size_bytes > 10 * noise(0).size * 0.9

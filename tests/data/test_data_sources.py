@@ -7,8 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
+
+from data import records
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,6 +29,23 @@ def refused(run_prepare, tmp_path):
         for word in words:
             assert word in err
         assert not (tmp_path / "datasets").exists() or not os.listdir(tmp_path / "datasets")
+
+    return check
+
+
+@pytest.fixture
+def left_out(run_prepare, refused):
+    """Asserts that a source loses examples for a reason that says the given words, or all with --strict."""
+
+    def check(*words, layout="side_by_side", count=1, **settings):
+        settings = {"val_fraction": 0, "test_fraction": 0} | settings
+        refused(*words, "Nothing was written", layout=layout, strict=True, **settings)
+        code, out, err = run_prepare(layout, **settings)
+        assert code == 0
+        assert f"left out  {count} example" in out
+        for word in words:
+            assert word in err and word in out
+        return out
 
     return check
 
@@ -91,9 +109,12 @@ def test_data_dir_that_is_a_file(refused, save, run_prepare, tmp_path):
     refused(str(tmp_path / "file"), data_dir=tmp_path / "file", val_fraction=0, test_fraction=0)
 
 
-def test_odd_width(refused, save):
+def test_odd_width(refused, left_out, save):
     save("train/odd.png", noise(0, 16, 17))
-    refused("train/odd.png: is 17 pixels wide", "even width")
+    words = ["train/odd.png: is 17 pixels wide", "even width"]
+    refused(*words, "leaves nothing to train on")
+    save("train/even.png", noise(0, 16, 18))
+    left_out(*words)
 
 
 def test_stray_folders_and_files(refused, save):
@@ -113,22 +134,34 @@ def test_no_train_folder(refused, save):
     refused("no folder 'train'")
 
 
-def test_unmatched_partner(refused, save):
-    for path in ("A/1.png", "A/2.png", "B/1.jpg"):
+def test_unmatched_partner(left_out, save):
+    for path in ("A/1.png", "A/2.png", "B/1.jpg", "B/3.png"):
         save(f"train/{path}", noise())
-    refused("train/A/2.png: has no partner named '2' in", "train/B", layout="paired")
+    words = ["train/A/2.png: has no partner named '2' in", "train/B; add or remove one"]
+    out = left_out(*words, layout="paired", count=2)
+    assert "train/B/3.png: has no partner named '3' in" in out and "train 1 in 1 file" in out
 
 
-def test_partners_of_different_size(refused, save):
+def test_no_pair_at_all(refused, save):
+    save("A/1.png", noise())
+    save("B/2.png", noise())
+    refused("source/A: has no pair", "source/B", layout="paired")
+
+
+def test_partners_of_different_size(refused, left_out, save):
     save("A/1.png", noise(0, 16, 18))
     save("B/1.png", noise(0, 16, 16))
-    refused("A/1.png: is 18x16", "B/1.png is 16x16", "one size", layout="paired")
+    words = ["A/1.png: is 18x16", "B/1.png is 16x16", "one size"]
+    refused(*words, "leaves nothing to train on", layout="paired")
+    for side in "AB":
+        save(f"{side}/2.png", noise())
+    left_out(*words, layout="paired")
 
 
-def test_same_name_twice(refused, save):
-    for path in ("A/1.png", "A/1.jpg", "B/1.png"):
+def test_same_name_twice(left_out, save):
+    for path in ("A/1.png", "A/1.jpg", "B/1.png", "A/2.png", "B/2.png"):
         save(path, noise())
-    refused("A/1.png: and 1.jpg have one name, '1'", layout="paired")
+    left_out("A/1.jpg: and 1.png have one name, '1'", layout="paired")
 
 
 @pytest.mark.parametrize("folders", [["A"], ["A", "B", "C"]])
@@ -144,66 +177,90 @@ def test_images_beside_the_two_folders(refused, save):
     refused("found A, B, and loose.png beside them", layout="paired")
 
 
-def test_truncated_image(refused, save):
+def test_truncated_image(left_out, save):
     save("train/good.jpg", noise(0, 64, 64))
     path = save("train/cut.jpg", noise(0, 64, 64))
     path.write_bytes(path.read_bytes()[:-2000])
-    refused("train/cut.jpg: damaged image", "remove or replace it")
+    left_out("train/cut.jpg: damaged image", "remove or replace it")
 
 
-def test_damaged_png(refused, save):
+def test_damaged_png(refused, left_out, save):
     path = save("cut.png", noise(0, 64, 64))
     damaged = bytearray(path.read_bytes())
     damaged[300] ^= 255
     path.write_bytes(damaged)
-    refused("cut.png: damaged image", val_fraction=0, test_fraction=0)
+    # The header is whole, so that it is found out while writing.
+    refused("cut.png: damaged image", "leaves nothing to train on", val_fraction=0, test_fraction=0)
+    save("good.png", noise())
+    left_out("cut.png: damaged image")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello"])
-def test_not_an_image(refused, save, content):
+@pytest.mark.parametrize("content, reason", [(b"", "is empty"), (b"hello", "not an image")])
+def test_not_an_image(left_out, save, content, reason):
     save("train/a.png", noise())
     save("train/b.png", noise()).write_bytes(content)
-    refused("train/b.png: not an image")
+    left_out(f"train/b.png: {reason}")
 
 
-def test_broken_link(refused, save):
+def test_broken_link(left_out, save):
     path = save("train/a.png", noise())
     (path.parent / "b.png").symlink_to("nowhere.png")
-    refused("train/b.png: not a file that can be read")
+    left_out("train/b.png: is not there, or is a link to nothing")
 
 
-def test_unreadable_file(refused, save, monkeypatch):
+def test_folder_in_the_place_of_an_image(left_out, save):
+    path = save("train/a.png", noise())
+    (path.parent / "b.png").mkdir()
+    left_out("train/b.png: is not a file")
+
+
+def test_unreadable_file(left_out, save, monkeypatch):
     # Tests may run as root, who may read everything: refuse in the place of the system.
     path = save("train/a.png", noise())
-    real_open = Image.open
+    save("train/b.png", noise(1))
+    real_open = open
 
     def guarded(file, *args, **kwargs):
         if str(file) == str(path):
             raise PermissionError(13, "Permission denied")
         return real_open(file, *args, **kwargs)
 
-    monkeypatch.setattr(Image, "open", guarded)
-    refused("train/a.png: permission denied; make it readable")
+    monkeypatch.setattr("builtins.open", guarded)
+    left_out("train/a.png: permission denied; make it readable")
 
 
-def test_transparent_image(refused, save):
-    image = Image.fromarray(noise())
-    image.putalpha(254)
-    save("train/glass.png", image)
-    refused("train/glass.png: has transparent parts; flatten it")
+def test_too_many_pixels(left_out, save):
+    save("train/a.png", noise())
+    save("train/large.png", noise(0, 20, 20))
+    left_out("train/large.png: ", "20x20", max_pixels=256)
 
 
-@pytest.mark.parametrize("name, dtype", [("a.png", "uint16"), ("a.tif", "uint16"), ("b.tif", "f4")])
-def test_deep_images(refused, save, name, dtype):
-    save(f"train/{name}", Image.fromarray(np.full((16, 16), 400, dtype)))
-    refused(f"train/{name}: ", "convert it to 8-bit PNG")
+def test_many_reasons_are_counted(run_prepare, save):
+    save("good.png", noise())
+    for k in range(8):
+        save(f"{k}.png", noise()).write_bytes(b"")
+    code, out, err = run_prepare(val_fraction=0, test_fraction=0)
+    assert code == 0
+    assert "left out  8 examples" in out
+    for text in (out, err):
+        assert text.count(".png: is empty") == 5 and "and 3 more" in text
 
 
-def test_deep_colour(refused, save):
-    # Pillow reads 16-bit colour as 8-bit without a word, and cannot write it.
-    path = save("train/deep.png", noise())
-    path.write_bytes(tf.io.encode_png(tf.zeros([16, 16, 3], tf.uint16)).numpy())
-    refused("train/deep.png: has more than 8 bits a channel")
+def test_all_reasons_are_kept_with_the_data_set(run_prepare, save, tmp_path):
+    save("good.png", noise())
+    paths = [save(f"{k}.png", noise()) for k in range(8)]
+    for path in paths:
+        path.write_bytes(b"")
+    assert run_prepare(val_fraction=0, test_fraction=0)[0] == 0
+    kept = records.open_dataset("made", str(tmp_path / "datasets")).metadata["refused"]
+    assert [reason.split(": ")[0] for reason in sorted(kept)] == [str(path) for path in paths]
+
+
+def test_integers_beside_floats(refused, save):
+    save("a.png", noise())
+    save("b.png", noise(1))
+    save("c.tif", Image.fromarray(np.full((16, 16), 0.5, "f4")))
+    refused("source/c.tif (beside ", "float32", layout="single")
 
 
 def test_what_a_shell_sees(tmp_path, save):

@@ -4,8 +4,6 @@ TensorFlow names neither file nor record when a checksum is wrong, and its `igno
 rest of the file. Here every record is found by its own place in its file, so the next is always there.
 """
 
-import dataclasses
-import functools
 import struct
 
 import numpy as np
@@ -97,22 +95,29 @@ def _first_sentence(error):
     return message.split("\n")[0].split(" [[")[0].strip().rstrip(".")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TolerantReader:
     """Reads the records of a split by id, and others in the place of damaged ones.
 
     A damaged record is replaced by the next one in storage order, so that every position still holds an
     example, and the same one after a restart and on any number of workers.
 
-    Attributes:
+    Args:
         records: all `data.records.Records` of the split.
         ids: (first, last + 1) of those that may be drawn.
         largest_bad_share: part of them that may be damaged before reading fails.
     """
 
-    records: object
-    ids: tuple[int, int]
-    largest_bad_share: float
+    def __init__(self, *, records, ids, largest_bad_share):
+        self.ids = ids
+        self._shards = records.shards
+        self._paths = tf.constant([shard.path for shard in records.shards])
+        self._last_ids = tf.constant(
+            [shard.first_id + shard.records - 1 for shard in records.shards], tf.int64
+        )
+        self._offsets = tf.constant(np.concatenate([record_offsets(shard) for shard in records.shards]))
+        self._largest_bad = tf.constant(int(largest_bad_share * (ids[1] - ids[0])), tf.int64)
+        # id -> how many were met before it
+        self._damaged = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, default_value=-1)
 
     def read(self, example_id, prepare):
         """Gives `prepare(record, id)` of an example or, if that fails, of the next that can be used.
@@ -135,14 +140,13 @@ class TolerantReader:
         number, example = attempts.take(1).get_single_element()
         failed = candidates[:number]
         # Numbered as they are met, each once.
-        fresh = tf.boolean_mask(failed, self._damaged.lookup(failed) < 0)
+        is_fresh = tf.ensure_shape(self._damaged.lookup(failed) < 0, [None])
+        fresh = tf.boolean_mask(failed, is_fresh)
         places = self._damaged.size() + tf.range(tf.size(fresh, tf.int64))
         noted = self._damaged.insert(fresh, places)
         with tf.control_dependencies([noted] if noted is not None else []):
             count = self._damaged.size()
-        allowed = tf.debugging.assert_less_equal(
-            count, tf.constant(int(self.largest_bad_share * (stop - first)), tf.int64), "damaged records"
-        )
+        allowed = tf.debugging.assert_less_equal(count, self._largest_bad, "damaged records")
         with tf.control_dependencies([allowed] if allowed is not None else []):
             return tf.nest.map_structure(tf.identity, example)
 
@@ -151,9 +155,7 @@ class TolerantReader:
         ids, order = (column.numpy() for column in self._damaged.export())
         met = []
         for example_id in ids[np.argsort(order)].tolist():
-            shard = next(
-                shard for shard in self.records.shards if example_id < shard.first_id + shard.records
-            )
+            shard = next(shard for shard in self._shards if example_id < shard.first_id + shard.records)
             met.append((shard.path, example_id - shard.first_id))
         return met
 
@@ -164,22 +166,6 @@ class TolerantReader:
         with tf.control_dependencies([readable] if readable is not None else []):
             number = tf.searchsorted(self._last_ids, example_id[None])[0]
         return read_record(tf.gather(self._paths, number), offset)
-
-    @functools.cached_property
-    def _paths(self):
-        return tf.constant([shard.path for shard in self.records.shards])
-
-    @functools.cached_property
-    def _last_ids(self):
-        return tf.constant([shard.first_id + shard.records - 1 for shard in self.records.shards], tf.int64)
-
-    @functools.cached_property
-    def _offsets(self):
-        return tf.constant(np.concatenate([record_offsets(shard) for shard in self.records.shards]))
-
-    @functools.cached_property
-    def _damaged(self):
-        return tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, default_value=-1)
 
 
 def _is_header(header, bytes_left):

@@ -238,9 +238,9 @@ class ImageSet:
     def _streams(self) -> dict[str, tuple[Stream, ...]]:
         """The streams of every split; "train" without what is held out."""
         opened, names = self._opened, self._split_names(self._opened)
+        sides = self._sides(opened)
         if "train" not in names:
             raise DataError(f"{opened.directory}: has no examples in a split named 'train'.")
-        sides = self._sides(opened)
         self._check_sizes(opened)
         streams = {}
         for split, of_split in names.items():

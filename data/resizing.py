@@ -100,6 +100,7 @@ def resize_with_pad(image, *, height, width, value):
     Returns:
         [height, width, C] of the same dtype.
     """
+    image = tf.convert_to_tensor(image)
     rows, columns = tf.unstack(tf.shape(image)[:2])
     scale = tf.minimum(height / rows, width / columns)
     inner = [

@@ -224,11 +224,12 @@ class Stream:
     @functools.cached_property
     def _tolerant(self):
         first = self.part.shards[0].first_id
-        return damage.TolerantReader(
-            records=self.split,
-            ids=(first, first + self.part.examples),
-            largest_bad_share=self.supply.largest_bad_share,
-        )
+        with tf.init_scope():  # asked for inside a graph, but of use to all
+            return damage.TolerantReader(
+                records=self.split,
+                ids=(first, first + self.part.examples),
+                largest_bad_share=self.supply.largest_bad_share,
+            )
 
     @functools.cached_property
     def _cache(self):

@@ -1,11 +1,15 @@
 """Resizing against Pillow; cropping and flipping against slices of the image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from data import framing, resizing
+from data.augmentation.geometry import RandomResizedCrop
+from data.errors import DataError
 
 
 def textured(height, width, channels=3):
@@ -34,6 +38,94 @@ def test_resize_equals_pillow(size, new_size):
     difference = np.abs(resized - np.asarray(expected))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.005
+
+
+@pytest.mark.parametrize("new_size", [(64, 90), (21, 33), (30, 100)])
+@pytest.mark.parametrize("dtype, scale, tolerance", [(np.uint16, 257, 1.0), (np.float32, 0.01, 1e-5)])
+def test_deep_images_keep_dtype_and_range(new_size, dtype, scale, tolerance):
+    image = (textured(50, 80, 1) * np.float64(scale)).astype(dtype)
+    resized = resizing.resize(image, height=new_size[0], width=new_size[1]).numpy()
+    assert resized.dtype == dtype
+    values = Image.fromarray(image[..., 0].astype(np.float32), "F")
+    expected = np.asarray(values.resize(new_size[::-1], Image.Resampling.BICUBIC))[..., None]
+    if dtype == np.uint16:  # whole numbers after each pass
+        expected = np.clip(expected, 0, 65535)
+        assert np.abs(resized - expected).mean() < tolerance
+    else:  # overshoots are kept
+        np.testing.assert_allclose(resized, expected, atol=tolerance)
+        assert resized.min() < 0 or new_size == (21, 33)
+
+
+@pytest.mark.parametrize("size, inner", [((30, 60), (20, 40)), ((60, 30), (32, 16)), ((10, 11), (32, 35))])
+def test_resize_with_pad_keeps_the_aspect_ratio(size, inner):
+    image = textured(*size)
+    padded = resizing.resize_with_pad(image, height=32, width=40, value=7).numpy().astype(int)
+    expected = np.full((32, 40, 3), 7)
+    top, left = (32 - inner[0]) // 2, (40 - inner[1]) // 2
+    resized = Image.fromarray(image).resize(inner[::-1], Image.Resampling.BICUBIC)
+    expected[top : top + inner[0], left : left + inner[1]] = np.asarray(resized)
+    difference = np.abs(padded - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.005
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("size", [(45, 70), (20, 30)])
+def test_a_window_is_a_part_of_the_whole(size, mirrored):
+    image = textured(*size)
+    whole = resizing.resize(image, height=60, width=90).numpy()
+    window = resizing.Window(size=(60, 90), top=7, left=33, height=41, width=50, mirrored=mirrored)
+    part = resizing.resize_window((image, image[..., :1]), window)
+    expected = whole[7:48, 33:83][:, :: -1 if mirrored else 1]
+    # In other blocks, sums come in another order: a grey level of .5 may be rounded the other way.
+    assert np.abs(part[0].numpy().astype(int) - expected).max() <= 1
+    assert (part[0].numpy() == expected).mean() > 0.999
+    np.testing.assert_array_equal(part[1], part[0][..., :1])
+
+
+def test_rectangles_and_random_resized_crops():
+    image = textured(50, 80)
+    frame = framing.framing_of(
+        load_size=(40, 60), crop_size=(24, 40), resize="resize", flip=False, random_resized_crop=None
+    )
+    seed = framing.example_seed(0, 0, 3)
+    [cut] = frame.training((image,), seed, padding=(0,))
+    whole = resizing.resize(image, height=40, width=60).numpy()
+    places = [
+        (top, left)
+        for top in range(17)
+        for left in range(21)
+        if (np.abs(whole[top : top + 24, left : left + 40].astype(int) - cut) <= 1).all()
+    ]
+    assert len(places) == 1
+    crop = RandomResizedCrop(scale=(0.3, 0.6))
+    [cut] = dataclasses.replace(frame, random_resized_crop=crop).training((image,), seed, padding=(0,))
+    box = [int(side) for side in crop.draw(tf.random.split(seed, 3)[0], 50, 80)]
+    part = Image.fromarray(image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]])
+    part = part.resize((40, part.height), Image.Resampling.BICUBIC)  # newer Pillows may take rows first
+    expected = np.asarray(part.resize((40, 24), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(cut.numpy() - expected).max() <= 1
+    assert 0.3 * 4000 <= box[2] * box[3] <= 0.6 * 4000 * 1.05
+
+
+@pytest.mark.parametrize(
+    "settings, match",
+    [
+        ({"load_size": (286, 200)}, "crop_size = 256 is larger than load_size = .286, 200."),
+        ({"crop_size": (1, 2, 3)}, "crop_size = .1, 2, 3.: must be"),
+        ({"resize": "stretch"}, "resize = 'stretch': must be 'resize' or 'resize_with_pad'"),
+    ],
+)
+def test_settings_that_cannot_be_used(settings, match):
+    usual = {
+        "load_size": 286,
+        "crop_size": 256,
+        "resize": "resize",
+        "flip": True,
+        "random_resized_crop": None,
+    }
+    with pytest.raises(DataError, match=match):
+        framing.framing_of(**usual | settings)
 
 
 def test_resize_to_the_same_size_changes_nothing():

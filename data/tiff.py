@@ -91,7 +91,13 @@ def _opened(file, path, max_pixels):
     with tifffile.TiffFile(file) as tiff:
         _check_pages(tiff, path)
         page = tiff.pages[0]
-        check_pixels(path, height=page.imagelength, width=page.imagewidth, max_pixels=max_pixels)
+        check_pixels(
+            path,
+            height=page.imagelength,
+            width=page.imagewidth,
+            channels=page.samplesperpixel,
+            max_pixels=max_pixels,
+        )
         _check_samples(page, path)
         _check_complete(page, tiff.filehandle.size, path)
         yield page

@@ -220,6 +220,28 @@ def test_truncated(tmp_path, name, kept):
     refused(path, "damaged image|not an image that can be read")
 
 
+@pytest.mark.parametrize("bits, match", [(8, "damaged image"), (16, "damaged image .invalid PNG data.; ")])
+def test_pixels_that_end_early_in_a_png_without_damage(tmp_path, bits, match):
+    write_png(tmp_path / "a.png", noise(8, 9, 3, f"uint{bits}"), bits, 2)
+    stored = (tmp_path / "a.png").read_bytes()
+    higher = chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 800, bits, 2, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(stored[:8] + higher + stored[8 + len(higher) :])
+    refused(tmp_path / "a.png", match)
+
+
+def test_no_damage_to_the_pixels_of_a_png_goes_unseen(tmp_path):
+    path = tmp_path / "a.png"
+    smooth(40, 48).save(path)
+    whole = path.read_bytes()
+    start = whole.index(b"IDAT") + 4
+    end = start + struct.unpack(">I", whole[start - 8 : start - 4])[0] + 4  # with the checksum
+    for place in [*range(start, end - 400, 97), *range(end - 400, end)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 16
+        path.write_bytes(damaged)
+        refused(path, "damaged image")
+
+
 @pytest.mark.parametrize(
     "name, match",
     [

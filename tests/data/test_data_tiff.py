@@ -235,6 +235,13 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch):
     refused(tmp_path / "a.tif", "is 101x100, 10100 pixels, and the limit is 10099", max_pixels=10_099)
 
 
+def test_channels_count_against_the_limit(tmp_path):
+    pixels = values((10, 11, 9), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
+    assert read(tmp_path / "a.tif", max_pixels=330)[1].shape == (10, 11, 9)
+    refused(tmp_path / "a.tif", "is 11x10 of 9 channels, 330 pixels, and the limit is 329", max_pixels=329)
+
+
 def test_the_header_is_enough_without_transparency(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((10, 12, 3), "uint16"), photometric="rgb")
     monkeypatch.setattr(tiff, "_upright_pixels", lambda *_: pytest.fail("was decoded"))

@@ -5,6 +5,7 @@ Chunks: PNG specification, third edition (W3C), sections 5 and 11.
 
 import struct
 import typing
+import zlib
 
 import numpy as np
 
@@ -34,8 +35,17 @@ class PngHeader(typing.NamedTuple):
         return {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[self.colour_type] + (self.transparent is not None)
 
 
-def read_header(file):
-    """Reads the `PngHeader` of an open binary file of PNG signature, passing over the pixels."""
+def read_header(file, *, check=False):
+    """Reads the `PngHeader` of an open binary file of PNG signature, passing over the pixels.
+
+    Args:
+        file: the file; its position moves.
+        check: compare the checksums of all critical chunks. Pillow does not see damage in the last pixels.
+
+    Raises:
+        ValueError: a checksum is wrong.
+        struct.error: a chunk is cut short.
+    """
     file.seek(_SIGNATURE_BYTES)
     bits = colour_type = transparent = None
     pixels_seen = late_metadata = False
@@ -43,8 +53,12 @@ def read_header(file):
         length, kind = struct.unpack(">I4s", head)
         if kind == b"IEND":
             break
-        body = file.read(length) if kind in (b"IHDR", b"tRNS") else b""
-        file.seek(length - len(body) + 4, 1)  # also passes over the checksum
+        critical = kind[:1].isupper()
+        body = file.read(length) if kind in (b"IHDR", b"tRNS") or (check and critical) else b""
+        file.seek(length - len(body), 1)
+        checksum = file.read(4)
+        if check and critical and checksum != struct.pack(">I", zlib.crc32(kind + body)):
+            raise ValueError(f"the checksum of a chunk {kind.decode('ascii', 'replace')} is wrong")
         if kind == b"IHDR":
             bits, colour_type = struct.unpack(">BB", body[8:10])
         elif kind == b"tRNS" and colour_type in (_GREY, _COLOUR):

@@ -63,7 +63,7 @@ def decode(file, path, *, max_pixels):
     Raises:
         As `read_kind`.
     """
-    with _opened(file, path, max_pixels) as (image, header):
+    with _opened(file, path, max_pixels, check=True) as (image, header):
         pixels = _upright_pixels(image, header, file)
         encoding = "jpeg" if image.format in _JPEG_FORMATS else "png" if header else None
         return _kind(pixels), pixels, encoding
@@ -76,7 +76,7 @@ def check_header(file, path, *, max_pixels):
 
 
 @contextlib.contextmanager
-def _opened(file, path, max_pixels):
+def _opened(file, path, max_pixels, *, check=False):
     """Gives (Pillow's image, `PngHeader` or None) of a picture that may be decoded."""
     with Image.open(file) as image:
         if image.format not in _READ_FORMATS:
@@ -89,7 +89,7 @@ def _opened(file, path, max_pixels):
         header = None
         if image.format == "PNG":
             position = file.tell()
-            header = png.read_header(file)
+            header = png.read_header(file, check=check)
             file.seek(position)
         yield image, header
 
@@ -130,7 +130,10 @@ def _array(image):
 def _deep_pixels(header, file):
     """uint16 [H, W, 1 to 4] of a 16-bit PNG, by TensorFlow: Pillow drops the low bytes of colours."""
     file.seek(0)
-    pixels = tf.io.decode_png(file.read(), dtype=tf.uint16).numpy()
+    try:
+        pixels = tf.io.decode_png(file.read(), dtype=tf.uint16).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError("invalid PNG data") from error  # without TensorFlow's words about nodes
     return pixels if header.transparent is None else png.with_alpha(pixels, header)
 
 

@@ -1,4 +1,4 @@
-"""One format for all images of a feature: channels, depth, and a range that is measured if no file tells it."""
+"""One format for all images of a feature: channels, depth, and a value range that may have to be measured."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def noise(seed, *shape, dtype=np.uint8, high=256):
 
 @pytest.fixture
 def prepared(tmp_path):
-    """Prepares tmp_path/source; gives the report, {split: {name: {feature: pixels}}}, and the data set opened."""
+    """Prepares tmp_path/source; gives report, {split: {name: {feature: pixels}}}, opened data set."""
 
     def run(layout, **settings):
         settings = {"val_fraction": 0, "test_fraction": 0} | settings

@@ -220,13 +220,13 @@ def test_truncated(tmp_path, name, kept):
     refused(path, "damaged image|not an image that can be read")
 
 
-@pytest.mark.parametrize("bits, match", [(8, "damaged image"), (16, "damaged image .invalid PNG data.; ")])
-def test_pixels_that_end_early_in_a_png_without_damage(tmp_path, bits, match):
+@pytest.mark.parametrize("bits", [8, 16])
+def test_pixels_that_end_early_in_a_png_without_damage(tmp_path, bits):
     write_png(tmp_path / "a.png", noise(8, 9, 3, f"uint{bits}"), bits, 2)
     stored = (tmp_path / "a.png").read_bytes()
     higher = chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 800, bits, 2, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(stored[:8] + higher + stored[8 + len(higher) :])
-    refused(tmp_path / "a.png", match)
+    refused(tmp_path / "a.png", r"damaged image .Invalid PNG data, size \d+.; remove or replace it")
 
 
 def test_no_damage_to_the_pixels_of_a_png_goes_unseen(tmp_path):

@@ -364,6 +364,13 @@ def test_digests_of_halves(tmp_path):
     assert digest == stored_images.pixels_digest(a) + stored_images.pixels_digest(b)
 
 
+def test_what_the_pipeline_could_not_decode_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_images, "_DECODABLE_PIXELS", 24 * 32)
+    smooth(24, 32).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="a.png: is 32x24, too large for TensorFlow; divide it"):
+        encode(tmp_path / "a.png", StoredFormat(channels=3, dtype="uint8", value_range=(0, 255)))
+
+
 def test_encode_pixels_takes_only_what_the_format_says():
     stored = StoredFormat(channels=3, dtype="uint8", value_range=(0, 255))
     for wrong in (np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4, 3), np.uint16)):

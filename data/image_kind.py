@@ -41,14 +41,19 @@ class ImageKind:
     value_range: tuple[float, float] | None = (0, 255)
 
 
-def check_pixels(path, *, height, width, max_pixels):
-    """Refuses a picture that its header says has no pixels or more than `max_pixels`."""
+def check_pixels(path, *, height, width, max_pixels, channels=1):
+    """Refuses a picture that its header says has no pixels or more than `max_pixels`.
+
+    Channels beyond four count as further pictures of four, so that they cannot fill the memory either.
+    """
     if height < 1 or width < 1:
         raise DataError(f"{path}: is {width}x{height} pixels, so holds no picture; remove or replace it.")
-    if height * width > max_pixels:
+    pixels = height * width * -(-channels // 4)
+    if pixels > max_pixels:
+        size = f"{width}x{height}" + (f" of {channels} channels" if channels > 4 else "")
         raise DataError(
-            f"{path}: is {width}x{height}, {height * width} pixels, and the limit is {max_pixels}; make it "
-            "smaller, or raise max_pixels if the file is to be trusted."
+            f"{path}: is {size}, {pixels} pixels, and the limit is {max_pixels}; make it smaller, or raise "
+            "max_pixels if the file is to be trusted."
         )
 
 

@@ -103,11 +103,10 @@ class FolderReader:
             places, sides = [folder, folder], self._matched(folder)
         first, second = sides
         if not first.keys() & second.keys():
-            if len(self.refused) > refused_before:
-                raise DataError(self.refused[refused_before].reason)
+            left_out = [reason for _, reason in self.refused[refused_before:]]
             raise DataError(
-                f"{places[0]}: has no pair, as no file there has the name of one of B's in {places[1]}; "
-                "give the two of a pair one name."
+                f"{places[0]}: has no pair, as no file of A has the name of one of B in {places[1]}; give "
+                "the two of a pair one name." + "".join(f" Left out: {reason}" for reason in left_out[:1])
             )
         pairs = []
         for name in sorted(first.keys() | second.keys()):

@@ -28,6 +28,8 @@ _OTHER_EXTENSIONS = frozenset(
     ".avi .m4v .mkv .mov .mp4 .webm .wmv .264 .265 .h264 .h265".split()
 )
 
+_LONGEST_REASON = 120  # characters of what a decoder says
+
 
 def is_image_name(path):
     """Whether the name is that of a picture or video, also of one that is not read."""
@@ -130,5 +132,6 @@ def _named_errors(path):
     except Exception as error:  # decoders raise every kind on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read ({error.strerror}); check it.") from error
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        reason = "".join(c if c.isprintable() else "?" for c in reason)[:_LONGEST_REASON]
         raise DataError(f"{path}: damaged image ({reason}); remove or replace it.") from error

@@ -1,15 +1,18 @@
-"""What Pillow does not tell about a PNG file: its depth, its transparent colour, metadata at its end.
+"""PNG files: pixels of any depth, and what Pillow does not tell of them.
 
 Chunks: PNG specification, third edition (W3C), sections 5 and 11.
 """
 
+import re
 import struct
 import typing
 
 import numpy as np
+import tensorflow as tf
 
 _SIGNATURE_BYTES = 8
 _GREY, _COLOUR = 0, 2
+_NODES = re.compile(r"\{\{.*?\}\} | \[Op:.*", re.DOTALL)  # where in the graph, around TensorFlow's messages
 _METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 
 
@@ -56,7 +59,23 @@ def read_header(file):
     return PngHeader(bits, colour_type, transparent, late_metadata)
 
 
-def with_alpha(pixels, header):
+def decode(contents, header):
+    """Decodes the bytes of a PNG: uint8, or uint16 of 16 bits, [H, W, 1 to 4]; palettes as colour.
+
+    By TensorFlow: Pillow drops the low bytes of 16-bit colours, fills missing rows with black, and does not
+    see all damage.
+
+    Raises:
+        ValueError: damaged, or too large for TensorFlow.
+    """
+    try:
+        pixels = tf.io.decode_png(contents, dtype=tf.uint16 if header.bits == 16 else tf.uint8).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(_NODES.sub("", error.message)) from error
+    return pixels if header.transparent is None else _with_alpha(pixels, header)
+
+
+def _with_alpha(pixels, header):
     """Adds to [H, W, 1 or 3] the alpha channel that the transparent colour of the header stands for."""
     peak = np.iinfo(pixels.dtype).max
     # Decoders spread samples of fewer bits over the whole range.

@@ -82,7 +82,10 @@ def prepare(
     )
     video = video or VideoFormat()
     reader = ImageReader(
-        video=video, max_pixels=max_pixels, value_range=value_range, threads=threads or os.cpu_count() or 1
+        video=video,
+        max_pixels=max_pixels,
+        value_range=value_range,
+        threads=threads if threads is not None else os.cpu_count() or 1,
     )
     folders = FolderReader(video=video, match_a=match_a, match_b=match_b)
     if layout == "tfds":
@@ -111,7 +114,7 @@ def prepare(
     storing = Storing(layout=layout, survey=surveyed, reader=reader, strict=strict)
 
     def metadata():
-        everything_refused = [refusal for refusal in [*refused, *storing.refused]]
+        everything_refused = [*refused, *storing.refused]
         splits.check_trainable(storing.stored, layout=layout, source=source, refused=everything_refused)
         if strict:
             _check_no_duplicates(storing.duplicates())

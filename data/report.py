@@ -134,7 +134,7 @@ def first_lines(lines):
 def _image_formats(opened):
     """{feature: `StoredFormat`} of the features of a data set that are images."""
     formats = {}
-    for name, feature in opened.features.items():
+    for name, feature in sorted(opened.features.items()):
         if not isinstance(feature, tfds.features.Image | tfds.features.Tensor):
             continue
         try:

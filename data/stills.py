@@ -3,7 +3,6 @@
 import contextlib
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from data import png
@@ -109,29 +108,17 @@ def _orientation(image, header):
 def _upright_pixels(image, header, file):
     """uint8 or uint16 [H, W, 1 to 4]; opaque alpha is dropped."""
     orientation = _orientation(image, header)  # first: it may read on in the file
-    if header is not None and header.bits == 16:
-        pixels = _deep_pixels(header, file)
-    elif header is not None and header.transparent is not None:
-        # Pillow does not scale the transparent level of 2 and 4 bits with the pixels.
-        pixels = png.with_alpha(_array(image.convert("L" if image.mode in _GREY_MODES else "RGB")), header)
-    elif _has_alpha(image, header):
-        pixels = _array(image.convert("LA" if image.mode in _GREY_MODES else "RGBA"))
+    if header is not None:
+        file.seek(0)
+        pixels = png.decode(file.read(), header)
     else:
-        pixels = _array(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
+        mode = "L" if image.mode in _GREY_MODES else "RGB"
+        if _has_alpha(image, header):
+            mode = {"L": "LA", "RGB": "RGBA"}[mode]
+        pixels = np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)
     if pixels.shape[-1] in (2, 4) and is_opaque(pixels):
         pixels = pixels[..., :-1]
     return upright(pixels, orientation)
-
-
-def _array(image):
-    return np.asarray(image).reshape(image.height, image.width, -1)
-
-
-def _deep_pixels(header, file):
-    """uint16 [H, W, 1 to 4] of a 16-bit PNG, by TensorFlow: Pillow drops the low bytes of colours."""
-    file.seek(0)
-    pixels = tf.io.decode_png(file.read(), dtype=tf.uint16).numpy()
-    return pixels if header.transparent is None else png.with_alpha(pixels, header)
 
 
 def _kind(pixels):

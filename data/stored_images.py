@@ -15,6 +15,7 @@ from data.decoding import decode_image
 from data.errors import DataError
 
 _WHOLE_RANGES = {"uint8": (0, 255), "uint16": (0, 65535)}
+_DECODABLE_PIXELS = 2**29  # of a PNG: TensorFlow decodes fewer
 _RANGE_TEXT = re.compile(r"(\S+) to (\S+)")
 
 
@@ -184,6 +185,8 @@ def encode(ref, *, stored, video, max_pixels, halves=False):
         _check_values(pixels, stored)
     except DataError as error:
         raise DataError(f"{ref.path}: {error}") from error
+    if stored.is_encoded and kind.height * kind.width >= _DECODABLE_PIXELS:
+        raise DataError(f"{ref.path}: is {kind.width}x{kind.height}, too large for TensorFlow; divide it.")
     half = pixels.shape[1] // 2
     parts = (pixels[:, :half], pixels[:, half:]) if halves else (pixels,)
     digest = b"".join(map(pixels_digest, parts))

@@ -4,6 +4,7 @@ Tags and their values: TIFF, revision 6.0 (Adobe, 1992).
 """
 
 import contextlib
+import logging
 import math
 
 import numpy as np
@@ -28,6 +29,9 @@ _STORED_DTYPES = {
     "float32": "float32",
 }
 _ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
+
+# On a damaged file it would log several lines before it raises, or before we do.
+tifffile.logger().setLevel(logging.CRITICAL)
 
 
 def is_tiff(head):
@@ -87,7 +91,13 @@ def _opened(file, path, max_pixels):
     with tifffile.TiffFile(file) as tiff:
         _check_pages(tiff, path)
         page = tiff.pages[0]
-        check_pixels(path, height=page.imagelength, width=page.imagewidth, max_pixels=max_pixels)
+        check_pixels(
+            path,
+            height=page.imagelength,
+            width=page.imagewidth,
+            channels=page.samplesperpixel,
+            max_pixels=max_pixels,
+        )
         _check_samples(page, path)
         _check_complete(page, tiff.filehandle.size, path)
         yield page
@@ -132,8 +142,11 @@ def _check_samples(page, path):
 
 def _check_complete(page, file_bytes, path):
     """Refuses a file that is cut short; tifffile would fill in what is missing."""
-    ends = [start + length for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    if not ends or not all(page.databytecounts) or max(ends) > file_bytes:
+    starts, lengths, expected = page.dataoffsets, page.databytecounts, math.prod(page.chunked)
+    if page.is_contiguous:
+        starts, lengths, expected = starts[:1], (page.nbytes,), 1
+    complete = 0 < expected == len(starts) == len(lengths) and all(starts) and all(lengths)
+    if not complete or max(map(sum, zip(starts, lengths, strict=True))) > file_bytes:
         raise DataError(f"{path}: damaged image (pixels are missing at its end); remove or replace it.")
 
 

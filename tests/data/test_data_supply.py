@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from data.errors import DataError
 from data.pairs import PairedImages
@@ -76,22 +75,6 @@ def test_what_does_not_fit_is_not_cached_and_said(small_set):
 def test_settings_that_cannot_be_used(settings, match):
     with pytest.raises(DataError, match=match):
         Supply(**settings)
-
-
-def test_service_gives_every_example_once_an_epoch(small_set):
-    service = tf.data.experimental.service
-    dispatcher = service.DispatchServer()
-    address = dispatcher.target.split("://")[1]
-    workers = [service.WorkerServer(service.WorkerConfig(dispatcher_address=address)) for _ in range(2)]
-    source = pairs(small_set, supply={"service": dispatcher.target, "window_bytes": 10**6})
-    # One window is an epoch: the two workers take epochs in turn, and each gives all of its own.
-    batch = drawn(source, batches=2, global_batch=EXAMPLES)
-    assert sorted(batch["id"]) == sorted([*range(EXAMPLES)] * 2)
-    plain = pairs(small_set, supply={"window_bytes": 10**6})
-    expected = drawn(plain, batches=2, global_batch=EXAMPLES)
-    of_service = {(i, x.tobytes()) for i, x in zip(batch["id"], batch["input"], strict=True)}
-    assert of_service == {(i, x.tobytes()) for i, x in zip(expected["id"], expected["input"], strict=True)}
-    del workers
 
 
 def ids_of(small_set, fraction, seed=5):

@@ -22,7 +22,8 @@ class SpectralNorm(keras.layers.Wrapper):
     """
 
     def __init__(self, layer, **kwargs):
-        super().__init__(layer, **kwargs)
+        # The norm is taken of the kernel as it is stored; the layer itself casts to its compute dtype.
+        super().__init__(layer, autocast=False, **kwargs)
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -33,7 +34,6 @@ class SpectralNorm(keras.layers.Wrapper):
             name="u",
             initializer=keras.initializers.RandomNormal(0.0, 1.0),
             trainable=False,
-            autocast=False,
             dtype=self.layer.kernel.dtype,
         )
 
@@ -42,14 +42,14 @@ class SpectralNorm(keras.layers.Wrapper):
 
     def call(self, x, training=None):
         kernel = tf.convert_to_tensor(self.layer.kernel)
-        matrix = tf.cast(self._matrix(kernel), self.u.dtype)  # [inputs, outputs]
+        matrix = self._matrix(kernel)  # [inputs, outputs]
         constant = tf.stop_gradient(matrix)
         v = _unit(tf.linalg.matvec(constant, self.u.value))  # [inputs]
         u = _unit(tf.linalg.matvec(constant, v, transpose_a=True))  # [outputs]
         if training:
             self.u.assign(u)
         norm = tf.reduce_sum(v * tf.linalg.matvec(matrix, u))
-        normalized = kernel / tf.cast(tf.maximum(norm, _SMALLEST), kernel.dtype)
+        normalized = kernel / tf.maximum(norm, _SMALLEST)
         # The layer sees another value of its variable, without an assignment.
         with keras.StatelessScope([(self.layer.kernel, normalized)], initialize_variables=False):
             return self.layer(x)

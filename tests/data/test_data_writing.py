@@ -122,7 +122,7 @@ def write(tmp_path, sizes, **settings):
     [
         (100, 10_000, 8, [12, 13]),  # small: a shard for each reader
         (5, 10_000, 8, [1]),  # as far as there are examples
-        (1000, 2**20, 8, [62, 63]),  # 1000 MiB: 16 shards of 62.5 MiB
+        (1000, 2**20, 8, [31, 32]),  # 1000 MiB: 32 shards of 31.25 MiB
         (23, 10, 1, [23]),
     ],
 )

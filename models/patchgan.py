@@ -3,28 +3,35 @@
 import keras
 
 from models.layers import Conv, has_bias, image_input, normalize, variable_dtype
+from models.spectral import SpectralNorm
 
 
-def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch"):
+def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch", spectral_norm=False):
     """A convolutional discriminator; with `layers=3` every logit sees a patch of 70x70 pixels.
 
     Input [B, H, W, input_channels] in [-1, 1]; a conditional one takes both pictures concatenated
     over the channels. Output: logits, no sigmoid, in the policy's variable dtype, at layers=3
     [B, floor(H/8) - 2, floor(W/8) - 2, 1]: 30x30 for 256x256; H and W at least 2**layers * 3.
+    `spectral_norm` divides the kernel of every convolution by its largest singular value.
     """
+
+    def conv(*args, **kwargs):
+        layer = Conv(*args, **kwargs)
+        return SpectralNorm(layer, name=layer.name) if spectral_norm else layer
+
     use_bias = has_bias(norm)
     image = image_input(input_channels)  # [B, H, W, input_channels]
-    x = Conv(filters, 4, stride=2, padding=1, name="conv_0")(image)  # [B, H/2, W/2, filters]
+    x = conv(filters, 4, stride=2, padding=1, name="conv_0")(image)  # [B, H/2, W/2, filters]
     x = keras.layers.LeakyReLU(0.2, name="activation_0")(x)
     for layer in range(1, layers + 1):
         width = filters * min(2**layer, 8)
         geometry = {"kernel": 4, "stride": 2 if layer < layers else 1, "padding": 1}
-        x = Conv(width, **geometry, use_bias=use_bias, name=f"conv_{layer}")(x)
+        x = conv(width, **geometry, use_bias=use_bias, name=f"conv_{layer}")(x)
         # Every layer halves the size but the last one, which takes a pixel off.
         x = normalize(x, norm, name=f"norm_{layer}")  # [B, H/2**(layer+1), ..., width]
         x = keras.layers.LeakyReLU(0.2, name=f"activation_{layer}")(x)
     # The logits are convolved in the variables' dtype: bfloat16 would round them to 8 bits.
-    x = Conv(1, 4, padding=1, dtype=variable_dtype(), name="logits")(x)
+    x = conv(1, 4, padding=1, dtype=variable_dtype(), name="logits")(x)
     return keras.Model(image, x, name=name)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.task import Adam, ConfigurationError, Phase, Step, Task
-from models.losses import gan_loss, l1
+from models.losses import l1
 from models.networks import build_generator, check_image_size
 from models.patchgan import check_patchgan_size, patchgan
+from models.regularisation import Regularisation
 
 
 class Pix2Pix(Task):
@@ -23,7 +24,9 @@ class Pix2Pix(Task):
       dropout: dropout in the generator, the paper's only source of noise.
       inference_norm: what batch norm uses outside training: "batch_statistics" of each single picture,
         as published, or "moving_statistics".
-      gan_loss: "bce" or "lsgan".
+      gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`: "bce", as published, "lsgan", "hinge", "wgan_gp"
+        (with its gradient penalty) or "relativistic".
+      regularisation: of the discriminator; none by default.
       l1_weight: weight of the L1 term against the adversarial one.
       generator_optimizer, discriminator_optimizer: their settings.
     """
@@ -38,12 +41,12 @@ class Pix2Pix(Task):
         dropout: bool = True,
         inference_norm: str = "batch_statistics",
         gan_loss: str = "bce",
+        regularisation: Regularisation = Regularisation(),  # noqa: B008, frozen
         l1_weight: float = 100.0,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
-        if gan_loss not in ("bce", "lsgan"):
-            raise ConfigurationError(f"Pix2Pix.gan_loss = {gan_loss!r}: unknown; use 'bce' or 'lsgan'")
+        regularisation.check(gan_loss=gan_loss, norm=norm)
         self.generator = generator
         self.generator_filters = generator_filters
         self.discriminator_filters = discriminator_filters
@@ -51,10 +54,11 @@ class Pix2Pix(Task):
         self.dropout = dropout
         self.inference_norm = inference_norm
         self.gan_loss = gan_loss
+        self.regularisation = regularisation
         self.l1_weight = l1_weight
         self.optimizers = {
             "generator": generator_optimizer,
-            "discriminator": discriminator_optimizer,
+            "discriminator": regularisation.optimizer(discriminator_optimizer),
         }
 
     def networks(self, example):
@@ -80,6 +84,7 @@ class Pix2Pix(Task):
             input_channels=input_channels + output_channels,
             filters=self.discriminator_filters,
             norm=self.norm,
+            spectral_norm=self.regularisation.spectral_norm,
         )
         return {"generator": generator, "discriminator": discriminator}
 
@@ -91,6 +96,7 @@ class Pix2Pix(Task):
                 updates=("discriminator",),
                 optimizer="discriminator",
             ),
+            *self.regularisation.phases(self.r1_loss, updates=("discriminator",), optimizer="discriminator"),
             Phase(
                 name="generator",
                 loss=self.generator_loss,
@@ -103,24 +109,39 @@ class Pix2Pix(Task):
         return {"fake": step.networks["generator"](step.batch["input"], training=True)}
 
     def discriminator_loss(self, step: Step):
-        """Half the mean of both terms, which slows the discriminator against the generator."""
-        fake = self._judge(step, step.outputs["fake"])
-        real = self._judge(step, step.batch["target"])  # a pass, and batch statistics, of its own
-        return {
-            "fake": 0.5 * gan_loss(fake, real=False, kind=self.gan_loss),
-            "real": 0.5 * gan_loss(real, real=True, kind=self.gan_loss),
-        }
+        """Half of all terms, which slows the discriminator against the generator."""
+        terms = self.regularisation.discriminator_terms(
+            self._judge(step),
+            real=step.batch["target"],
+            fake=step.outputs["fake"],
+            gan_loss=self.gan_loss,
+            seeds=step.seeds,
+        )
+        return {name: 0.5 * value for name, value in terms.items()}
+
+    def r1_loss(self, step: Step):
+        """Half of it, like the other terms of the discriminator."""
+        terms = self.regularisation.r1_terms(self._judge(step), real=step.batch["target"], seeds=step.seeds)
+        return {name: 0.5 * value for name, value in terms.items()}
 
     def generator_loss(self, step: Step):
-        fake = step.outputs["fake"]
+        real, fake = step.batch["target"], step.outputs["fake"]
         return {
-            "gan": gan_loss(self._judge(step, fake), real=True, kind=self.gan_loss),
-            "l1": self.l1_weight * l1(fake, step.batch["target"]),
+            "gan": self.regularisation.generator_loss(
+                self._judge(step), real=real, fake=fake, gan_loss=self.gan_loss
+            ),
+            "l1": self.l1_weight * l1(fake, real),
         }
 
     def translate(self, networks, batch):
         return networks["generator"](batch["input"], training=False)
 
-    def _judge(self, step: Step, pictures: tf.Tensor) -> tf.Tensor:
-        pair = tf.concat([step.batch["input"], pictures], axis=-1)  # [B, H, W, Cin + Cout]
-        return step.networks["discriminator"](pair, training=True)
+    def _judge(self, step: Step):
+        def judge(pictures: tf.Tensor, role: str) -> tf.Tensor:
+            pair = [  # augmented alike
+                self.regularisation.augment(x, step.seeds, role) for x in (step.batch["input"], pictures)
+            ]
+            pair = tf.concat(pair, axis=-1)  # [B, H, W, Cin + Cout]
+            return step.networks["discriminator"](pair, training=True)
+
+        return judge

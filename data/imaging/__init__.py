@@ -1,17 +1,28 @@
 """Pure image mathematics on tensors; nothing here reads files or keeps state."""
 
+from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadamard
+from data.imaging.lab import lab_to_rgb, rgb_to_lab
 from data.imaging.metrics import mae, mse, psnr_db, rmse, ssim
 from data.imaging.ranges import range_to_signed, to_signed, to_uint8
+from data.imaging.similarity import MS_SSIM_WEIGHTS, multiscale_similarity, structural_similarity
 from data.imaging.ycbcr import rgb_to_ycbcr, ycbcr_to_rgb
 
 __all__ = [
+    "JPEG_LUMINANCE",
+    "MS_SSIM_WEIGHTS",
+    "block_dct",
+    "block_hadamard",
+    "lab_to_rgb",
     "mae",
     "mse",
+    "multiscale_similarity",
     "psnr_db",
     "range_to_signed",
+    "rgb_to_lab",
     "rgb_to_ycbcr",
     "rmse",
     "ssim",
+    "structural_similarity",
     "to_signed",
     "to_uint8",
     "ycbcr_to_rgb",

@@ -8,13 +8,10 @@ import math
 
 import tensorflow as tf
 
+from data.imaging.similarity import structural_similarity
+
 PSNR_CAP_DB = 100.0
 """PSNR of identical images: their true value, infinity, is not JSON and would poison means."""
-
-_SSIM_WINDOW = 11
-_SSIM_SIGMA = 1.5
-_SSIM_C1 = (0.01 * 255.0) ** 2
-_SSIM_C2 = (0.03 * 255.0) ** 2
 
 
 def mae(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
@@ -56,8 +53,8 @@ def psnr_db(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
 def ssim(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     """Structural similarity, Wang et al. 2004 (doi:10.1109/TIP.2003.819861).
 
-    Gaussian window 11x11 with sigma 1.5 inside the image only, K1 = 0.01, K2 = 0.03, L = 255,
-    population covariances; computed for each channel and averaged over all of them.
+    Computed for each channel and averaged over all of them, with the constants of `data.imaging.similarity`
+    and L = 255.
 
     Args:
         images, references: uint8 [B, H, W, C], H and W at least 11.
@@ -70,31 +67,7 @@ def ssim(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
         ValueError: the shapes differ, are not [B, H, W, C], or a side is shorter than 11.
     """
     x, y = _as_float64(images, references)
-    for name, side in zip(("height", "width"), x.shape[1:3], strict=True):
-        if side is not None and side < _SSIM_WINDOW:
-            raise ValueError(
-                f"SSIM needs images of at least {_SSIM_WINDOW} pixels a side; the {name} is {side}."
-            )
-    mean_x, mean_y = _window_mean(x), _window_mean(y)  # [B, H - 10, W - 10, C]
-    variance_x = _window_mean(x * x) - mean_x * mean_x
-    variance_y = _window_mean(y * y) - mean_y * mean_y
-    covariance = _window_mean(x * y) - mean_x * mean_y
-    luminance = (2.0 * mean_x * mean_y + _SSIM_C1) / (mean_x**2 + mean_y**2 + _SSIM_C1)
-    structure = (2.0 * covariance + _SSIM_C2) / (variance_x + variance_y + _SSIM_C2)
-    return tf.reduce_mean(luminance * structure, axis=[1, 2, 3])  # [B]
-
-
-def _window_mean(x):
-    """Gaussian-weighted mean over 11x11 windows: [B, H, W, C] -> [B, H - 10, W - 10, C]."""
-    offsets = tf.range(_SSIM_WINDOW, dtype=tf.float64) - (_SSIM_WINDOW - 1) / 2
-    weights = tf.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
-    weights /= tf.reduce_sum(weights)
-    channels = tf.shape(x)[-1]
-    # The window is separable: a column, then a row.
-    column = tf.tile(weights[:, None, None, None], [1, 1, channels, 1])  # [11, 1, C, 1]
-    row = tf.tile(weights[None, :, None, None], [1, 1, channels, 1])  # [1, 11, C, 1]
-    x = tf.nn.depthwise_conv2d(x, column, strides=[1, 1, 1, 1], padding="VALID")
-    return tf.nn.depthwise_conv2d(x, row, strides=[1, 1, 1, 1], padding="VALID")
+    return structural_similarity(x, y, peak=255.0)  # [B]
 
 
 def _as_float64(images, references):

@@ -59,7 +59,12 @@ def test_public_macros_are_those_of_base_gin():
         ("DATASET = mine", "and text in quotes"),
         ("KEEP_CHECKPOINTS = 0", "KEEP_CHECKPOINTS = 0: must be at least 1"),
         ("CROP_SIZE = 80", "larger than load_size"),
-        ("pix2pix.Pix2Pix.gan_loss = 'hinge2'", "unknown; use 'bce' or 'lsgan'"),
+        ("pix2pix.Pix2Pix.gan_loss = 'hinge2'", "'hinge2': unknown; use one of bce, lsgan, hinge, wgan_gp"),
+        ("pix2pix.Pix2Pix.gan_loss = 'wgan_gp'", "mixes examples, but wgan_gp penalises"),
+        (
+            "regularisation.Regularisation.diff_augment = ('blur',)",
+            "unknown; choose among colour, translation",
+        ),
         ("schedules.LinearDecay.constant = '3days'", "'3days': not a length of training"),
     ],
 )

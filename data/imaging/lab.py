@@ -1,0 +1,75 @@
+"""sRGB to CIE L*a*b* and back, differentiable everywhere.
+
+sRGB curve: IEC 61966-2-1. Linear R, G, B to X, Y, Z: the primaries of Rec. ITU-R BT.709 with white D65, in
+the digits of C. Poynton's Color FAQ, which OpenCV and scikit-image use too. L*a*b*: CIE 15:2004, 8.2.1,
+against the white D65 of the 2-degree observer (ASTM E308).
+"""
+
+import numpy as np
+import tensorflow as tf
+
+_RGB_TO_XYZ = np.array(
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+)
+_WHITE_D65 = np.array([0.95047, 1.0, 1.08883])
+_DELTA = 6 / 29  # below its cube, L*a*b* takes a line instead of the cube root
+
+
+def rgb_to_lab(images):
+    """Converts sRGB to L*a*b*.
+
+    Args:
+        images: floating [..., 3] in [0, 1]; a NumPy array or a tensor. Values outside are not clipped.
+
+    Returns:
+        The same dtype and shape: L* in [0, 100], a* and b* within [-108, 99] for colours of sRGB.
+
+    Raises:
+        TypeError: the dtype is not a floating-point one.
+        ValueError: the last axis is not 3.
+    """
+    x = _checked(images)
+    steep = x > 0.04045
+    # Both branches are differentiated: each is only shown values on which its derivative is finite.
+    power = ((tf.where(steep, x, 1.0) + 0.055) / 1.055) ** 2.4
+    linear = tf.where(steep, power, x / 12.92)
+    t = _mixed(linear, _RGB_TO_XYZ / _WHITE_D65[:, None])  # X / Xn, Y / Yn, Z / Zn
+    large = t > _DELTA**3
+    root = tf.where(large, t, 1.0) ** (1 / 3)
+    f = tf.where(large, root, t / (3 * _DELTA**2) + 4 / 29)
+    fx, fy, fz = tf.unstack(f, axis=-1)
+    return tf.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], axis=-1)
+
+
+def lab_to_rgb(images):
+    """Converts L*a*b* to sRGB; the inverse of `rgb_to_lab`.
+
+    Not clipped: colours that sRGB does not have give values outside [0, 1].
+    """
+    lightness, a, b = tf.unstack(_checked(images), axis=-1)
+    fy = (lightness + 16) / 116
+    f = tf.stack([fy + a / 500, fy, fy - b / 200], axis=-1)
+    t = tf.where(f > _DELTA, f**3, 3 * _DELTA**2 * (f - 4 / 29))
+    linear = _mixed(t, np.linalg.inv(_RGB_TO_XYZ) * _WHITE_D65)
+    steep = linear > 0.0031308
+    power = 1.055 * tf.where(steep, linear, 1.0) ** (1 / 2.4) - 0.055
+    return tf.where(steep, power, 12.92 * linear)
+
+
+def _checked(images):
+    images = tf.convert_to_tensor(images)
+    if not images.dtype.is_floating:
+        raise TypeError(f"L*a*b* conversion takes floating-point values, not {images.dtype.name}.")
+    if images.shape[-1] != 3:
+        raise ValueError(f"L*a*b* conversion takes three channels, not the shape {images.shape}.")
+    return images
+
+
+def _mixed(x, weights):
+    """weights @ channels. Not a matrix product: GPUs round its operands to 10 bits (TF32)."""
+    weights = tf.constant(weights, x.dtype)
+    return tf.add_n([x[..., k : k + 1] * weights[:, k] for k in range(3)])  # [..., 1] * [3] -> [..., 3]

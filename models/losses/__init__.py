@@ -1,0 +1,47 @@
+"""Losses, one number per example.
+
+Every function returns [B], the mean over all other axes, in float32 or, for float64 inputs, float64. None
+divides by a batch size: the engine does, by the global one.
+"""
+
+from models.losses.adversarial import (
+    ADVERSARIAL_LOSSES,
+    LABEL_LOSSES,
+    discriminator_terms,
+    gan_loss,
+    generator_loss,
+)
+from models.losses.coupled import top_k
+from models.losses.domains import DOMAINS, to_domain
+from models.losses.features import feature_matching, with_activations
+from models.losses.penalties import gradient_penalty, lazy_adam, r1, r1_gamma
+from models.losses.perceptual import Perceptual
+from models.losses.pixels import charbonnier, l1, l2, mean_per_example, total_variation
+from models.losses.structural import ms_ssim_loss, satd, ssim_loss, weighted_dct
+
+__all__ = [
+    "ADVERSARIAL_LOSSES",
+    "DOMAINS",
+    "LABEL_LOSSES",
+    "Perceptual",
+    "charbonnier",
+    "discriminator_terms",
+    "feature_matching",
+    "gan_loss",
+    "generator_loss",
+    "gradient_penalty",
+    "l1",
+    "l2",
+    "lazy_adam",
+    "mean_per_example",
+    "ms_ssim_loss",
+    "r1",
+    "r1_gamma",
+    "satd",
+    "ssim_loss",
+    "to_domain",
+    "top_k",
+    "total_variation",
+    "weighted_dct",
+    "with_activations",
+]

@@ -80,13 +80,15 @@ class Framing:
         whole = resizing.Window(
             size=size, top=corner[0], left=corner[1], height=height, width=width, mirrored=mirrored
         )
-        if self.resize != PAD or self.load_size is None:
+        if self.load_size is None:
+            return resizing.cut_window(images, whole)
+        if self.resize != PAD:
             return resizing.resize_window(images, whole)
         padded = tuple(
             resizing.resize_with_pad(image, height=size[0], width=size[1], value=value)
             for image, value in zip(images, padding, strict=True)
         )
-        return resizing.resize_window(padded, whole)
+        return resizing.cut_window(padded, whole)
 
 
 def example_seed(seed, epoch, example_id):

@@ -62,18 +62,7 @@ def resize_window(images, window):
         A tuple of [window.height, window.width, C] of the dtypes of `images`.
     """
     images = [tf.convert_to_tensor(image) for image in images]
-    corner, extent = [window.top, window.left, 0], [window.height, window.width]
-
-    def cut():
-        parts = [tf.slice(image, corner, [*extent, image.shape[-1]]) for image in images]
-        mirrored = tf.cast(window.mirrored, tf.bool)
-        return tf.cond(mirrored, lambda: [part[:, ::-1] for part in parts], lambda: parts)
-
-    unchanged = tf.reduce_all(tf.shape(images[0])[:2] == tf.stack(window.size))
-    parts = tf.cond(unchanged, cut, lambda: _sampled(images, window))
-    return tuple(
-        tf.ensure_shape(part, [*extent, image.shape[-1]]) for part, image in zip(parts, images, strict=True)
-    )
+    return tuple(_sampled(images, window))
 
 
 def _sampled(images, window):
@@ -87,6 +76,17 @@ def _sampled(images, window):
         count=max(window.height, window.width),
     )
     return [_resampled(image, inputs, weights, window.height, window.width) for image in images]
+
+
+def cut_window(images, window):
+    """Gives the same part of several images of window.size; as `resize_window`, without resampling."""
+    corner, extent = [window.top, window.left, 0], [window.height, window.width]
+    parts = []
+    for image in images:
+        part = tf.slice(image, corner, [*extent, image.shape[-1]])
+        part = tf.cond(tf.cast(window.mirrored, tf.bool), lambda: part[:, ::-1], lambda: part)  # noqa: B023
+        parts.append(tf.ensure_shape(part, [*extent, image.shape[-1]]))
+    return tuple(parts)
 
 
 def resize_with_pad(image, *, height, width, value):

@@ -31,7 +31,8 @@ def range_to_signed(images: tf.Tensor, *, low: float, high: float) -> tf.Tensor:
     Returns:
         float32 of the same shape.
     """
-    return (tf.cast(images, tf.float32) - low) / ((high - low) / 2.0) - 1.0
+    half = (high - low) / 2.0
+    return tf.cast(images, tf.float32) / half - (low / half + 1.0)
 
 
 def to_uint8(images: tf.Tensor) -> tf.Tensor:

@@ -41,7 +41,8 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     """
     _check_norm_mode(norm_mode)
     set_precision("float32")
-    name, model = load_generator(path, network=network, inference_norm=norm_mode or INFERENCE_NORMS[0])
+    norm_mode = norm_mode or "batch_statistics"
+    name, model = load_generator(path, network=network, inference_norm=norm_mode)
 
     def check_size(height: int, width: int) -> None:
         try:
@@ -55,7 +56,8 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
 
     input_channels, output_channels = model.input_shape[-1], model.output_shape[-1]
     return Translator(
-        description=f"{name} of {path} ({input_channels} -> {output_channels} channels{_norms([model])})",
+        description=f"{name} of {path}, {input_channels} -> {output_channels} channels, "
+        + _norm_note(_batch_norms([model]), norm_mode),
         input_channels=input_channels,
         check_size=check_size,
         translate=translate,
@@ -73,9 +75,9 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
     trainer = open_run(workdir, checkpoint=checkpoint)
     task, example = trainer.experiment.task, trainer.experiment.data.example_spec
     networks = trainer.state.evaluation_networks
-    if norm_mode is not None:
-        for layer in _batch_norms(networks.values()):
-            layer.inference_norm = norm_mode
+    batch_norms = _batch_norms(networks.values())
+    for layer in batch_norms if norm_mode is not None else ():
+        layer.inference_norm = norm_mode
     trained_height, trained_width, input_channels = example["input"].shape
     fitting = {(trained_height, trained_width)}
 
@@ -93,8 +95,9 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
                 spec.dtype,
             )
             for name, spec in example.items()
+            if spec.shape.rank == 3
         }
-        task.networks(scaled)
+        task.networks({**example, **scaled})
         fitting.add((height, width))
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -102,7 +105,8 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
         return task.translate(networks, {"input": tf.cast(pictures, keras.config.floatx())})
 
     return Translator(
-        description=f"{workdir} at {trainer.examples} examples{_norms(networks.values())}",
+        description=f"{workdir} at {trainer.examples} examples, "
+        + _norm_note(batch_norms, norm_mode or "what the run says"),
         input_channels=input_channels,
         check_size=check_size,
         translate=translate,
@@ -116,10 +120,13 @@ def _check_norm_mode(norm_mode: str | None) -> None:
         )
 
 
-def _batch_norms(networks: Iterable[keras.Model]) -> list[BatchNorm]:
-    return [layer for network in networks for layer in network.layers if isinstance(layer, BatchNorm)]
+def _batch_norms(layers: Iterable[keras.Layer]) -> list[BatchNorm]:
+    """Those among the layers, and in the networks among them."""
+    found = []
+    for layer in layers:
+        found += [layer] if isinstance(layer, BatchNorm) else _batch_norms(getattr(layer, "layers", ()))
+    return found
 
 
-def _norms(networks: Iterable[keras.Model]) -> str:
-    modes = sorted({layer.inference_norm for layer in _batch_norms(networks)})
-    return f", batch norm on {' and '.join(modes)}" if modes else ""
+def _norm_note(batch_norms: list[BatchNorm], norm_mode: str) -> str:
+    return f"batch norm on {norm_mode}" if batch_norms else "no batch norm (so no norm mode)"

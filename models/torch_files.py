@@ -2,6 +2,9 @@
 
 The format since PyTorch 1.6: a zip archive of stored, not compressed, records under one folder:
 `data.pkl` (see `models.torch_pickle`), the numbers of each storage as `data/<key>`, `byteorder`, `version`.
+The one before, in which the reference's authors published theirs: five pickles (a magic number, the version,
+facts of the machine, the state dict, the keys of its storages), then of each storage its size (int64) and
+numbers. It is read, not written.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ import tensorflow as tf
 from engine.task import ConfigurationError
 from models import torch_pickle
 
-_OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_OLD_VERSION = 1001
+_PICKLE = b"\x80"
 _SAVE_AGAIN = "save it again from PyTorch with torch.save(network.state_dict(), FILE)"
 
 
@@ -38,14 +43,17 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
         raise ConfigurationError(
             f"{path}: cannot be read ({reason}); give a file written by torch.save"
         ) from error
-    if contents.startswith(_OLD_FORMAT):
-        raise ConfigurationError(f"{path}: in the format of PyTorch before 1.6; {_SAVE_AGAIN}")
     try:
+        if contents.startswith(_OLD_MAGIC):
+            return _read_old(io.BytesIO(contents[len(_OLD_MAGIC) :]))
+        if contents.startswith(_PICKLE):
+            torch_pickle.load(io.BytesIO(contents))  # names what torch.save does not write
+            raise ValueError("is a bare pickle, which torch.save does not write")
         with zipfile.ZipFile(io.BytesIO(contents)) as archive:
             return _read(archive)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
         raise ConfigurationError(
-            f"{path}: no complete zip archive as torch.save writes it; copy it again, or {_SAVE_AGAIN}"
+            f"{path}: no complete file as torch.save writes it; copy it again, or {_SAVE_AGAIN}"
         ) from error
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}; {_SAVE_AGAIN}") from error
@@ -96,9 +104,8 @@ def _read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
         byte_order = archive.read(f"{folder}byteorder").decode("ascii")
     if byte_order not in ("little", "big"):
         raise ValueError(f"has an unknown byte order {byte_order[:20]!r}")
-    tensors = torch_pickle.loads(archive.read(f"{folder}data.pkl"))
-    storages: dict[torch_pickle.Storage, np.ndarray] = {}
-    arrays = {}
+    tensors = torch_pickle.load(io.BytesIO(archive.read(f"{folder}data.pkl")))
+    storages = {}
     for name, tensor in tensors.items():
         storage = tensor.storage
         if storage not in storages:
@@ -106,13 +113,38 @@ def _read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
             if record not in names:
                 raise ValueError(f"is damaged: {name} lies in data/{storage.key}, which is not there")
             storages[storage] = _numbers(archive.read(record), storage, byte_order)
-        arrays[name] = _view(storages[storage], tensor, name)
-    return arrays
+    return {name: _view(storages[tensor.storage], tensor, name) for name, tensor in tensors.items()}
+
+
+def _read_old(file: io.BytesIO) -> dict[str, np.ndarray]:
+    """Reads the format before PyTorch 1.6 from behind its magic number."""
+    version, system = torch_pickle.load_value(file), torch_pickle.load_value(file)
+    if version != _OLD_VERSION or not isinstance(system, dict):
+        raise ValueError("is of an unknown version of PyTorch's format before 1.6")
+    tensors, keys = torch_pickle.load(file), torch_pickle.load_value(file)
+    wanted = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    if not isinstance(keys, list) or len(wanted) != len({t.storage for t in tensors.values()}):
+        raise ValueError("is damaged: it does not list its storages")
+    byte_order = "little" if system.get("little_endian", True) else "big"
+    storages = {}
+    for key in keys:
+        storage = wanted.get(key) if isinstance(key, str) else None
+        if storage is None or file.read(8) != storage.elements.to_bytes(8, byte_order):
+            raise ValueError("is damaged: its storages are not those of its tensors")
+        size = storage.elements * _stored_dtype(storage).itemsize
+        storages[storage] = _numbers(file.read(size), storage, byte_order)
+    if len(storages) != len(wanted):
+        raise ValueError("is damaged: numbers are missing at its end")
+    return {name: _view(storages[tensor.storage], tensor, name) for name, tensor in tensors.items()}
+
+
+def _stored_dtype(storage: torch_pickle.Storage) -> np.dtype:
+    return np.dtype("uint16" if storage.dtype == "bfloat16" else storage.dtype)
 
 
 def _numbers(record: bytes, storage: torch_pickle.Storage, byte_order: str) -> np.ndarray:
     """The numbers of one storage: [elements], in this machine's byte order."""
-    stored = np.dtype("uint16" if storage.dtype == "bfloat16" else storage.dtype)
+    stored = _stored_dtype(storage)
     if len(record) != storage.elements * stored.itemsize:
         raise ValueError(f"is damaged: data/{storage.key} has {len(record)} bytes, not those of its tensors")
     numbers = np.frombuffer(record, stored.newbyteorder("<" if byte_order == "little" else ">"))

@@ -11,6 +11,7 @@ import dataclasses
 import pickletools
 import struct
 from collections.abc import Mapping
+from typing import BinaryIO
 
 STORAGES = {
     "torch.FloatStorage": "float32",
@@ -29,7 +30,8 @@ STORAGES = {
 _DICT = "collections.OrderedDict"
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
-_NAMES = frozenset({_DICT, _TENSOR, _PARAMETER, *STORAGES})
+_TENSORS = (_TENSOR, "torch._utils._rebuild_tensor")  # the latter before PyTorch 0.4
+_NAMES = frozenset({_DICT, *_TENSORS, _PARAMETER, *STORAGES})
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = frozenset("BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split())
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -66,16 +68,13 @@ class _Mark:
     """Where a group of values begins on the stack."""
 
 
-def loads(pickle: bytes) -> dict[str, StoredTensor]:
-    """The tensors of a state dict by name, in the order of the file.
+def load(file: BinaryIO) -> dict[str, StoredTensor]:
+    """The tensors of a state dict by name, in the order of the file, which is left behind the pickle.
 
     Raises:
       ValueError: it is no state dict, is damaged, or names something else than tensors.
     """
-    try:
-        state = _run(pickle)
-    except (IndexError, KeyError, struct.error) as error:  # an empty stack, an unknown memo, a cut number
-        raise ValueError("its pickle is damaged") from error
+    state = load_value(file)
     if not isinstance(state, dict) or not state:
         raise ValueError(f"holds {_kind(state)}, no dictionary of tensors")
     for name, value in state.items():
@@ -84,7 +83,19 @@ def loads(pickle: bytes) -> dict[str, StoredTensor]:
     return state
 
 
-def _run(pickle: bytes):
+def load_value(file: BinaryIO):
+    """The value of the next pickle in the file: numbers, text, tuples, lists, dictionaries, tensors.
+
+    Raises:
+      ValueError: it is damaged, or names something else.
+    """
+    try:
+        return _run(file)
+    except (IndexError, KeyError, struct.error) as error:  # an empty stack, an unknown memo, a cut number
+        raise ValueError("its pickle is damaged") from error
+
+
+def _run(file: BinaryIO):
     stack, memo = [], {}
 
     def group():
@@ -94,16 +105,20 @@ def _run(pickle: bytes):
             values.append(value)
         return values[::-1]
 
-    for opcode, argument, _ in pickletools.genops(pickle):
-        match opcode.name:
+    opcodes = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(file)]
+    for opcode, argument in opcodes:  # first of all, so that what is refused is refused by its name
+        if opcode in ("GLOBAL", "INST"):
+            _known(argument.replace(" ", "."))
+    for opcode, argument in opcodes:
+        match opcode:
             case "PROTO" | "FRAME":
                 pass
             case "STOP":
                 return stack.pop()
             case "MARK":
                 stack.append(_Mark())
-            case "GLOBAL" | "INST":
-                stack.append(_known(".".join(argument.split(" "))))
+            case "GLOBAL":
+                stack.append(_known(argument.replace(" ", ".")))
             case "STACK_GLOBAL":
                 parts = [stack.pop(), stack.pop()]
                 stack.append(_known(".".join(part for part in parts[::-1] if isinstance(part, str))))
@@ -115,6 +130,13 @@ def _run(pickle: bytes):
                 stack.append(memo[argument])
             case "EMPTY_DICT":
                 stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "APPENDS":
+                items = group()
+                if not isinstance(stack[-1], list):
+                    raise ValueError("its pickle is damaged")
+                stack[-1].extend(items)
             case "TUPLE":
                 stack.append(tuple(group()))
             case "SETITEM":
@@ -164,8 +186,9 @@ def _set_items(target, items: list) -> None:
 
 def _storage(identity) -> Storage:
     match identity:
-        case ("storage", _Name(name=name), str(key), str(), int(elements)) if (
-            name in STORAGES and elements >= 0
+        # The old format has a sixth entry, None but for storages that are parts of others.
+        case ("storage", _Name(name=name), str(key), str(), int(elements), *view) if (
+            name in STORAGES and elements >= 0 and view in ([], [None])
         ):
             return Storage(key, STORAGES[name], elements)
     raise ValueError("refers to something outside the file that is no storage of numbers")
@@ -176,7 +199,7 @@ def _made(name, arguments):
         case _Name(name=name), () if name == _DICT:
             return {}
         case _Name(name=name), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if (
-            name == _TENSOR
+            name in _TENSORS
         ):
             numbers = [offset, *shape, *strides]
             if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):

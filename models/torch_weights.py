@@ -140,6 +140,11 @@ def fitting_weights(
     ]
     if missing or surplus or wrong:
         raise ConfigurationError(_misfit(where, held, arrays, wrong_shapes=wrong))
+    broken = [name for name in paths if not np.all(np.isfinite(arrays[name]))]
+    if broken:
+        raise ConfigurationError(
+            f"{where}: holds numbers that are not finite in {_list(broken)}; take an earlier checkpoint"
+        )
     # The reference has no biases in a network without norm; ours do nothing at zero.
     return {path: found.get(path, np.zeros(weight.shape)) for path, weight in weights.items()}
 

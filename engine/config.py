@@ -207,7 +207,7 @@ def _fits(value: object, hint: object) -> bool:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
-    if origin in (tuple, list):
+    if origin in (tuple, list, collections.abc.Sequence):
         return isinstance(value, (tuple, list))
     if origin is collections.abc.Mapping:
         return isinstance(value, dict)

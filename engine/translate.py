@@ -74,9 +74,10 @@ def translate(
     try:
         os.makedirs(output, exist_ok=True)
         written = [_translate_one(path, stem, translator, raw=raw) for path, stem in targets.items()]
-    except OSError as error:
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message
         raise ConfigurationError(
-            f"--output={output}: cannot be written ({error.strerror}); choose another"
+            f"--output={output}: cannot be written ({reason}); choose another"
         ) from error
     print(f"translated {len(written)} pictures into {output} with {translator.description}")
     return written
@@ -128,7 +129,9 @@ def _check(path: str, kind: pictures.ImageKind, translator: Translator) -> None:
     wanted = translator.input_channels
     if kind.channels != wanted and not (kind.channels == 1 and wanted == 3):
         what = f"{kind.channels} channels" + (" with transparency" if kind.alpha else "")
-        raise ConfigurationError(f"{path}: has {what}, where the network takes {wanted}; convert it")
+        raise ConfigurationError(
+            f"{path}: has {what}, where the network takes {wanted}; convert it to {wanted}"
+        )
     try:
         translator.check_size(kind.height, kind.width)
     except ConfigurationError as error:

@@ -17,7 +17,6 @@ from models.layers import BatchNorm, InstanceNorm
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_FAMILIES = {"unet": "U-Net", "resnet": "ResNet", "patchgan": "PatchGAN", "pixel": "pixel discriminator"}
 # These have a bias whatever the norm; the others only without batch norm.
 _ALWAYS_BIASED = {
     "unet": ("up_1_conv",),
@@ -102,14 +101,29 @@ class Structure:
     def widths(self, shapes: Shapes) -> dict[str, int]:
         """`filters`, `input_channels` and `output_channels` (1 of a discriminator) of these parameters.
 
-        Raises KeyError, ValueError if the first or the last convolution is not there or is none.
+        The widest convolution of a generator has to agree, so that a network built of these widths is no
+        larger than the parameters.
+
+        Raises KeyError if a convolution is missing, ValueError if one is of no such network.
         """
         modules = {layer: module for module, layer in self.layers().items()}
-        first = {"unet": "down_1_conv", "resnet": "first_conv"}.get(self.family, "conv_0")
-        last = {"unet": "up_1_conv", "resnet": "last_conv"}.get(self.family, "logits")
-        filters, input_channels, _, _ = shapes[f"{modules[first]}.weight"]
-        axis = 1 if self.family == "unet" else 0  # transposed convolutions are (in, out, h, w)
-        output_channels = shapes[f"{modules[last]}.weight"][axis]
+
+        def channels(layer: str) -> tuple[int, int]:
+            shape = shapes[f"{modules[layer]}.weight"]
+            if len(shape) != 4 or min(shape) < 1:
+                raise ValueError(f"{modules[layer]}.weight {list(shape)} is no convolution's")
+            return shape[0], shape[1]
+
+        first, last, inner, growth = {
+            "unet": ("down_1_conv", "up_1_conv", f"down_{self.depth}_conv", 8),
+            "resnet": ("first_conv", "last_conv", "block_1_conv_1", 4),
+        }.get(self.family, ("conv_0", "logits", None, 0))
+        filters, input_channels = channels(first)
+        if inner and channels(inner) != (growth * filters, growth * filters):
+            name = f"{modules[inner]}.weight"
+            raise ValueError(f"{name} {list(shapes[name])} is not that of {filters} filters")
+        # Transposed convolutions are (in, out, h, w).
+        output_channels = channels(last)[1 if self.family == "unet" else 0]
         return {"filters": filters, "input_channels": input_channels, "output_channels": output_channels}
 
 

@@ -75,7 +75,7 @@ def load_generator(
     if network is not None and network not in GENERATORS:
         raise ConfigurationError(f"--network={network}: unknown; choose one of: {', '.join(GENERATORS)}")
     arrays = read_state_dict(path)
-    structure = structure_of_file(shapes(arrays))
+    structure = structure_of_file(_shapes(arrays))
     held = structure.network if structure else None
     wanted = network or held
     if wanted not in GENERATORS:
@@ -92,10 +92,10 @@ def load_generator(
     if missing or surplus:
         raise ConfigurationError(_misfit(path, structure, arrays))
     try:
-        widths = structure.widths(shapes(arrays))
+        widths = structure.widths(_shapes(arrays))
     except ValueError as error:
         raise ConfigurationError(
-            f"{path}: its first or last parameter is no convolution's; copy it again"
+            f"{path}: {error}, so it is no complete {structure}; copy it again"
         ) from error
     model = build_generator(
         held,
@@ -125,7 +125,7 @@ def fitting_weights(
       ConfigurationError: it is another network, or keys are missing or too many, or shapes differ.
     """
     wanted = _counterpart(model)
-    held = structure_of_file(shapes(arrays))
+    held = structure_of_file(_shapes(arrays))
     # Dropout has no weights: only the numbers in the names depend on it.
     if held is None or dataclasses.replace(held, dropout=wanted.dropout) != wanted:
         raise ConfigurationError(_misfit(where, wanted, arrays, held=held))
@@ -146,7 +146,9 @@ def fitting_weights(
             f"{where}: holds numbers that are not finite in {_list(broken)}; take an earlier checkpoint"
         )
     # The reference has no biases in a network without norm; ours do nothing at zero.
-    return {path: found.get(path, np.zeros(weight.shape)) for path, weight in weights.items()}
+    return {
+        path: found[path] if path in found else np.zeros(weight.shape) for path, weight in weights.items()
+    }
 
 
 def set_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
@@ -189,7 +191,7 @@ def reference_arrays(model: keras.Model) -> dict[str, np.ndarray]:
     return arrays
 
 
-def shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in arrays.items()}
 
 

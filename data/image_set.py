@@ -58,12 +58,12 @@ class ImageSet:
 
     dataset: str
     data_dir: str = "datasets"
-    load_size: int | Sequence[int] = 286
-    crop_size: int | Sequence[int] = 256
+    load_size: int | tuple[int, int] = 286
+    crop_size: int | tuple[int, int] = 256
     resize: str = framing.RESIZE
     random_resized_crop: RandomResizedCrop | None = None
     flip: bool = True
-    augmentations: Sequence[Callable] = ()
+    augmentations: tuple[Callable, ...] = ()
     train_fraction: float = 1.0
     seed: int = 0
     supply: Supply = dataclasses.field(default_factory=Supply)
@@ -144,7 +144,8 @@ class ImageSet:
                 tf.data.experimental.service.distribute(
                     processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
                     service=self.supply.service,
-                    job_name=f"{self.dataset}-{position_examples}-{global_batch}",
+                    # Processes that train together draw from one job, others each from its own.
+                    job_name=None if all(is_kept) else f"{self.dataset} {self.seed} {position_examples}",
                 )
             )
         return self._delivered(batches, in_unit_range=bool(self.augmentations))

@@ -123,7 +123,7 @@ def open_dataset(dataset, data_dir):
         raise DataError(
             f"data set {dataset!r} is not in {os.fspath(data_dir)!r}: prepare it with `python -m "
             f"data.prepare --layout=side_by_side --source=YOUR_IMAGES --name={dataset} "
-            f"--data_dir={data_dir}` (or --layout=paired)."
+            f"--data_dir={data_dir}` (or --layout=paired, unpaired, single)."
         )
     try:
         info = tfds.builder_from_directory(directory).info

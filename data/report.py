@@ -116,11 +116,27 @@ class Report:
         return said
 
     def _next_step(self):
-        parameters = [f'--gin_param=DATASET = "{self.dataset}"', f'--gin_param=DATA_DIR = "{self.data_dir}"']
-        if "pair" not in self.features and not {"A", "B"} <= set(self.features):
-            return f"train     with {shlex.join(parameters)}"
-        train = ["python", "-m", "engine.train", "--gin_file=gin/pix2pix.gin", *parameters]
-        return "train     " + shlex.join([*train, f"--workdir=runs/{self.dataset}"])
+        parameters = {"DATASET": f'"{self.dataset}"', "DATA_DIR": f'"{self.data_dir}"'}
+        one_feature = len(self.features) == 1
+        if "pair" in self.features or {"A", "B"} <= self.features.keys():
+            files = ["pix2pix"]
+        elif one_feature and {"trainA", "trainB"} <= self.examples.keys():
+            files = ["cyclegan"]
+            if self.side_channels:  # no generator can keep pictures of other channels as they are
+                parameters["cyclegan.CycleGan.identity_weight"] = 0
+        elif one_feature and "train" in self.examples:
+            files = ["pix2pix", "single"]
+            [feature] = self.features
+            if feature != "image":
+                parameters["single.SingleImages.feature"] = f'"{feature}"'
+        else:
+            files = []
+        flags = [f"--gin_file=gin/{name}.gin" for name in files]
+        flags += [f"--gin_param={name} = {value}" for name, value in parameters.items()]
+        if not files:
+            return f"train     with {shlex.join(flags)}"
+        train = ["python", "-m", "engine.train", *flags, f"--workdir=runs/{self.dataset}"]
+        return "train     " + shlex.join(train)
 
 
 def first_lines(lines):

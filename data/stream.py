@@ -85,7 +85,7 @@ class Stream:
             rows = tf.constant(is_kept)
             examples = examples.enumerate().filter(lambda drawn, _: rows[drawn % len(is_kept)])
             examples = examples.map(lambda _, example: example)
-        return examples.map(self._training_example, num_parallel_calls=tf.data.AUTOTUNE)
+        return examples.map(self._traced_training_example, num_parallel_calls=tf.data.AUTOTUNE)
 
     def evaluation(self):
         """One pass in storage order, nothing of it random.
@@ -103,7 +103,7 @@ class Stream:
             examples = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
             return examples.ignore_errors(log_warning=True)
         examples = reading.stored_examples(self.part)
-        return examples.map(self._evaluation_example, num_parallel_calls=tf.data.AUTOTUNE)
+        return examples.map(self._traced_evaluation_example, num_parallel_calls=tf.data.AUTOTUNE)
 
     def value_range(self, role):
         """(lowest, highest) value that an image of a role can have as stored."""
@@ -145,6 +145,15 @@ class Stream:
     @property
     def _by_id(self):
         return self.supply.on_bad_record == SKIP or self._cache[0] is not None
+
+    # Traced once, however often a stream is opened: at every batch boundary, for every evaluation.
+    @functools.cached_property
+    def _traced_training_example(self):
+        return tf.function(self._training_example, autograph=False)
+
+    @functools.cached_property
+    def _traced_evaluation_example(self):
+        return tf.function(self._evaluation_example, autograph=False)
 
     def _training_example(self, example):
         epoch = example["epoch"]

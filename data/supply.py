@@ -26,8 +26,8 @@ class Supply:
             local disks.
         largest_bad_share: part of the examples that may be damaged before "skip" stops, too.
         service: address of a tf.data service dispatcher, such as "grpc://10.0.0.2:5050", whose workers
-            read and decode. Every example still comes once an epoch, but not in an order that repeats:
-            a restart begins with the window of its position.
+            read and decode. Every example still comes once an epoch, but the order does not repeat,
+            neighbouring epochs mix, and a restart begins with the window of its position.
         max_pixels: larger images are refused by their header, before memory is taken for them.
 
     Raises:

@@ -128,5 +128,12 @@ _FREE_TO_CHANGE = frozenset(
         "memory_fraction",
         "memory_bytes",
         "data_dir",
+        # of data.supply.Supply
+        "cache",
+        "on_bad_record",
+        "largest_bad_share",
+        "ram_budget_bytes",
+        "max_pixels",
+        "service",
     }
 )

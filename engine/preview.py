@@ -20,6 +20,7 @@ from engine.samples import joined, write_png
 from engine.task import ConfigurationError
 
 _GAP_PIXELS = 8
+_SHEET_RATIO = 16 / 9  # width / height of the sheet, as near as can be
 
 
 def contact_sheet(data: TrainingData, *, examples: int, position_examples: int = 0) -> np.ndarray:
@@ -34,8 +35,7 @@ def contact_sheet(data: TrainingData, *, examples: int, position_examples: int =
     pairs = np.pad(
         pairs, [(0, 0), (0, _GAP_PIXELS), (0, _GAP_PIXELS), (0, 0)], constant_values=255
     )  # [examples, H + gap, 2 W + gap, C]
-    # As near to a square as can be.
-    columns = max(1, round(math.sqrt(examples * pairs.shape[1] / pairs.shape[2])))
+    columns = max(1, round(math.sqrt(examples * pairs.shape[1] / pairs.shape[2] * _SHEET_RATIO)))
     rows = math.ceil(examples / columns)
     blank = np.full_like(pairs[:1], 255).repeat(rows * columns - examples, axis=0)
     cells = np.concatenate([pairs, blank]).reshape(rows, columns, *pairs.shape[1:])

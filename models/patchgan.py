@@ -28,6 +28,16 @@ def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch"):
     return keras.Model(image, x, name=name)
 
 
+def check_patchgan_size(height, width, *, layers=3):
+    """Raises ValueError with the remedy if pictures of [height, width] pixels leave no patch to judge."""
+    smallest = 3 * 2**layers
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"a discriminator of patches does not take pictures of {height}x{width} pixels (height x width): "
+            f"both must be at least {smallest}; crop or resize them to that"
+        )
+
+
 def pixel_discriminator(*, name, input_channels, filters=64, norm="batch"):
     """Judges every pixel by itself: [B, H, W, input_channels] in [-1, 1] -> logits [B, H, W, 1]."""
     use_bias = has_bias(norm)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from engine.task import Adam, ConfigurationError, Phase, Step, Task
 from models.losses import gan_loss, l1
 from models.networks import build_generator, check_image_size
-from models.patchgan import patchgan
+from models.patchgan import check_patchgan_size, patchgan
 
 
 class Pix2Pix(Task):
@@ -62,6 +62,7 @@ class Pix2Pix(Task):
         output_channels = example["target"].shape[-1]
         try:
             check_image_size(self.generator, height, width)
+            check_patchgan_size(height, width)
             generator = build_generator(
                 self.generator,
                 name="generator",

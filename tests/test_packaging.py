@@ -66,6 +66,8 @@ def test_console_scripts_point_at_the_binaries():
         "gantry-evaluate": "engine.evaluate:run",
         "gantry-doctor": "engine.doctor:run",
         "gantry-translate": "engine.translate:run",
+        "gantry-preview": "engine.preview:run",
+        "gantry-data-service": "engine.data_service:run",
     }
     for target in PROJECT["scripts"].values():
         module, function = target.split(":")

@@ -52,12 +52,14 @@ def piecewise(schedule: int | str, rule: str = "none") -> tuple[str, ...]:
 
 
 GROWING = "0ep:1, 3ep:2, 6ep:4, 10ep:8"
+GROWING_LATER = "0ep:1, 5ep:2, 8ep:4, 12ep:8"
 REFERENCE = "batch 1"
 
 SCHEDULES: dict[str, tuple[str, ...]] = {
     REFERENCE: piecewise(1),
     "batch 8": piecewise(8),
     "growing, rule none": piecewise(GROWING),
+    "growing later, rule none": piecewise(GROWING_LATER),
     "growing, rule linear": piecewise(GROWING, "linear"),
     # The full rule has no answer above twice the batch for beta1 = 0.5.
     "growing, rule square_root_beta1_kept": piecewise(GROWING, "square_root_beta1_kept"),

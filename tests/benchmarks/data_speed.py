@@ -4,8 +4,8 @@
     python tests/benchmarks/data_speed.py --dataset=NAME --data_dir=DIR
 
 FOLDER holds side_by_side JPEG images of 512x256. Each is decoded, both halves are resized to 286x286 and cut
-to the same random 256x256, mirrored half of the time, in batches of 16. PyTorch (with Pillow, 2 workers) runs in
-an environment of its own. One measures the others' rounds by turns; medians and ratios are printed.
+to the same random 256x256, mirrored half of the time, in batches of 16. PyTorch (with Pillow, 2 workers)
+runs in an environment of its own. Rounds alternate between the pipelines; medians and ratios are printed.
 
 With --dataset, a prepared one, the seconds from opening a position to its first batch.
 """

@@ -1,4 +1,4 @@
-"""PyTorch's DataLoader with Pillow on side_by_side images, as pix2pix's reference reads them; prints images/s.
+"""PyTorch's DataLoader with Pillow on side_by_side images, as pix2pix's reference reads; prints images/s.
 
 Run by data_speed.py in an environment that has torch: torch_loader.py FOLDER EXAMPLES BATCH
 """

@@ -4,6 +4,7 @@ import concurrent.futures
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -298,6 +299,16 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch):
         refused(path, "is 100x101, 10100 pixels, and the limit is 10099", max_pixels=10_099)
         with pytest.raises(DataError, match="limit is 10099"):
             pictures.read_kind(ImageRef(str(path)), video=VIDEO, max_pixels=10_099)
+
+
+def test_a_file_that_is_refused_by_its_header_is_not_read(tmp_path):
+    Image.new("RGB", (100, 101)).save(tmp_path / "a.bmp")
+    os.truncate(tmp_path / "a.bmp", 2**28)
+    tracemalloc.start()
+    refused(tmp_path / "a.bmp", "the limit is 10099", max_pixels=10_099)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2**24
 
 
 def test_the_limit_is_ours_not_pillows(tmp_path, recwarn):

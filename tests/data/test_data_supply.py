@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
+from data import records
 from data.errors import DataError
 from data.pairs import PairedImages
 from data.supply import Supply
@@ -68,6 +68,7 @@ def test_what_does_not_fit_is_not_cached_and_said(small_set):
     [
         ({"cache": "gpu"}, "cache = 'gpu': must be one of none, memory, disk"),
         ({"on_bad_record": "ignore"}, "on_bad_record = 'ignore'"),
+        ({"window_bytes": 0}, "window_bytes = 0: must be at least 1"),
         ({"window_bytes": 2**29}, "3 windows are held at once"),
         ({"largest_bad_share": 1.0}, "largest_bad_share = 1.0"),
         ({"service": "grpc://localhost:1", "cache": "memory"}, "service = 'grpc://localhost:1'"),
@@ -78,37 +79,29 @@ def test_settings_that_cannot_be_used(settings, match):
         Supply(**settings)
 
 
-def test_service_gives_every_example_once_an_epoch(small_set):
-    service = tf.data.experimental.service
-    dispatcher = service.DispatchServer()
-    address = dispatcher.target.split("://")[1]
-    workers = [service.WorkerServer(service.WorkerConfig(dispatcher_address=address)) for _ in range(2)]
-    source = pairs(small_set, supply={"service": dispatcher.target, "window_bytes": 10**6})
-    # One window is an epoch: the two workers take epochs in turn, and each gives all of its own.
-    batch = drawn(source, batches=2, global_batch=EXAMPLES)
-    assert sorted(batch["id"]) == sorted([*range(EXAMPLES)] * 2)
-    plain = pairs(small_set, supply={"window_bytes": 10**6})
-    expected = drawn(plain, batches=2, global_batch=EXAMPLES)
-    of_service = {(i, x.tobytes()) for i, x in zip(batch["id"], batch["input"], strict=True)}
-    assert of_service == {(i, x.tobytes()) for i, x in zip(expected["id"], expected["input"], strict=True)}
-    del workers
+def test_a_part_of_the_training_set_is_drawn_once_an_epoch(small_set):
+    source = pairs(small_set, train_fraction=0.25)
+    assert source.train_examples == 6  # 5.5, to the even
+    ids = drawn(source, batches=2, global_batch=6)["id"]
+    assert sorted(ids[:6]) == sorted(ids[6:]) == sorted(set(ids))
 
 
-def ids_of(small_set, fraction, seed=5):
-    source = pairs(small_set, train_fraction=fraction, seed=seed)
-    count = source.train_examples
-    ids = drawn(source, batches=2, global_batch=count)["id"]
-    assert sorted(ids[:count]) == sorted(ids[count:]) == sorted(set(ids))
-    return set(ids.tolist())
+def ids_of(stored, fraction, seed):
+    part = stored.fraction(fraction, seed)
+    ids = {shard.first_id + k for shard in part.shards for k in range(shard.records)}
+    assert len(ids) == part.examples
+    return ids
 
 
-def test_a_part_of_the_training_set_is_the_same_for_a_seed_and_grows(small_set):
-    parts = [ids_of(small_set, fraction) for fraction in (0.01, 0.25, 0.5, 0.9, 1.0)]
-    assert [len(part) for part in parts] == [1, 6, 11, 20, 22]
-    for smaller, larger in zip(parts, parts[1:], strict=False):
-        assert smaller < larger
-    assert ids_of(small_set, 0.25) == parts[1]
-    assert any(ids_of(small_set, 0.25, seed) != parts[1] for seed in (1, 2, 3))
+def test_parts_are_the_same_for_a_seed_and_grow(small_set):
+    stored = records.open_dataset("small", small_set).splits["train"]
+    for seed in range(20):
+        parts = [ids_of(stored, fraction, seed) for fraction in (0.01, 0.25, 0.5, 0.9, 0.95, 1.0)]
+        assert [len(part) for part in parts] == [1, 6, 12, 21, 22, 23]
+        for smaller, larger in zip(parts, parts[1:], strict=False):
+            assert smaller < larger
+        assert ids_of(stored, 0.25, seed) == parts[1]
+    assert len({frozenset(ids_of(stored, 0.25, seed)) for seed in range(20)}) > 5
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])

@@ -187,7 +187,7 @@ def test_several_pages(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", values((2, 5, 6, 3), "uint8"), photometric="rgb")
     refused(tmp_path / "a.tif", "holds 2 pages; save each as a file of its own")
     # One directory that stands for all images.
-    tifffile.imwrite(tmp_path / "b.tif", values((7, 5, 6), "uint8"), imagej=True)
+    tifffile.imwrite(tmp_path / "b.tif", values((7, 5, 6), "uint8"), imagej=True, truncate=True)
     refused(tmp_path / "b.tif", "holds 7 pages")
     tifffile.imwrite(tmp_path / "c.tif", values((4, 5, 6), "uint8"), photometric="minisblack", truncate=True)
     refused(tmp_path / "c.tif", "holds 4 pages")

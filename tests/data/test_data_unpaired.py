@@ -88,9 +88,10 @@ def test_an_epoch_is_one_of_the_larger_domain_and_each_domain_has_its_own(data_d
 
 
 def test_a_stream_from_a_position_is_the_tail_of_the_whole(data_dir):
-    a, b = drawn(two(data_dir), 40)
-    for position in (1, 6, 7, 11, 20, 33):
-        assert drawn(two(data_dir), 3, position) == (a[position : position + 3], b[position : position + 3])
+    source = two(data_dir)
+    a, b = drawn(source, 40)
+    for position in (1, 6, 11, 33):
+        assert drawn(source, 3, position) == (a[position : position + 3], b[position : position + 3])
 
 
 def test_channels_and_direction(data_dir):

@@ -100,6 +100,7 @@ def test_differences_are_those_that_change_what_is_learned():
         "LOG_EVERY = 1",
         "EVALUATE_EVERY = 7",
         "DATA_DIR = 'elsewhere'",
+        "supply.Supply.on_bad_record = 'skip'",
     ]
     _, same = config.load_experiment(gin_files=QUICKSTART, gin_params=free)
     assert config.differences(old, same, free_to_change=free_to_change) == []

@@ -41,6 +41,21 @@ def test_cells_are_the_examples_that_training_draws(run, synthetic_datasets):
     assert (sheet[:, 128:136] == 255).all()
 
 
+def test_augmentations_and_rectangles_are_named_on_the_command_line(run):
+    code, error, output = run(
+        "--gin_file=gin/augmentations.gin",
+        "--gin_param=AUGMENTATIONS = [@geometry.Rotation(), @colour.Invert()]",
+        "--gin_param=colour.Invert.probability = 1.0",
+        "--gin_param=CROP_SIZE = (32, 48)",
+        "--examples=1",
+    )
+    assert (code, error) == (DONE, "")
+    sheet = np.asarray(Image.open(output))
+    assert sheet.shape == (32, 96, 3)
+    _, _, plain = run("--gin_param=CROP_SIZE = (32, 48)", "--examples=1")
+    assert np.abs(np.asarray(Image.open(plain)).astype(int) - sheet).mean() > 30
+
+
 @pytest.mark.parametrize(
     "argument, match",
     [

@@ -1,0 +1,81 @@
+"""Whether CycleGAN's two batches of a network are faster together; prints seconds a step, by turns.
+
+python tests/benchmarks/cyclegan_batching.py SIZE BATCH ROUNDS [GENERATOR] [FILTERS]
+
+A step has two passes of each generator over pictures at hand (translation and identity) and two of each
+discriminator (real and fake). Variants run one step each by turns, on made-up pictures.
+"""
+
+import sys
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from engine.batch_plan import BatchPlan
+from engine.experiment import Experiment
+from engine.feeding import distributed_batches
+from engine.run_directory import RunDirectory
+from engine.trainer import Trainer
+from models.cyclegan import CycleGan
+from tests.conftest import NoisePairs
+
+# Networks whose two batches go through together.
+VARIANTS = {
+    "apart": (),
+    "generators": ("input_to_target", "target_to_input"),
+    "discriminators": ("input_discriminator", "target_discriminator"),
+    "all": ("input_to_target", "target_to_input", "input_discriminator", "target_discriminator"),
+}
+
+
+class Variant(CycleGan):
+    """CycleGAN in which only some networks take both batches at once."""
+
+    def __init__(self, together, **settings):
+        super().__init__(**settings)
+        self._together = together
+
+    def _both(self, network, first, second):
+        if network.name in self._together:
+            return tf.split(network(tf.concat([first, second], 0), training=True), 2)
+        return [network(first, training=True), network(second, training=True)]
+
+
+def main(size, batch, rounds, generator="resnet_9blocks", filters=64):
+    size, batch, rounds, filters = map(int, (size, batch, rounds, filters))
+    steps = {}
+    plan = BatchPlan(global_batch=batch, replicas=1)
+    settings = {"generator": generator, "generator_filters": filters, "discriminator_filters": filters}
+    for name, together in VARIANTS.items():
+        run = RunDirectory(tempfile.mkdtemp())
+        experiment = Experiment(
+            task=Variant(together, **settings),
+            data=NoisePairs(size=size),
+            total_examples=1,
+            strategy="one_device",
+        )
+        trainer = Trainer(experiment, run)
+        data = distributed_batches(trainer.strategy, experiment.data, position_examples=0, plan=plan)
+
+        def step(trainer=trainer, data=data):
+            began = time.perf_counter()
+            trainer.loop.run(data, num_steps=1, step=0, examples=0, plan=plan)
+            return time.perf_counter() - began
+
+        step()  # traces
+        steps[name] = step
+    sec = {name: [] for name in VARIANTS}
+    for turn in range(rounds):
+        names = list(VARIANTS)[:: 1 if turn % 2 else -1]
+        for name in names:
+            sec[name].append(steps[name]())
+    apart = np.array(sec["apart"])
+    for name, times in sec.items():
+        ratio = np.median(np.array(times) / apart)
+        print(f"{name:15} median {np.median(times):7.3f} s, {ratio:.3f} of apart, least {min(times):7.3f} s")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

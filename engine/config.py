@@ -7,6 +7,7 @@ and what was used, so this module reads its two tables, `_CONFIG` and `_OPERATIV
 
 from __future__ import annotations
 
+import collections.abc
 import difflib
 import os
 import sys
@@ -24,7 +25,7 @@ from gin import config as gin_config
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 PUBLIC_MACROS = (
-    "DATASET DATA_DIR LOAD_SIZE CROP_SIZE DIRECTION TRAIN_FRACTION TOTAL_EXAMPLES SEED "
+    "DATASET DATA_DIR LOAD_SIZE CROP_SIZE DIRECTION TRAIN_FRACTION TOTAL_EXAMPLES SEED INITIALISE_FROM "
     "STRATEGY CPU_REPLICAS PRECISION "
     "NORM DROPOUT BATCH_SCHEDULE LARGEST_MICRO_BATCH LEARNING_RATE LEARNING_RATE_RULE STEPS_PER_LOOP "
     "LOG_EVERY SAVE_EVERY SAMPLE_EVERY EVALUATE_EVERY KEEP_CHECKPOINTS"
@@ -206,8 +207,10 @@ def _fits(value: object, hint: object) -> bool:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
-    if origin in (tuple, list):
+    if origin in (tuple, list, collections.abc.Sequence):
         return isinstance(value, (tuple, list))
+    if origin is collections.abc.Mapping:
+        return isinstance(value, dict)
     if hint in (bool, str, type(None)):
         return isinstance(value, hint)
     if hint in (int, float):

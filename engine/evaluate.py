@@ -7,19 +7,16 @@ In a notebook: `from engine.evaluate import evaluate; evaluate(workdir=..., spli
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
 import tensorflow as tf
 from absl import flags
 
-from engine import checkpoints, config
 from engine.evaluation import Evaluation, table
+from engine.opened_run import open_run
 from engine.program import run_program
 from engine.reporting import evaluation_row
 from engine.run_directory import RunDirectory, append_row, read_rows
-from engine.task import ConfigurationError
-from engine.trainer import Trainer
 
 
 def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -> Evaluation:
@@ -33,40 +30,11 @@ def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -
     Raises:
       ConfigurationError, data.errors.DataError: no such run, checkpoint or split.
     """
-    if not workdir:
-        raise ConfigurationError("no --workdir given; say which run: --workdir=runs/NAME")
-    run = RunDirectory(workdir)
-    text = run.read_config()
-    if text is None:
-        raise ConfigurationError(
-            f"--workdir={workdir}: holds no run (no config.gin); train one with python -m engine.train"
-        )
-    experiment = config.load_experiment_text(text, where=run.config)
-    # Nothing is trained here, so whatever was measured for training does not matter.
-    trainer = Trainer(dataclasses.replace(experiment, largest_micro_batch=None), run)
-    _restore(trainer, checkpoint)
+    trainer = open_run(workdir, checkpoint=checkpoint)
     evaluation = trainer.evaluator.evaluate(split, baselines=True)
     row = evaluation_row(evaluation, split=split, step=trainer.step, examples=trainer.examples)
-    append_row(run.eval_log, row)
+    append_row(trainer.run_directory.eval_log, row)
     return evaluation
-
-
-def _restore(trainer: Trainer, checkpoint: str) -> None:
-    run = trainer.run_directory
-    directory = run.best if checkpoint == "best" else run.checkpoints
-    if checkpoint in ("latest", "best"):
-        if checkpoints.restore_latest(trainer.state, directory) is None:
-            raise ConfigurationError(
-                f"{directory}: no checkpoint; train the run further, or choose another --checkpoint"
-            )
-        return
-    saved = checkpoints.positions(directory)
-    if not checkpoint.isdigit() or int(checkpoint) not in saved:
-        raise ConfigurationError(
-            f"--checkpoint={checkpoint}: not there; 'latest', 'best', or one of "
-            f"{', '.join(map(str, saved)) or 'none yet'}"
-        )
-    checkpoints.restore(trainer.state, directory, int(checkpoint))
 
 
 def _files(run: RunDirectory) -> str:

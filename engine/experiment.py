@@ -9,7 +9,7 @@ from engine.batch_schedules import BatchGrowth
 from engine.durations import Duration, examples_of
 from engine.evaluation import HIGHER_IS_BETTER
 from engine.feeding import TrainingData
-from engine.task import ConfigurationError, MetricSchedule, Task
+from engine.task import ConfigurationError, InitialWeights, MetricSchedule, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,8 @@ class Experiment:
       data: from what.
       total_examples: the run ends with the first step that reaches it.
       seed: of initial weights and of all randomness in the networks and losses.
+      initial_weights: where a new run's weights come from instead of `seed`, such as
+        `models.torch_weights.TorchWeights`; a run that goes on does not ask for them.
       strategy, cpu_replicas: see `engine.cluster.make_strategy`.
       precision: see `engine.cluster.set_precision`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
@@ -45,6 +47,7 @@ class Experiment:
     data: TrainingData
     total_examples: Duration
     seed: int = 0
+    initial_weights: InitialWeights | None = None
     strategy: str = "auto"
     cpu_replicas: int = 1
     precision: str = "float32"

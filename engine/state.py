@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from engine.noise_scale import NoiseScale
 from engine.optimizers import FusedAdam
-from engine.task import ConfigurationError, Phase, Task
+from engine.task import ConfigurationError, InitialWeights, Phase, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,7 @@ def build_state(
     *,
     strategy: tf.distribute.Strategy,
     seed: int,
+    initial_weights: InitialWeights | None,
     decisions: Mapping[str, float],
     noise_settings: Mapping | None,
 ) -> TrainState:
@@ -77,11 +78,13 @@ def build_state(
 
     Args:
       example: shapes of one example, [H, W, C] each.
+      initial_weights: sets weights after that; None leaves those of `seed`.
       decisions: their initial values.
       noise_settings: arguments of each phase's `NoiseScale`; None measures none.
 
     Raises:
-      ConfigurationError: the phases table names something the task does not have.
+      ConfigurationError: the phases table names something the task does not have, or the initial weights
+        do not fit.
     """
     phases = task.phases()
     with strategy.scope():
@@ -95,6 +98,10 @@ def build_state(
             averaged = {
                 name: network for name, network in task.networks(example).items() if name in averaged_names
             }
+        if initial_weights is not None:
+            initial_weights(networks)
+            for name, average in averaged.items():
+                average.set_weights(networks[name].get_weights())
         optimizers = {
             name: FusedAdam(
                 settings,

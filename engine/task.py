@@ -51,6 +51,13 @@ class MetricSchedule(Protocol):
         """The state after one evaluation with these metrics, by name."""
 
 
+class InitialWeights(Protocol):
+    """Where the weights of a new run come from instead of chance."""
+
+    def __call__(self, networks: Mapping[str, keras.Model]) -> None:
+        """Sets weights of some of the task's networks; raises ConfigurationError where it cannot."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adam:
     """Settings of one Adam optimizer (Kingma and Ba, arXiv 1412.6980).

@@ -73,11 +73,14 @@ class Trainer:
             static_shapes=needs_static_shapes(self.strategy),
         )
         optimizers = experiment.task.optimizers
+        # A run that goes on has its own weights, and the files may be gone.
+        new = not checkpoints.positions(run.checkpoints)
         self.state = build_state(
             experiment.task,
             data.example_spec,
             strategy=self.strategy,
             seed=experiment.seed,
+            initial_weights=experiment.initial_weights if new else None,
             decisions=initial_decisions(self.plan.schedule, optimizers),
             noise_settings=self.plan.noise_settings,
         )

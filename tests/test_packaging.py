@@ -65,6 +65,7 @@ def test_console_scripts_point_at_the_binaries():
         "gantry-train": "engine.train:run",
         "gantry-evaluate": "engine.evaluate:run",
         "gantry-doctor": "engine.doctor:run",
+        "gantry-translate": "engine.translate:run",
         "gantry-preview": "engine.preview:run",
         "gantry-data-service": "engine.data_service:run",
     }

@@ -1,0 +1,54 @@
+"""A run as it was trained, opened to use its networks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from engine import checkpoints, config
+from engine.run_directory import RunDirectory
+from engine.task import ConfigurationError
+from engine.trainer import Trainer
+
+
+def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
+    """Builds what a run's own configuration says and restores one of its checkpoints.
+
+    Args:
+      workdir: run directory.
+      checkpoint: "latest", "best", or a position in examples.
+
+    Raises:
+      ConfigurationError, data.errors.DataError: no such run or checkpoint, or its data set is not there.
+    """
+    if not workdir:
+        raise ConfigurationError("no --workdir given; say which run: --workdir=runs/NAME")
+    run = RunDirectory(workdir)
+    text = run.read_config()
+    if text is None:
+        raise ConfigurationError(
+            f"--workdir={workdir}: holds no run (no config.gin); train one with python -m engine.train"
+        )
+    experiment = config.load_experiment_text(text, where=run.config)
+    # Nothing is trained here, so neither what was measured for training matters nor what it started from.
+    experiment = dataclasses.replace(experiment, largest_micro_batch=None, initial_weights=None)
+    trainer = Trainer(experiment, run)
+    _restore(trainer, checkpoint)
+    return trainer
+
+
+def _restore(trainer: Trainer, checkpoint: str) -> None:
+    run = trainer.run_directory
+    directory = run.best if checkpoint == "best" else run.checkpoints
+    if checkpoint in ("latest", "best"):
+        if checkpoints.restore_latest(trainer.state, directory) is None:
+            raise ConfigurationError(
+                f"{directory}: no checkpoint; train the run further, or choose another --checkpoint"
+            )
+        return
+    saved = checkpoints.positions(directory)
+    if not checkpoint.isdigit() or int(checkpoint) not in saved:
+        raise ConfigurationError(
+            f"--checkpoint={checkpoint}: not there; 'latest', 'best', or one of "
+            f"{', '.join(map(str, saved)) or 'none yet'}"
+        )
+    checkpoints.restore(trainer.state, directory, int(checkpoint))

@@ -1,0 +1,132 @@
+"""Something that translates pictures: a run's networks, or a generator of the PyTorch reference."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import keras
+import tensorflow as tf
+
+from engine.cluster import set_precision
+from engine.opened_run import open_run
+from engine.task import ConfigurationError
+from models.layers import INFERENCE_NORMS, BatchNorm
+from models.networks import check_image_size
+from models.torch_weights import load_generator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Translator:
+    """How pictures are translated, and which.
+
+    Args:
+      description: what translates, for the console.
+      input_channels: of the pictures it takes.
+      check_size: raises ConfigurationError for a height and width (pixels) that it does not take.
+      translate: [B, H, W, input_channels] in [-1, 1] -> [B, H', W', C] in [-1, 1].
+    """
+
+    description: str
+    input_channels: int
+    check_size: Callable[[int, int], None]
+    translate: Callable[[tf.Tensor], tf.Tensor]
+
+
+def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str | None) -> Translator:
+    """A generator as the reference saved it; see `models.torch_weights.load_generator`.
+
+    Args:
+      norm_mode: one of `models.layers.INFERENCE_NORMS`; None is "batch_statistics", as the reference tests.
+    """
+    _check_norm_mode(norm_mode)
+    set_precision("float32")
+    norm_mode = norm_mode or "batch_statistics"
+    name, model = load_generator(path, network=network, inference_norm=norm_mode)
+
+    def check_size(height: int, width: int) -> None:
+        try:
+            check_image_size(name, height, width)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def translate(pictures):
+        return model(pictures, training=False)
+
+    input_channels, output_channels = model.input_shape[-1], model.output_shape[-1]
+    return Translator(
+        description=f"{name} of {path}, {input_channels} -> {output_channels} channels, "
+        + _norm_note(_batch_norms([model]), norm_mode),
+        input_channels=input_channels,
+        check_size=check_size,
+        translate=translate,
+    )
+
+
+def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -> Translator:
+    """The networks of a run of ours, the averaged ones where there are any.
+
+    Args:
+      checkpoint: "latest", "best", or a position in examples.
+      norm_mode: as above; None is what the run's task says.
+    """
+    _check_norm_mode(norm_mode)
+    trainer = open_run(workdir, checkpoint=checkpoint)
+    task, example = trainer.experiment.task, trainer.experiment.data.example_spec
+    networks = trainer.state.evaluation_networks
+    batch_norms = _batch_norms(networks.values())
+    for layer in batch_norms if norm_mode is not None else ():
+        layer.inference_norm = norm_mode
+    trained_height, trained_width, input_channels = example["input"].shape
+    fitting = {(trained_height, trained_width)}
+
+    def check_size(height: int, width: int) -> None:
+        """Asks the task, which says of a size that it cannot take so while it builds its networks."""
+        if (height, width) in fitting:
+            return
+        scaled = {
+            name: tf.TensorSpec(
+                [
+                    spec.shape[0] * height // trained_height,
+                    spec.shape[1] * width // trained_width,
+                    *spec.shape[2:],
+                ],
+                spec.dtype,
+            )
+            for name, spec in example.items()
+            if spec.shape.rank == 3
+        }
+        task.networks({**example, **scaled})
+        fitting.add((height, width))
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def translate(pictures):
+        return task.translate(networks, {"input": tf.cast(pictures, keras.config.floatx())})
+
+    return Translator(
+        description=f"{workdir} at {trainer.examples} examples, "
+        + _norm_note(batch_norms, norm_mode or "what the run says"),
+        input_channels=input_channels,
+        check_size=check_size,
+        translate=translate,
+    )
+
+
+def _check_norm_mode(norm_mode: str | None) -> None:
+    if norm_mode not in (None, *INFERENCE_NORMS):
+        raise ConfigurationError(
+            f"--norm_mode={norm_mode}: unknown; choose one of: {', '.join(INFERENCE_NORMS)}"
+        )
+
+
+def _batch_norms(layers: Iterable[keras.Layer]) -> list[BatchNorm]:
+    """Those among the layers, and in the networks among them."""
+    found = []
+    for layer in layers:
+        found += [layer] if isinstance(layer, BatchNorm) else _batch_norms(getattr(layer, "layers", ()))
+    return found
+
+
+def _norm_note(batch_norms: list[BatchNorm], norm_mode: str) -> str:
+    return f"batch norm on {norm_mode}" if batch_norms else "no batch norm (so no norm mode)"

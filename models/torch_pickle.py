@@ -196,16 +196,16 @@ def _storage(identity) -> Storage:
 
 def _made(name, arguments):
     match name, arguments:
-        case _Name(name=name), () if name == _DICT:
+        case _Name(name=called), () if called == _DICT:
             return {}
-        case _Name(name=name), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if (
-            name in _TENSORS
+        case _Name(name=called), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if (
+            called in _TENSORS
         ):
             numbers = [offset, *shape, *strides]
             if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
                 raise ValueError("describes a tensor of impossible shape")
             return StoredTensor(storage, offset, shape, strides)
-        case _Name(name=name), (StoredTensor() as tensor, *_) if name == _PARAMETER:
+        case _Name(name=called), (StoredTensor() as tensor, *_) if called == _PARAMETER:
             return tensor
     raise ValueError(f"calls {_kind(name)} in a way no state dict does; nothing of it was run")
 

@@ -147,10 +147,11 @@ class Evaluator:
     def _mean_target(self) -> tf.Tensor:
         """The mean target of the training split at the evaluation's geometry: uint8 [H, W, C]."""
         total, examples = 0.0, 0
-        for batch in self._data.evaluation("train", batch=32):
-            grey_levels = tf.cast(imaging.to_uint8(batch["target"]), tf.float64)
-            total += tf.reduce_sum(grey_levels, axis=0)
-            examples += int(grey_levels.shape[0])
+        with explained(self._data, "train"):
+            for batch in self._data.evaluation("train", batch=32):
+                grey_levels = tf.cast(imaging.to_uint8(batch["target"]), tf.float64)
+                total += tf.reduce_sum(grey_levels, axis=0)
+                examples += int(grey_levels.shape[0])
         return tf.cast(tf.round(total / examples), tf.uint8)
 
 

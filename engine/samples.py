@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import imaging
-from engine.feeding import TrainingData
+from engine.feeding import TrainingData, explained
 from engine.task import Task
 
 
@@ -27,7 +27,8 @@ class Sampler:
         self._task = task
         self._networks = networks
         # Read once: a few pictures, and the files need not be there later.
-        first = next(iter(data.evaluation(data.evaluation_split, batch=rows)))
+        with explained(data, data.evaluation_split):
+            first = next(iter(data.evaluation(data.evaluation_split, batch=rows)))
         dtype = keras.config.floatx()
         self._batch = {name: tf.cast(first[name], dtype) for name in ("input", "target")}
 

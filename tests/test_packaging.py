@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = PROJECT["optional-dependencies"]
+EXTRAS = {name: extra for name, extra in PROJECT["optional-dependencies"].items() if name != "bench"}
 LOCKS = {extra: (ROOT / f"requirements-{extra}.lock").read_text() for extra in EXTRAS}
 
 

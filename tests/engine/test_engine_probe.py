@@ -79,10 +79,11 @@ def test_bytes_of_an_example_on_real_data(found, small_text):
                 check=True,
             ).stdout
         )
-        for size in (6, 28)
+        for size in (3, 14)
     }
-    # Made-up and real data are not read alike, and runs differ by a quarter.
-    assert 0.5 < found.model.bytes_per_example / ((peaks[28] - peaks[6]) / 22) < 2
+    # Inside the range that was measured: beyond it, memory grows more slowly than the line. Made-up and real
+    # data are not read alike, and runs differ by a quarter.
+    assert 0.5 < found.model.bytes_per_example / ((peaks[14] - peaks[3]) / 11) < 2
 
 
 def test_told_of_less_memory(found, small_text):

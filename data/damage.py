@@ -115,7 +115,7 @@ class TolerantReader:
             [shard.first_id + shard.records - 1 for shard in records.shards], tf.int64
         )
         self._offsets = tf.constant(np.concatenate([record_offsets(shard) for shard in records.shards]))
-        self._largest_bad = tf.constant(int(largest_bad_share * (ids[1] - ids[0])), tf.int64)
+        self.largest_bad = int(largest_bad_share * (ids[1] - ids[0]))
         # id -> how many were met before it
         self._damaged = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, default_value=-1)
 
@@ -146,7 +146,9 @@ class TolerantReader:
         noted = self._damaged.insert(fresh, places)
         with tf.control_dependencies([noted] if noted is not None else []):
             count = self._damaged.size()
-        allowed = tf.debugging.assert_less_equal(count, self._largest_bad, "damaged records")
+        allowed = tf.debugging.assert_less_equal(
+            count, tf.constant(self.largest_bad, tf.int64), "damaged records"
+        )
         with tf.control_dependencies([allowed] if allowed is not None else []):
             return tf.nest.map_structure(tf.identity, example)
 

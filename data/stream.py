@@ -123,17 +123,17 @@ class Stream:
     def check_records(self, position_examples=None):
         """Reads records until one cannot be used, those drawn next from a position on first.
 
+        Where damaged records are passed over, says instead whether there were too many of them.
+
         Raises:
             DataError: names its file, its index there, and the reason.
         """
+        if self.supply.on_bad_record == SKIP:
+            self._check_share()
+            return
         shards = dict.fromkeys(self.part.shards)
         if position_examples is not None:
             shards = dict.fromkeys(reading.shards_from(self.part, self.order, position_examples)) | shards
-        if self.supply.on_bad_record == SKIP and (damaged := self._damaged()):
-            raise DataError(
-                f"{damaged[0]}, and {len(damaged) - 1} more of {self.part.examples} examples, which is more "
-                f"than largest_bad_share = {self.supply.largest_bad_share}; prepare the data set again."
-            )
         for shard in shards:
             if found := damage.first_damaged(shard, self._decoded):
                 index, reason = found
@@ -141,6 +141,14 @@ class Stream:
                     f"{shard.path}: record {index} is damaged ({reason}); prepare the data set again, or go "
                     "on without it: --gin_param='supply.Supply.on_bad_record = \"skip\"'."
                 )
+
+    def _check_share(self):
+        damaged = self._damaged()
+        if len(damaged) > self._tolerant.largest_bad:
+            raise DataError(
+                f"{damaged[0]}, and {len(damaged) - 1} more of {self.part.examples} examples, which is more "
+                f"than largest_bad_share = {self.supply.largest_bad_share}; prepare the data set again."
+            )
 
     @property
     def _by_id(self):
@@ -259,6 +267,9 @@ class Stream:
                 lambda example: {"id": example["id"], "images": self._decoded(example["record"])},
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
-        return caching.make_cache(
-            images.with_options(self.supply.options), supply=self.supply, path=self.cache_path()
-        )
+        images = images.with_options(self.supply.options)
+        try:
+            return caching.make_cache(images, supply=self.supply, path=self.cache_path())
+        except (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.InvalidArgumentError):
+            self.check_records()  # TensorFlow's own error names no file
+            raise

@@ -14,7 +14,7 @@ WINDOWS_HELD = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Supply:
-    """Settings of reading that change neither order nor pixels.
+    """Settings of reading. Caches and budgets change neither order nor pixels; what does says so.
 
     Attributes:
         window_bytes: encoded bytes of the examples shuffled together. (The order does depend on it.)

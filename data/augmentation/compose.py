@@ -20,7 +20,7 @@ def augment(augmentations: Sequence[Callable], images: dict[str, tf.Tensor], see
             keeps the size here.
         images: {"input": ..., "target": ...} or one of the two: float32 [H, W, C] in [0, 1] of one H and
             W, which may be dynamic; C is static and may differ.
-        seed: int64 [2], such as `data.augment.example_seed` gives.
+        seed: int64 [2], such as `data.framing.example_seed` gives.
 
     Returns:
         {role: float32 [H, W, C] in [0, 1]} of the same roles and shapes.

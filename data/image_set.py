@@ -190,6 +190,9 @@ class ImageSet:
         """What reading has to tell so far: whether images are cached, which records were passed over."""
         return [note for stream in self._streams["train"] for note in stream.notes]
 
+    is_paired: ClassVar[bool] = True
+    """Whether a target is what its input should become."""
+
     _augments_evaluation: ClassVar[bool] = False
     """Whether the augmentations belong to the task and not only to training."""
 

@@ -24,6 +24,10 @@ class TrainingData(Protocol):
         """Shape [H, W, C] and dtype of each image of an example."""
 
     @property
+    def is_paired(self) -> bool:
+        """Whether a target is what its input should become; else they are only of two domains."""
+
+    @property
     def evaluation_split(self) -> str:
         """The split evaluated during training; never the test split."""
 

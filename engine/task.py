@@ -227,6 +227,16 @@ class Task(abc.ABC):
     def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The picture made from `batch` outside training: float [B, H, W, C] in [-1, 1]."""
 
+    def reconstructions(
+        self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
+    ) -> Mapping[str, tuple[tf.Tensor, tf.Tensor]]:
+        """What evaluation measures beside the translation: name -> (picture, what it should be).
+
+        Each [B, H, W, C] in [-1, 1]. None by default.
+        """
+        del networks, batch
+        return {}
+
     def preview(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
     ) -> Mapping[str, tf.Tensor]:

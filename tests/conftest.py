@@ -52,6 +52,7 @@ class NoisePairs:
     train_examples: int = 12
     size: int = 64
     evaluation_split: str = "val"
+    is_paired: bool = True
 
     @property
     def example_spec(self):

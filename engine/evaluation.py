@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import imaging
-from engine.feeding import TrainingData, explained
+from engine.feeding import TrainingData, explained, to_picture
 from engine.task import ConfigurationError, Task
 
 METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -51,7 +51,8 @@ class Evaluator:
     Args:
       task: whose `translate` makes the pictures.
       strategy: over whose replicas they are made.
-      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1].
+      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1], of its colour
+        space; what is measured is RGB.
       networks: by name; their values at the time of each evaluation count.
 
     Raises:
@@ -135,7 +136,8 @@ class Evaluator:
             for name, images in batch.items()
         }
         outputs = self._task.translate(self._networks, padded)[:rows]
-        return tuple(imaging.to_uint8(x) for x in (batch["input"], outputs, batch["target"]))
+        inputs = self._task.input_picture(batch)
+        return tuple(to_picture(self._data, x) for x in (inputs, outputs, batch["target"]))
 
     def _gather(self, values):
         if self._several_workers:
@@ -149,7 +151,7 @@ class Evaluator:
         total, examples = 0.0, 0
         with explained(self._data, "train"):
             for batch in self._data.evaluation("train", batch=32):
-                grey_levels = tf.cast(imaging.to_uint8(batch["target"]), tf.float64)
+                grey_levels = tf.cast(to_picture(self._data, batch["target"]), tf.float64)
                 total += tf.reduce_sum(grey_levels, axis=0)
                 examples += int(grey_levels.shape[0])
         return tf.cast(tf.round(total / examples), tf.uint8)

@@ -92,6 +92,12 @@ class Experiment:
                 f"Experiment.best_metric = {self.best_metric!r}: unknown; use one of "
                 f"{', '.join(HIGHER_IS_BETTER)}"
             )
+        spaces = self.task.colour_spaces
+        if spaces is not None and self.data.colour_space not in spaces:
+            raise ConfigurationError(
+                f"{type(self.data).__name__}.colour_space = {self.data.colour_space!r}: "
+                f"{type(self.task).__name__} does not learn from it; set it to one of {', '.join(spaces)}"
+            )
 
     @property
     def free_to_change(self) -> frozenset[str]:

@@ -52,6 +52,7 @@ class NoisePairs:
     train_examples: int = 12
     size: int = 64
     evaluation_split: str = "val"
+    colour_space: str = "rgb"
 
     @property
     def example_spec(self):

@@ -160,10 +160,14 @@ def test_deep_pictures_and_augmented_ones_too(data_dir):
 
 
 def test_refused_by_name(data_dir):
-    with pytest.raises(DataError, match="colour_space = 'yuv': not known; choose one of rgb, ycbcr_bt601_full"):
+    with pytest.raises(
+        DataError, match="colour_space = 'yuv': not known; choose one of rgb, ycbcr_bt601_full"
+    ):
         whole(data_dir, colour_space="yuv")
     pairs = whole(data_dir, PairedImages, "pairs", colour_space="lab")
-    with pytest.raises(DataError, match=r"pairs.* needs images of 3 .* the target \(feature 'B'\) has 1; set"):
+    with pytest.raises(
+        DataError, match=r"pairs.* needs images of 3 .* the target \(feature 'B'\) has 1; set"
+    ):
         _ = pairs.example_spec
     two = whole(data_dir, UnpairedImages, "two", colour_space="ycbcr_bt709_full")
     with pytest.raises(DataError, match=r"two.* the input \(feature 'image'\) has 1"):

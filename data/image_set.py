@@ -237,7 +237,9 @@ class ImageSet:
                 signed = {role: imaging.rgb_to_space(x, self.colour_space) for role, x in signed.items()}
             return batch | signed
 
-        batches = batches.map(to_signed, num_parallel_calls=1)
+        # Another space takes as long as decoding.
+        parallel = 1 if self.colour_space == "rgb" else tf.data.AUTOTUNE
+        batches = batches.map(to_signed, num_parallel_calls=parallel)
         return batches.prefetch(1).with_options(self.supply.options)
 
     @functools.cached_property

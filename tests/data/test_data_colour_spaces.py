@@ -134,7 +134,7 @@ def whole(data_dir, kind=SingleImages, name="single", **settings):
     return kind(dataset=name, data_dir=data_dir, load_size=0, crop_size=SIZE, flip=False, **settings)
 
 
-@pytest.mark.parametrize("space", imaging.COLOUR_SPACES)
+@pytest.mark.parametrize("space", ["rgb", "ycbcr_bt601_studio", "ycbcr_bt709_full", "lab"])
 def test_a_stored_picture_arrives_in_the_space_and_comes_back(data_dir, space):
     data = whole(data_dir, colour_space=space)
     expected = by_hand(picture(0) / 255, space)

@@ -74,7 +74,7 @@ def test_losses_are_of_lightness_and_colours(make_trainer):
     np.testing.assert_array_equal(shown, lab * [1, 0, 0])
 
 
-def test_replicas_and_micro_batches_change_nothing(make_trainer):
+def test_replicas_change_nothing(make_trainer):
     fast = Adam(learning_rate=1e-2)
     task = SmallColourisation(norm="instance", dropout=False, discriminator_optimizer=fast)
     data = Painted(size=16, colour_space="lab")
@@ -82,7 +82,6 @@ def test_replicas_and_micro_batches_change_nothing(make_trainer):
     assert np.ptp(whole[0][:, 0]) > 0.01  # it does train
     trainer = make_trainer(task, data, cpu_replicas=2, **FLOAT64)
     assert_same(train(trainer, plans_of(5, None, 2, 6)), whole)
-    assert_same(train(trainer, plans_of(5, 1, 2, 6)), whole)
 
 
 def test_it_learns_colours(make_trainer):
@@ -99,7 +98,7 @@ def test_it_learns_colours(make_trainer):
         return np.abs(made - batch["target"])[..., 1:].mean(), np.abs(batch["target"])[..., 1:].mean()
 
     before, grey = error()
-    train(trainer, plans_of(4, None, 1, 150))
+    train(trainer, plans_of(4, None, 1, 100))
     after, _ = error()
     assert before > 0.9 * grey and after < 0.4 * grey
 

@@ -32,7 +32,7 @@ class ImageSet:
 
     Images are decoded, then resized to load_size, then cropped and mirrored, in the dtype they are
     stored in; then augmented as float32 in [0, 1]; networks get float32 in [-1, 1], the ends being
-    those of the stored value range.
+    those of the stored value range, or those of `colour_space`.
 
     Attributes:
         dataset: name in `data_dir` (the latest version is taken), or "synthetic_facades", which is
@@ -46,6 +46,9 @@ class ImageSet:
         random_resized_crop: `RandomResizedCrop` to take in the place of load_size and a crop.
         flip: mirror half of the training examples left and right.
         augmentations: objects of `data.augmentation`, applied in this order when training.
+        colour_space: what all images become at last, in training and in evaluation: one of
+            `data.imaging.COLOUR_SPACES`, scaled to [-1, 1] as `data.imaging.rgb_to_space` says. Another than
+            "rgb" needs images stored as RGB. The engine shows and measures RGB all the same.
         train_fraction: part of the training examples to train on; the same ones for the same seed, and
             a larger part contains the smaller ones.
         seed: of the order and the augmentation.
@@ -64,6 +67,7 @@ class ImageSet:
     random_resized_crop: RandomResizedCrop | None = None
     flip: bool = True
     augmentations: tuple[Callable, ...] = ()
+    colour_space: str = "rgb"
     train_fraction: float = 1.0
     seed: int = 0
     supply: Supply = dataclasses.field(default_factory=Supply)
@@ -73,6 +77,11 @@ class ImageSet:
             raise DataError(f"seed = {self.seed}: must be from 0 to 2**63 - 1.")
         if not 0 < self.train_fraction <= 1:
             raise DataError(f"TRAIN_FRACTION = {self.train_fraction}: must be above 0 and at most 1.")
+        if self.colour_space not in imaging.COLOUR_SPACES:
+            raise DataError(
+                f"colour_space = {self.colour_space!r}: not known; choose one of "
+                f"{', '.join(imaging.COLOUR_SPACES)}."
+            )
         _ = self._framing  # checks its settings
 
     @property
@@ -120,8 +129,8 @@ class ImageSet:
                 all when None.
 
         Returns:
-            A `tf.data.Dataset` of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], "id":
-            int64 [b]}; an id is an example's index in the stored split.
+            A `tf.data.Dataset` of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], of
+            `colour_space`, "id": int64 [b]}; an id is an example's index in the stored split.
 
         Raises:
             DataError: the data set cannot be used.
@@ -223,12 +232,17 @@ class ImageSet:
         }
 
         def to_signed(batch):
-            return batch | {
+            signed = {
                 role: imaging.range_to_signed(batch[role], low=low, high=high)
                 for role, (low, high) in ranges.items()
             }
+            if self.colour_space != "rgb":  # RGB may have any number of channels
+                signed = {role: imaging.rgb_to_space(x, self.colour_space) for role, x in signed.items()}
+            return batch | signed
 
-        batches = batches.map(to_signed, num_parallel_calls=1)
+        # Another space takes as long as decoding.
+        parallel = 1 if self.colour_space == "rgb" else tf.data.AUTOTUNE
+        batches = batches.map(to_signed, num_parallel_calls=parallel)
         return batches.prefetch(1).with_options(self.supply.options)
 
     @functools.cached_property
@@ -246,6 +260,7 @@ class ImageSet:
         if "train" not in names:
             raise DataError(f"{opened.directory}: has no examples in a split named 'train'.")
         self._check_sizes(opened)
+        self._check_channels(opened, sides)
         streams = {}
         for split, of_split in names.items():
             whole = [opened.splits[name] for name in of_split]
@@ -298,6 +313,18 @@ class ImageSet:
                     f"{opened.directory}: crop_size = {self.crop_size} does not fit into "
                     f"{smallest['name']!r}, whose {side} is {smallest['pixels']}; lower crop_size, "
                     "or set load_size to resize the images."
+                )
+
+    def _check_channels(self, opened: PreparedDataset, sides: Sequence[Mapping[str, Side]]) -> None:
+        """Refuses, at open, images that have no red, green and blue to make another colour space of."""
+        if self.colour_space == "rgb":
+            return
+        for role, side in (item for of_stream in sides for item in of_stream.items()):
+            if side.channels != 3:
+                raise DataError(
+                    f"{opened.directory}: colour_space = {self.colour_space!r} needs images of 3 channels, "
+                    f"but the {role} (feature {side.feature!r}) has {side.channels}; set colour_space to "
+                    "'rgb', which leaves images as they are."
                 )
 
 

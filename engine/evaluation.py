@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import imaging
-from engine.feeding import TrainingData, explained
+from engine.feeding import TrainingData, explained, to_picture
 from engine.task import ConfigurationError, Task
 
 METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -62,7 +62,8 @@ class Evaluator:
     Args:
       task: whose `translate` and `reconstructions` make the pictures.
       strategy: over whose replicas they are made.
-      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1].
+      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1], of its colour
+        space; what is measured is RGB.
       networks: by name; their values at the time of each evaluation count.
 
     Raises:
@@ -149,11 +150,11 @@ class Evaluator:
             name: tf.pad(images, [[0, tf.maximum(0, 1 - rows)], [0, 0], [0, 0], [0, 0]])
             for name, images in batch.items()
         }
-        pictures = {"input": padded["input"], "target": padded["target"]}
+        pictures = {"input": self._task.input_picture(padded), "target": padded["target"]}
         if self._data.is_paired:
             pictures["output"] = self._task.translate(self._networks, padded)
-        reconstructed = self._task.reconstructions(self._networks, padded)
-        return tf.nest.map_structure(lambda x: imaging.to_uint8(x[:rows]), (pictures, dict(reconstructed)))
+        reconstructed = dict(self._task.reconstructions(self._networks, padded))
+        return tf.nest.map_structure(lambda x: to_picture(self._data, x[:rows]), (pictures, reconstructed))
 
     def _gather(self, values):
         if self._several_workers:
@@ -167,7 +168,7 @@ class Evaluator:
         total, examples = 0.0, 0
         with explained(self._data, "train"):
             for batch in self._data.evaluation("train", batch=32):
-                grey_levels = tf.cast(imaging.to_uint8(batch["target"]), tf.float64)
+                grey_levels = tf.cast(to_picture(self._data, batch["target"]), tf.float64)
                 total += tf.reduce_sum(grey_levels, axis=0)
                 examples += int(grey_levels.shape[0])
         return tf.cast(tf.round(total / examples), tf.uint8)

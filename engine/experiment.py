@@ -98,6 +98,12 @@ class Experiment:
                 f"{type(self._followers[0]).__name__} follows a metric, but the data are unpaired, so none "
                 "tells how good a translation is; choose a schedule by position, such as '0ep:1, 20ep:4'"
             )
+        spaces = self.task.colour_spaces
+        if spaces is not None and self.data.colour_space not in spaces:
+            raise ConfigurationError(
+                f"{type(self.data).__name__}.colour_space = {self.data.colour_space!r}: "
+                f"{type(self.task).__name__} does not learn from it; set it to one of {', '.join(spaces)}"
+            )
 
     @property
     def free_to_change(self) -> frozenset[str]:

@@ -197,9 +197,12 @@ class Task(abc.ABC):
 
     Attributes:
       optimizers: settings of each optimizer by name; set it in `__init__`.
+      colour_spaces: those of `data.imaging.COLOUR_SPACES` that it can learn from; None: any. What it takes
+        and makes with 3 channels is in the data's, whichever that is.
     """
 
     optimizers: Mapping[str, Adam]
+    colour_spaces: tuple[str, ...] | None = None
 
     @abc.abstractmethod
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:
@@ -237,12 +240,16 @@ class Task(abc.ABC):
         del networks, batch
         return {}
 
+    def input_picture(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """What `translate` sees of `batch`, to be shown beside its output: float [B, H, W, C] in [-1, 1]."""
+        return batch["input"]
+
     def preview(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
     ) -> Mapping[str, tf.Tensor]:
         """Columns of the sample grid, each [B, H, W, C] in [-1, 1], from left to right."""
         return {
-            "input": batch["input"],
+            "input": self.input_picture(batch),
             "output": self.translate(networks, batch),
             "target": batch["target"],
         }

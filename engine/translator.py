@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 
 import keras
 import tensorflow as tf
 
+from data import imaging
 from engine.cluster import set_precision
+from engine.feeding import to_network, to_picture
 from engine.opened_run import open_run
 from engine.task import ConfigurationError
 from models.layers import INFERENCE_NORMS, BatchNorm
@@ -24,13 +27,16 @@ class Translator:
       description: what translates, for the console.
       input_channels: of the pictures it takes.
       check_size: raises ConfigurationError for a height and width (pixels) that it does not take.
-      translate: [B, H, W, input_channels] in [-1, 1] -> [B, H', W', C] in [-1, 1].
+      translate: [B, H, W, input_channels] in [-1, 1] (RGB) -> what the network makes of it, in its own colour
+        space: [B, H', W', C] in [-1, 1].
+      to_picture: what it makes -> uint8 [B, H', W', C], 3 channels being RGB.
     """
 
     description: str
     input_channels: int
     check_size: Callable[[int, int], None]
     translate: Callable[[tf.Tensor], tf.Tensor]
+    to_picture: Callable[[tf.Tensor], tf.Tensor] = imaging.to_uint8
 
 
 def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str | None) -> Translator:
@@ -73,7 +79,8 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
     """
     _check_norm_mode(norm_mode)
     trainer = open_run(workdir, checkpoint=checkpoint)
-    task, example = trainer.experiment.task, trainer.experiment.data.example_spec
+    task, data = trainer.experiment.task, trainer.experiment.data
+    example = data.example_spec
     networks = trainer.state.evaluation_networks
     batch_norms = _batch_norms(networks.values())
     for layer in batch_norms if norm_mode is not None else ():
@@ -102,7 +109,8 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
 
     @tf.function(autograph=False, reduce_retracing=True)
     def translate(pictures):
-        return task.translate(networks, {"input": tf.cast(pictures, keras.config.floatx())})
+        inputs = tf.cast(to_network(data, pictures), keras.config.floatx())
+        return task.translate(networks, {"input": inputs})
 
     return Translator(
         description=f"{workdir} at {trainer.examples} examples, "
@@ -110,6 +118,7 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
         input_channels=input_channels,
         check_size=check_size,
         translate=translate,
+        to_picture=functools.partial(to_picture, data),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.task import Adam, ConfigurationError, Phase, Step, Task
+from models.domain_judge import DomainJudge
 from models.networks import build_generator, check_image_size
 from models.patch_nce import PatchNce
 from models.patchgan import check_patchgan_size, patchgan
@@ -56,8 +57,8 @@ class Cut(Task):
         self._generator |= {"inference_norm": inference_norm}
         self._discriminator = {"filters": discriminator_filters, "norm": norm}
         self._discriminator |= {"spectral_norm": regularisation.spectral_norm}
-        self.gan_loss = gan_loss
         self.regularisation = regularisation
+        self.judge = DomainJudge(network="discriminator", gan_loss=gan_loss, regularisation=regularisation)
         self.nce = nce
         self.nce_weight = nce_weight
         self.nce_identity = nce_identity
@@ -74,12 +75,9 @@ class Cut(Task):
                 f"{example['target'].shape[-1]}; prepare both alike, or train CycleGan"
             )
         sizes = {"input_channels": channels, "output_channels": channels}
-        try:
-            check_image_size(self.generator, height, width)
-            check_patchgan_size(height, width)
-            generator = build_generator(self.generator, name="generator", **sizes, **self._generator)
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
+        check_image_size(self.generator, height, width)
+        check_patchgan_size(height, width)
+        generator = build_generator(self.generator, name="generator", **sizes, **self._generator)
         discriminator = patchgan(name="discriminator", input_channels=channels, **self._discriminator)
         projector = self.nce.projector(generator)
         return {"generator": generator, "discriminator": discriminator, "projector": projector}
@@ -103,35 +101,24 @@ class Cut(Task):
         return dict(zip(sources, tf.split(made, len(sources)), strict=True))
 
     def discriminator_loss(self, step: Step):
-        """Half of all terms, as in `models.pix2pix`."""
-        real, fake = step.batch["target"], step.outputs["fake"]
-        terms = self.regularisation.discriminator_terms(
-            self._judge(step), real=real, fake=fake, gan_loss=self.gan_loss, seeds=step.seeds
-        )
-        return {name: 0.5 * value for name, value in terms.items()}
+        return self.judge.discriminator_terms(step, real=step.batch["target"], fake=step.outputs["fake"])
 
     def r1_loss(self, step: Step):
-        terms = self.regularisation.r1_terms(self._judge(step), real=step.batch["target"], seeds=step.seeds)
-        return {name: 0.5 * value for name, value in terms.items()}
+        return {"penalty": self.judge.r1_penalty(step, real=step.batch["target"])}
 
     def generator_loss(self, step: Step):
-        real, fake = step.batch["target"], step.outputs["fake"]
-        gan = self.regularisation.generator_loss(
-            self._judge(step), real=real, fake=fake, gan_loss=self.gan_loss
-        )
+        gan = self.judge.generator_loss(step, real=step.batch["target"], fake=step.outputs["fake"])
         if not self.nce_identity:
             return {"gan": gan, "nce": self.nce_weight * self._nce(step, "input", "fake")}
-        halves = {"nce": ("input", "fake"), "nce_identity": ("target", "kept")}
-        nce = {term: 0.5 * self.nce_weight * self._nce(step, *pair) for term, pair in halves.items()}
-        return {"gan": gan} | nce
+        half = 0.5 * self.nce_weight
+        return {
+            "gan": gan,
+            "nce": half * self._nce(step, "input", "fake"),
+            "nce_identity": half * self._nce(step, "target", "kept"),
+        }
 
     def translate(self, networks, batch):
         return networks["generator"](batch["input"], training=False)
-
-    def _judge(self, step: Step):
-        return lambda pictures, role: step.networks["discriminator"](
-            self.regularisation.augment(pictures, step.seeds, role), training=True
-        )
 
     def _nce(self, step: Step, source: str, made: str) -> tf.Tensor:
         networks, pictures = step.networks, (step.batch[source], step.outputs[made])

@@ -15,6 +15,7 @@ from engine.schedules import LinearDecay
 from engine.task import Adam, ConfigurationError
 from models.cyclegan import CycleGan
 from models.layers import Conv, image_input, normalize, variable_dtype
+from models.networks import pass_both
 from models.pix2pix import Pix2Pix
 from tests.engine.test_engine_accumulation import assert_same, plans_of, train
 from tests.engine.test_engine_resume import stop_at, variables
@@ -119,7 +120,7 @@ class TinyCycleGan(CycleGan):
         def network(name, channels, made, activation, stride):
             x = image = image_input(channels)
             x = Conv(4, 3, stride=stride, padding=1, name="conv")(x)
-            x = normalize(x, self.norm, name="norm")
+            x = normalize(x, self._generators["norm"], name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
             x = Conv(made, 3, padding=1, name="out")(x)
             x = keras.layers.Activation(activation, dtype=variable_dtype(), name="activation")(x)
@@ -214,7 +215,7 @@ def test_two_batches_through_one_network_keep_apart(norm):
     spec = tf.TensorSpec([8, 8, 3], tf.float64)
     network = task.networks({"input": spec, "target": spec})["input_to_target"]
     first, second = (np.random.default_rng(k).normal(k, 1 + k, (3, 8, 8, 3)) for k in range(2))
-    for ours, alone in zip(task._both(network, first, second), (first, second), strict=True):
+    for ours, alone in zip(pass_both(network, first, second), (first, second), strict=True):
         np.testing.assert_allclose(ours, network(alone, training=True), rtol=0, atol=1e-12)
 
 
@@ -235,7 +236,7 @@ def test_settings_that_cannot_work_are_refused():
             {"input": input_spec, "target": target_spec}
         )
 
-    with pytest.raises(ConfigurationError, match="unknown; use 'bce' or 'lsgan'"):
+    with pytest.raises(ConfigurationError, match="'ls': unknown; use one of bce, lsgan, hinge"):
         CycleGan(gan_loss="ls")
     with pytest.raises(ConfigurationError, match="inputs have 1 and targets 3; use 0"):
         networks(channels=(1, 3))

@@ -78,14 +78,17 @@ class PatchNce:
           [B]; no gradient through the features of the source.
         """
         encode = with_activations(generator, self.layers)
-        keys = encode(source, training=True)
-        queries = [align(features) for features in encode(made, training=True)]
+        # Keras returns the only one of a list bare.
+        keys = tf.nest.flatten(encode(source, training=True))
+        queries = [align(features) for features in tf.nest.flatten(encode(made, training=True))]
         places = [
             draw_places(seeds, f"{name}/{layer}", of=math.prod(key.shape[1:3]), count=self.patches)
             for layer, key in zip(self.layers, keys, strict=True)
         ]
         keys, queries = (
-            projector([take_patches(x, where) for x, where in zip(features, places, strict=True)])
+            tf.nest.flatten(
+                projector([take_patches(x, where) for x, where in zip(features, places, strict=True)])
+            )
             for features in (keys, queries)
         )
         losses = [patch_nce(q, k, temperature=self.temperature) for q, k in zip(queries, keys, strict=True)]

@@ -24,7 +24,7 @@ def patch_nce(queries, keys, *, temperature=0.07):
     """
     queries, keys = _unit(queries), tf.stop_gradient(_unit(keys))
     similarities = tf.matmul(queries, keys, transpose_b=True) / temperature  # [B, P, P]
-    own = tf.linalg.diag_part(similarities)  # [B, P]
+    own = tf.reduce_sum(queries * keys, axis=2) / temperature  # [B, P], the diagonal
     return tf.reduce_mean(tf.reduce_logsumexp(similarities, axis=2) - own, axis=1)
 
 

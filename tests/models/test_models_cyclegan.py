@@ -17,6 +17,7 @@ from models.cyclegan import CycleGan
 from models.layers import Conv, image_input, normalize, variable_dtype
 from models.networks import pass_both
 from models.pix2pix import Pix2Pix
+from models.regularisation import Regularisation
 from tests.engine.test_engine_accumulation import assert_same, plans_of, train
 from tests.engine.test_engine_resume import stop_at, variables
 from tests.models.test_models_goldens import (
@@ -154,6 +155,51 @@ def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
             np.testing.assert_array_equal(copy.numpy(), copies.values[0].numpy())
 
 
+def test_regularised_in_pieces_on_replicas_with_averages(make_trainer, noise_pairs):
+    """Gradient penalties, augmentation and a comparing loss for both judges; averages of the generators."""
+    task = TinyCycleGan(
+        pool_size=4,
+        gan_loss="relativistic",
+        regularisation=Regularisation(r1=0.01, r1_every=1, diff_augment=("colour", "translation")),
+        ema_decay=0.9,
+    )
+    data = noise_pairs(size=16)
+    one = make_trainer(task, data, **FLOAT64)
+    whole = train(one, plans_of(5, None, 1, 4))
+    assert np.all(np.isfinite(whole[0])) and np.all(np.ptp(whole[0], axis=0) > 1e-7)
+    names = {name for name in one.loop._metric_names[0] if name.startswith("loss/")}
+    assert {f"loss/r1/penalty_{side}" for side in ("input", "target")} < names
+    assert {f"loss/discriminators/pair_{side}" for side in ("input", "target")} < names
+    two = make_trainer(task, data, cpu_replicas=2, **FLOAT64)
+    assert_same(train(two, plans_of(5, 2, 2, 4)), whole)
+    averaged = {name.split("/")[1] for name in whole[1] if name.startswith("averaged/")}
+    assert averaged == {"input_to_target", "target_to_input"}
+
+
+def test_every_setting_of_a_discriminator_reaches_both(make_trainer, noise_pairs):
+    """The terms of one step against NumPy, from the networks of its start."""
+    smooth = Regularisation(label_smoothing=0.1)
+    task, data = TinyCycleGan(pool_size=0, regularisation=smooth), noise_pairs(size=16)
+    trainer = make_trainer(task, data, **FLOAT64)
+    batch = next(iter(data.batches(position_examples=0, global_batch=3)))
+    nets, expected = trainer.state.networks, {}
+    for side, other in (("input", "target"), ("target", "input")):
+        judge = nets[f"{side}_discriminator"]
+        fake = nets[f"{other}_to_{side}"](tf.cast(batch[other], tf.float64))
+        expected[f"real_{side}"] = 0.5 * np.mean((judge(tf.cast(batch[side], tf.float64)) - 0.9) ** 2)
+        expected[f"fake_{side}"] = 0.5 * np.mean(judge(fake) ** 2)
+    losses, _ = train(trainer, plans_of(3, None, 1, 1))
+    names = [name for name in trainer.loop._metric_names[0] if name.startswith("loss/")]
+    for name, value in expected.items():
+        np.testing.assert_allclose(losses[0, names.index(f"loss/discriminators/{name}")], value, rtol=1e-9)
+    spec = tf.TensorSpec([32, 32, 3], tf.float32)
+    settings = {"generator_filters": 2, "discriminator_filters": 2, "generator": "resnet_6blocks"}
+    spectral = CycleGan(regularisation=Regularisation(spectral_norm=True), **settings)
+    networks = spectral.networks({"input": spec, "target": spec})
+    for side in ("input", "target"):
+        assert networks[f"{side}_discriminator"].non_trainable_weights  # the spectral vectors
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_micro_batches_change_nothing(make_trainer, noise_pairs, replicas):
     task, data = TinyCycleGan(pool_size=4), noise_pairs(size=16)
@@ -273,7 +319,8 @@ def test_domains_of_other_channels_train_without_identity(make_trainer, noise_pa
 def test_gin_file_has_the_published_settings():
     experiment, _ = config.load_experiment(gin_files=["gin/cyclegan.gin"])
     task, data = experiment.task, experiment.data
-    assert task.generator == "resnet_9blocks" and task.norm == "instance" and task.gan_loss == "lsgan"
+    assert task.generator == "resnet_9blocks" and task._generators["norm"] == "instance"
+    assert {judge.gan_loss for judge in task.judges.values()} == {"lsgan"}
     assert task.cycle_weights == {"input": 10, "target": 10} and task.identity_weight == 0.5
     assert {pool.size for pool in task.pools.values()} == {50}
     for optimizer in task.optimizers.values():

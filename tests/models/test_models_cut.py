@@ -103,9 +103,9 @@ def small_generator(norm, width=6):
     """An encoder of two layers, one of half the size, and a decoder."""
     x = image = image_input(3)
     x = Conv(width, 3, padding=1, name="first")(x)
-    x = keras.layers.Activation("relu", name="first_relu")(normalize(x, norm, name="first_norm"))
+    x = keras.layers.ReLU(name="first_relu")(normalize(x, norm, name="first_norm"))
     x = Conv(2 * width, 4, stride=2, padding=1, name="down")(x)
-    x = keras.layers.Activation("relu", name="down_relu")(normalize(x, norm, name="down_norm"))
+    x = keras.layers.ReLU(name="down_relu")(x)
     x = keras.layers.UpSampling2D(name="up")(x)
     x = keras.layers.Concatenate(name="skip")([x, image])
     x = Conv(3, 3, padding=1, name="out")(x)
@@ -167,7 +167,7 @@ def test_the_loss_of_a_layer_is_that_of_its_projected_patches():
 
 
 def assert_same_run(actual, expected):
-    """Losses and weights to 1e-8; the projector's moments, which the small first weights make huge, relatively."""
+    """To 1e-8; relatively for the projector's moments, which its small first weights make huge."""
     moments = "optimizer/generator/projector"
     assert_same(actual, expected, but=(moments,))
     for name, value in expected[1].items():
@@ -175,18 +175,17 @@ def assert_same_run(actual, expected):
             np.testing.assert_allclose(actual[1][name], value, rtol=1e-8, atol=1e-8, err_msg=name)
 
 
-def test_replicas_and_micro_batches_change_nothing(make_trainer, noise_pairs):
-    """Batches of 5 and, on the last replicas, of nothing."""
+def test_micro_batches_and_replicas_change_nothing(make_trainer, noise_pairs):
     task, data = TinyCut(nce=tiny()), noise_pairs(size=SIZE)
-    whole = train(make_trainer(task, data, **FLOAT64), plans_of(5, None, 1, 3) + plans_of(1, None, 1, 2))
+    one = make_trainer(task, data, **FLOAT64)
+    whole = train(one, plans_of(4, None, 1, 3))
     assert np.all(np.isfinite(whole[0])) and np.all(np.ptp(whole[0], axis=0) > 1e-6)
-    for replicas, largest in ((2, None), (3, 1)):
-        trainer = make_trainer(task, data, cpu_replicas=replicas, **FLOAT64)
-        plans = plans_of(5, largest, replicas, 3) + plans_of(1, largest, replicas, 2)
-        assert_same_run(train(trainer, plans), whole)
+    assert_same_run(train(one, plans_of(4, 3, 1, 3)), whole)
+    three = make_trainer(task, data, cpu_replicas=3, **FLOAT64)
+    assert_same_run(train(three, plans_of(4, None, 3, 3)), whole)  # 2, 2 and no example
 
 
-def test_regularised_fastcut_in_pieces_keeps_an_average(make_trainer, noise_pairs):
+def test_regularised_fastcut_on_two_replicas_keeps_an_average(make_trainer, noise_pairs):
     task = TinyCut(
         nce=tiny(),
         nce_weight=10.0,
@@ -194,13 +193,13 @@ def test_regularised_fastcut_in_pieces_keeps_an_average(make_trainer, noise_pair
         flip_equivariance=True,
         ema_decay=0.9,
         gan_loss="hinge",
-        regularisation=Regularisation(r1=0.01, r1_every=1, diff_augment=("colour", "translation")),
+        regularisation=Regularisation(r1=0.01, r1_every=1, diff_augment=("colour",)),
     )
     data = noise_pairs(size=SIZE)
     whole = train(make_trainer(task, data, **FLOAT64), plans_of(5, None, 1, 3))
     assert np.all(np.isfinite(whole[0])) and np.all(np.ptp(whole[0], axis=0) > 1e-6)
     trainer = make_trainer(task, data, cpu_replicas=2, **FLOAT64)
-    assert_same_run(train(trainer, plans_of(5, 2, 2, 3)), whole)
+    assert_same_run(train(trainer, plans_of(5, None, 2, 3)), whole)
     averages = {name for name in whole[1] if name.startswith("averaged/generator/")}
     assert averages and not any(name.startswith("averaged/discriminator/") for name in whole[1])
     kernel = next(name for name in averages if "kernel" in name)

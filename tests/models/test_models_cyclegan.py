@@ -1,6 +1,7 @@
 """CycleGAN: the reference's course over five steps, replicas, accumulation, restarts, its pool."""
 
 import dataclasses
+import types
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from engine.batch_plan import BatchPlan
 from engine.endings import Interrupted
 from engine.feeding import distributed_batches
 from engine.schedules import LinearDecay
-from engine.task import Adam, ConfigurationError
+from engine.task import Adam, ConfigurationError, Seeds
 from models.cyclegan import CycleGan
 from models.layers import Conv, image_input, normalize, variable_dtype
 from models.networks import pass_both
@@ -155,12 +156,12 @@ def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
             np.testing.assert_array_equal(copy.numpy(), copies.values[0].numpy())
 
 
-def test_regularised_in_pieces_on_replicas_with_averages(make_trainer, noise_pairs):
-    """Gradient penalties, augmentation and a comparing loss for both judges; averages of the generators."""
+def test_regularised_on_replicas_with_averages(make_trainer, noise_pairs):
+    """R1 and a loss that compares for both judges; averages of the generators."""
     task = TinyCycleGan(
         pool_size=4,
         gan_loss="relativistic",
-        regularisation=Regularisation(r1=0.01, r1_every=1, diff_augment=("colour", "translation")),
+        regularisation=Regularisation(r1=0.01, r1_every=1),
         ema_decay=0.9,
     )
     data = noise_pairs(size=16)
@@ -171,33 +172,38 @@ def test_regularised_in_pieces_on_replicas_with_averages(make_trainer, noise_pai
     assert {f"loss/r1/penalty_{side}" for side in ("input", "target")} < names
     assert {f"loss/discriminators/pair_{side}" for side in ("input", "target")} < names
     two = make_trainer(task, data, cpu_replicas=2, **FLOAT64)
-    assert_same(train(two, plans_of(5, 2, 2, 4)), whole)
+    assert_same(train(two, plans_of(5, None, 2, 4)), whole)
     averaged = {name.split("/")[1] for name in whole[1] if name.startswith("averaged/")}
     assert averaged == {"input_to_target", "target_to_input"}
 
 
-def test_every_setting_of_a_discriminator_reaches_both(make_trainer, noise_pairs):
-    """The terms of one step against NumPy, from the networks of its start."""
-    smooth = Regularisation(label_smoothing=0.1)
-    task, data = TinyCycleGan(pool_size=0, regularisation=smooth), noise_pairs(size=16)
-    trainer = make_trainer(task, data, **FLOAT64)
-    batch = next(iter(data.batches(position_examples=0, global_batch=3)))
-    nets, expected = trainer.state.networks, {}
-    for side, other in (("input", "target"), ("target", "input")):
-        judge = nets[f"{side}_discriminator"]
-        fake = nets[f"{other}_to_{side}"](tf.cast(batch[other], tf.float64))
-        expected[f"real_{side}"] = 0.5 * np.mean((judge(tf.cast(batch[side], tf.float64)) - 0.9) ** 2)
-        expected[f"fake_{side}"] = 0.5 * np.mean(judge(fake) ** 2)
-    losses, _ = train(trainer, plans_of(3, None, 1, 1))
-    names = [name for name in trainer.loop._metric_names[0] if name.startswith("loss/")]
-    for name, value in expected.items():
-        np.testing.assert_allclose(losses[0, names.index(f"loss/discriminators/{name}")], value, rtol=1e-9)
-    spec = tf.TensorSpec([32, 32, 3], tf.float32)
+def test_settings_of_discriminators_reach_both():
+    keras.config.set_dtype_policy("float64")
+    regularisation = Regularisation(label_smoothing=0.1, diff_augment=("colour",), spectral_norm=True)
+    task, spec = TinyCycleGan(regularisation=regularisation), tf.TensorSpec([8, 8, 3], tf.float64)
+    networks = task.networks({"input": spec, "target": spec})
+    real, fake = (np.random.default_rng(k).normal(0, 1, (2, 8, 8, 3)) for k in range(2))
+    seeds = Seeds(key=tf.constant([1, 2]), global_batch=tf.constant(2), own=lambda x: x)
+    step = types.SimpleNamespace(networks=networks, seeds=seeds)
+    for side, judge in task.judges.items():
+        seen = (
+            regularisation.augment(x, seeds, f"{side}_discriminator/{role}")
+            for x, role in ((real, "real"), (fake, "fake"))
+        )
+        judged_real, judged_fake = (networks[f"{side}_discriminator"](x).numpy() for x in seen)
+        terms = judge.discriminator_terms(step, real=real, fake=fake)
+        np.testing.assert_allclose(
+            terms["real"], 0.5 * np.mean((judged_real - 0.9) ** 2, (1, 2, 3)), rtol=1e-9
+        )
+        np.testing.assert_allclose(terms["fake"], 0.5 * np.mean(judged_fake**2, (1, 2, 3)), rtol=1e-9)
+        found = judge.generator_loss(step, real=real, fake=fake)
+        np.testing.assert_allclose(found, np.mean((judged_fake - 1) ** 2, (1, 2, 3)), rtol=1e-9)
+    spec = tf.TensorSpec([24, 24, 3], tf.float64)
     settings = {"generator_filters": 2, "discriminator_filters": 2, "generator": "resnet_6blocks"}
-    spectral = CycleGan(regularisation=Regularisation(spectral_norm=True), **settings)
-    networks = spectral.networks({"input": spec, "target": spec})
-    for side in ("input", "target"):
-        assert networks[f"{side}_discriminator"].non_trainable_weights  # the spectral vectors
+    task = CycleGan(regularisation=regularisation, **settings)
+    networks = task.networks({"input": spec, "target": spec})
+    for side in task.judges:  # the spectral vectors
+        assert len(networks[f"{side}_discriminator"].non_trainable_weights) == 5
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -11,6 +11,7 @@ from models.losses.adversarial import (
     gan_loss,
     generator_loss,
 )
+from models.losses.contrastive import patch_nce
 from models.losses.coupled import top_k
 from models.losses.domains import DOMAINS, to_domain
 from models.losses.features import feature_matching, with_activations
@@ -35,6 +36,7 @@ __all__ = [
     "lazy_adam",
     "mean_per_example",
     "ms_ssim_loss",
+    "patch_nce",
     "r1",
     "r1_gamma",
     "satd",

@@ -1,0 +1,453 @@
+"""BicycleGAN: its terms and networks by hand, what each phase moves, replicas, pieces, and that it learns."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+import tensorflow as tf
+
+from engine import config
+from engine.feeding import distributed_batches
+from engine.schedules import LinearDecay
+from engine.task import Adam, ConfigurationError, Seeds, Step
+from models.bicycle_gan import BicycleGan
+from models.latent_networks import ConcatenateLatent, LatentNetworks, initialize_xavier, resnet_encoder
+from models.layers import Conv, image_input, normalize, variable_dtype
+from models.losses import kl_from_standard_normal
+from models.regularisation import Regularisation
+from models.scaled_discriminators import HalveSize, ScaledDiscriminators
+from tests.engine.test_engine_accumulation import assert_same, plans_of, train
+
+SIZE = 12
+FLOAT64 = {"total_examples": 1, "precision": "float64"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TinyNetworks(LatentNetworks):
+    """Of two layers each, compiled in a second."""
+
+    def build(self, input_shape, target_shape):
+        image = image_input(input_shape[-1])
+        latent = keras.Input((self.latent_size,), dtype=variable_dtype())
+        x = Conv(4, 3, padding=1, name="conv")(ConcatenateLatent(name="latent")(image, latent))
+        x = keras.layers.LeakyReLU(0.2, name="relu")(normalize(x, self.norm, name="norm"))
+        x = Conv(target_shape[-1], 3, padding=1, name="out")(x)
+        x = keras.layers.Activation("tanh", dtype=variable_dtype(), name="translated")(x)
+        generator = keras.Model([image, latent], x, name="generator")
+        sizes = {"input_channels": target_shape[-1], "latent_size": self.latent_size}
+        encoder = resnet_encoder(name="encoder", downsamplings=2, filters=2, norm=self.norm, **sizes)
+        return {"generator": generator, "encoder": encoder}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TinyDiscriminators(ScaledDiscriminators):
+    def build(self, kind, input_shape, target_shape):
+        networks = {}
+        for halvings, name in enumerate(self.names(kind)):
+            x = image = image_input(target_shape[-1] + (input_shape[-1] if self.conditional else 0))
+            for _ in range(halvings):
+                x = HalveSize()(x)
+            x = keras.layers.LeakyReLU(0.2)(Conv(4, 4, stride=2, padding=1, name="conv")(x))
+            networks[name] = keras.Model(image, Conv(1, 3, padding=1, name="logits")(x), name=name)
+        return networks
+
+
+def tiny(*, norm="instance", discriminators=None, learning_rates=(1e-3, 1e-3), **settings):
+    generator, discriminator = (Adam(learning_rate=rate) for rate in learning_rates)
+    return BicycleGan(
+        latent_networks=TinyNetworks(norm=norm, latent_size=3),
+        discriminators=TinyDiscriminators(**(discriminators or {})),
+        generator_optimizer=generator,
+        discriminator_optimizer=discriminator,
+        **settings,
+    )
+
+
+def moments(values):
+    return {name: value for name, value in values.items() if name.startswith("optimizer") and "/m" in name}
+
+
+def of_network(values, name):
+    return {key: value for key, value in values.items() if key.startswith(f"network/{name}/")}
+
+
+def moved(trainer, values):
+    """Names of the networks with a weight that is not the initial one."""
+    changed = {
+        name.split("/")[1]
+        for name, value in values.items()
+        if name.startswith("network/") and not np.array_equal(value, trainer.initial[name])
+    }
+    return {name.rsplit("_", 1)[0] if name[-1].isdigit() else name for name in changed}
+
+
+def test_kl_divergence_is_the_integral():
+    draw = np.random.default_rng(0)
+    mean, log_variance = draw.normal(size=(2, 3)), draw.normal(size=(2, 3))
+
+    def divergence(mean, log_variance):
+        p, q = scipy.stats.norm(mean, np.exp(log_variance / 2)), scipy.stats.norm()
+        around = (mean - 12 * p.std(), mean + 12 * p.std())
+        return scipy.integrate.quad(lambda x: p.pdf(x) * (p.logpdf(x) - q.logpdf(x)), *around)[0]
+
+    expected = [sum(map(divergence, *row)) for row in zip(mean, log_variance, strict=True)]
+    np.testing.assert_allclose(kl_from_standard_normal(mean, log_variance), expected, rtol=1e-6)
+    assert kl_from_standard_normal(tf.zeros([1, 8]), tf.zeros([1, 8])).numpy() == 0
+
+
+@pytest.mark.parametrize("height, width", [(6, 8), (5, 7), (1, 2)])
+def test_halving_takes_means_of_what_is_inside(height, width):
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
+    expected = np.stack(
+        [
+            [x[:, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].mean(axis=(1, 2)) for j in range(0, width, 2)]
+            for i in range(0, height, 2)
+        ]
+    )
+    np.testing.assert_allclose(HalveSize()(x), np.moveaxis(expected, 2, 0), atol=1e-6)
+    assert HalveSize().compute_output_shape(x.shape) == HalveSize()(x).shape
+
+
+def test_a_code_stands_beside_every_pixel():
+    x, z = tf.zeros([2, 3, 4, 1]), tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    y = ConcatenateLatent()(x, z).numpy()
+    assert y.shape == (2, 3, 4, 3) and not y[..., 0].any()
+    for row in range(2):
+        assert np.all(y[row, ..., 1:] == z[row])
+
+
+def convolutions(*layers):
+    """Numbers in convolutions with biases: (kernel size, channels in, channels out) each."""
+    return sum(kernel**2 * channels * out + out for kernel, channels, out in layers)
+
+
+@pytest.mark.parametrize("latent_at", ["all", "input"])
+def test_networks_have_the_authors_sizes(latent_at):
+    """Layer by layer from the authors' definitions; instance norm has no weights."""
+    spec = tf.TensorSpec([256, 256, 3], tf.float32)
+    task = BicycleGan(latent_networks=LatentNetworks(latent_at=latent_at))
+    networks = task.networks({"input": spec, "target": spec})
+    z = 8 if latent_at == "all" else 0
+    down = [(4, 3 + 8, 64), (4, 64 + z, 128), (4, 128 + z, 256), (4, 256 + z, 512)] + 4 * [(4, 512 + z, 512)]
+    up = [(4, 512, 512), (4, 1024, 512), (4, 1024, 512), (4, 1024, 512), (4, 1024, 256)]
+    up += [(4, 512, 128), (4, 256, 64), (4, 128, 3)]
+    blocks = [(64, 128), (128, 192), (192, 256), (256, 256)]
+    encoder = [(4, 3, 64)] + [layer for n, out in blocks for layer in ((3, n, n), (3, n, out), (1, n, out))]
+    linear = 2 * (256 * 8 + 8)
+    full = [(4, 3, 64), (4, 64, 128), (4, 128, 256), (4, 256, 512), (4, 512, 1)]
+    half = [(4, 3, 32), (4, 32, 64), (4, 64, 128), (4, 128, 256), (4, 256, 1)]
+    expected = {"generator": convolutions(*down, *up), "encoder": convolutions(*encoder) + linear}
+    for kind in ("encoded", "random"):
+        expected |= {f"{kind}_discriminator_1": convolutions(*full)}
+        expected |= {f"{kind}_discriminator_2": convolutions(*half)}
+    assert {name: network.count_params() for name, network in networks.items()} == expected
+    if latent_at == "all":
+        # Xavier's deviation, with the gain of the authors: 0.02 sqrt(2 / (fan in + fan out)).
+        kernel = networks["generator"].get_layer("up_7_conv").kernel.numpy()
+        assert kernel.std() == pytest.approx(0.02 * np.sqrt(2 / (16 * (1024 + 512))), rel=0.01)
+
+
+def test_networks_keep_the_size_and_depend_on_the_code():
+    spec = tf.TensorSpec([64, 96, 3], tf.float32)
+    settings = LatentNetworks(
+        generator="unet_32", encoder="resnet_32", generator_filters=2, encoder_filters=2
+    )
+    discriminators = ScaledDiscriminators(filters=3, conditional=True)
+    grey = tf.TensorSpec([64, 96, 1], tf.float32)
+    task = BicycleGan(latent_networks=settings, discriminators=discriminators)
+    networks = task.networks({"input": spec, "target": grey})
+    pictures = task.translate(networks, {"input": tf.random.stateless_uniform([2, 64, 96, 3], (0, 1))})
+    assert pictures.shape == (2, 64, 96, 1)
+    mean, log_variance = networks["encoder"](pictures)
+    assert mean.shape == log_variance.shape == (2, 8)
+    pair = tf.zeros([2, 64, 96, 4])
+    assert networks["random_discriminator_1"](pair).shape == (2, 6, 10, 1)
+    assert networks["random_discriminator_2"](pair).shape == (2, 2, 4, 1)
+    # The innermost layers of 1x1 see the code too.
+    for kernel in (w for w in networks["generator"].trainable_variables if w.path.endswith("kernel")):
+        kernel.assign(30 * kernel)
+    inputs = tf.zeros([3, 64, 96, 3])
+    made = networks["generator"]([inputs, tf.constant([[0.0] * 8, [3.0] * 8, [0.0] * 7 + [3.0]])])
+    assert len({float(tf.reduce_sum(picture)) for picture in made}) == 3
+
+
+def step_of(task, networks, batch, outputs=()):
+    count = tf.constant(len(batch["input"]))
+    seeds = Seeds(key=tf.constant([1, 2]), global_batch=count, own=lambda x: x)
+    zero = tf.constant(0, tf.int64)
+    return Step(
+        networks=networks,
+        batch=batch,
+        outputs=dict(outputs),
+        state={},
+        step=zero,
+        examples=zero,
+        seeds=seeds,
+        gather=lambda x: x,
+        own=lambda x: x,
+    )
+
+
+def test_terms_are_the_published_ones():
+    keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx("float64")
+    keras.utils.set_random_seed(0)
+    task = tiny(l1_weight=7.0, kl_weight=0.3, latent_weight=0.6)
+    spec = tf.TensorSpec([SIZE, SIZE, 3], tf.float64)
+    networks = task.networks({"input": spec, "target": spec})
+    for network in networks.values():
+        for variable in network.trainable_variables:
+            variable.assign(20 * variable)
+    draw = np.random.default_rng(1)
+    batch = {role: tf.constant(draw.uniform(-1, 1, (4, SIZE, SIZE, 3))) for role in ("input", "target")}
+    step = step_of(task, networks, batch)
+    outputs = task.forward(step)
+    step = dataclasses.replace(step, outputs=outputs)
+    generator, encoder = networks["generator"], networks["encoder"]
+    noise = step.seeds.normal("deviation", (3,)).numpy()
+    z = step.seeds.normal("z", (3,)).numpy()
+    assert np.abs(noise - z).min() > 1e-3 and np.ptp(z, axis=0).min() > 0.1  # own draws for each
+    mean, log_variance = (x.numpy() for x in encoder(batch["target"]))
+    fakes = {
+        "encoded": generator([batch["input"], mean + np.sqrt(np.exp(log_variance)) * noise]).numpy(),
+        "random": generator([batch["input"], z]).numpy(),
+    }
+    logits = {
+        f"{kind}_{scale}_{what}": networks[f"{kind}_discriminator_{scale}"](pictures).numpy()
+        for kind in fakes
+        for scale in (1, 2)
+        for what, pictures in (("fake", fakes[kind]), ("real", batch["target"]))
+    }
+
+    def squares(kind, what, label):
+        return sum(((logits[f"{kind}_{scale}_{what}"] - label) ** 2).mean(axis=(1, 2, 3)) for scale in (1, 2))
+
+    expected = {
+        "gan_encoded": squares("encoded", "fake", 1),
+        "gan_random": squares("random", "fake", 1),
+        "l1": 7.0 * np.abs(fakes["encoded"] - batch["target"]).mean(axis=(1, 2, 3)),
+        "kl": 0.3 * -0.5 * (1 + log_variance - mean**2 - np.exp(log_variance)).sum(axis=1),
+        "latent": 0.6 * np.abs(encoder(fakes["random"])[0].numpy() - z).mean(axis=1),
+    }
+    terms = task.generate(step)
+    assert terms["latent"].reaches == ("generator",)
+    terms["latent"] = terms["latent"].value
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-10, err_msg=name)
+    judged = task.judge(step)
+    assert set(judged) == {"real_encoded", "fake_encoded", "real_random", "fake_random"}
+    for name, value in judged.items():
+        what, kind = name.split("_")
+        np.testing.assert_allclose(value, squares(kind, what, what == "real"), rtol=1e-10, err_msg=name)
+
+
+def test_the_latent_loss_moves_the_generator_and_not_the_encoder(make_trainer, noise_pairs):
+    data, plans, after = noise_pairs(size=SIZE), plans_of(3, None, 1, 1), {}
+    for variant in ("bicycle_gan", "clr_gan"):
+        for weight in (0.5, 50.0):
+            trainer = make_trainer(tiny(variant=variant, latent_weight=weight), data, **FLOAT64)
+            after[variant, weight] = moments(train(trainer, plans)[1])
+
+    def difference(variant, network):
+        light, heavy = (after[variant, weight] for weight in (0.5, 50.0))
+        return max(np.abs(heavy[name] - light[name]).max() for name in light if f"/{network}/" in name)
+
+    assert difference("bicycle_gan", "encoder") == 0
+    assert max(np.abs(v).max() for k, v in after["bicycle_gan", 0.5].items() if "/encoder/" in k) > 0
+    assert difference("bicycle_gan", "generator") > 0
+    assert difference("clr_gan", "encoder") > 0 and difference("clr_gan", "generator") > 0
+
+
+def test_each_phase_moves_its_networks_and_fakes_are_those_of_before(make_trainer, noise_pairs):
+    data, plans, losses = noise_pairs(size=SIZE), plans_of(3, None, 1, 1), {}
+    for rates, networks in (
+        ((1e-2, 0.0), {"generator", "encoder"}),
+        ((0.0, 1e-2), {"encoded_discriminator", "random_discriminator"}),
+    ):
+        trainer = make_trainer(tiny(learning_rates=rates), data, **FLOAT64)
+        losses[rates], values = train(trainer, plans)
+        assert moved(trainer, values) == networks
+    moving, still = losses.values()
+    np.testing.assert_array_equal(moving, still)  # also those of the discriminators, which come second
+
+
+@pytest.mark.parametrize(
+    "variant, generator_terms, discriminator_terms",
+    [
+        ("cvae_gan", {"gan_encoded", "l1", "kl"}, {"real_encoded", "fake_encoded"}),
+        ("clr_gan", {"gan_random", "latent"}, {"real_random", "fake_random"}),
+    ],
+)
+def test_variants_leave_out_the_other_half(
+    make_trainer, noise_pairs, variant, generator_terms, discriminator_terms
+):
+    trainer = make_trainer(tiny(variant=variant), noise_pairs(size=SIZE), **FLOAT64)
+    _, values = train(trainer, plans_of(2, None, 1, 1))
+    kind = discriminator_terms.copy().pop().split("_")[1]
+    assert moved(trainer, values) == {"generator", "encoder", f"{kind}_discriminator"}
+    assert set(trainer.state.networks) == {"generator", "encoder"} | {
+        f"{kind}_discriminator_{scale}" for scale in (1, 2)
+    }
+    names = {name for name in trainer.loop._metric_names[0] if name.startswith("loss/")}
+    assert names == {f"loss/generator/{name}" for name in generator_terms} | {
+        f"loss/discriminators/{name}" for name in discriminator_terms
+    }
+
+
+@pytest.mark.parametrize("norm, replicas, scales", [("instance", 2, 2), ("instance", 3, 1), ("batch", 2, 1)])
+def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, norm, replicas, scales):
+    """Batches of 5, then of 1, which leave replicas without an example; an average is kept."""
+    task = tiny(norm=norm, discriminators={"scales": scales}, ema_decay=0.9)
+    data = noise_pairs(size=SIZE)
+    one = make_trainer(task, data, **FLOAT64)
+    whole = train(one, plans_of(5, None, 1, 4) + plans_of(1, None, 1, 2))
+    assert np.all(np.ptp(whole[0], axis=0) > 1e-4)  # every term changes
+    assert {name.split("/")[1] for name in whole[1] if name.startswith("averaged")} == {
+        "generator",
+        "encoder",
+    }
+    several = make_trainer(task, data, cpu_replicas=replicas, **FLOAT64)
+    plans = plans_of(5, None, replicas, 4) + plans_of(1, None, replicas, 2)
+    assert_same(train(several, plans), whole)
+    if norm == "instance":  # pieces of 2 and 1 example on each replica
+        pieces = plans_of(5, 1, replicas, 4) + plans_of(1, None, replicas, 2)
+        assert pieces[0].accumulation > 1
+        assert_same(train(several, pieces), whole)
+
+
+def test_discriminators_take_every_regularisation(make_trainer, noise_pairs):
+    regularisation = Regularisation(diff_augment=("colour", "translation"), r1=0.01, r1_every=1)
+    judges = {"conditional": True, "gan_loss": "hinge", "regularisation": regularisation, "scales": 2}
+    task, data = tiny(discriminators=judges), noise_pairs(size=SIZE)
+    trainer = make_trainer(task, data, **FLOAT64)
+    whole = train(trainer, plans_of(3, None, 1, 2))
+    names = [name for name in trainer.loop._metric_names[0] if name.startswith("loss/r1/")]
+    assert names == ["loss/r1/penalty_encoded", "loss/r1/penalty_random"]
+    assert np.all(np.isfinite(whole[0])) and np.all(whole[0][:, -2:] > 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneOfTwoColours:
+    """A grey disc somewhere, whose target is red or blue: no one can tell which from the input."""
+
+    train_examples: int = 64
+    size: int = 32
+
+    @property
+    def example_spec(self):
+        spec = tf.TensorSpec([self.size, self.size, 3], tf.float32)
+        return {"input": spec, "target": spec}
+
+    def pair(self, index):
+        """Input and both of its targets, [size, size, 3] each."""
+        index = tf.cast(index, tf.int32)
+        draw = tf.random.stateless_uniform([3], tf.stack([index, 3]))
+        rows, columns = tf.meshgrid(*2 * [tf.range(self.size, dtype=tf.float32)], indexing="ij")
+        centre, radius = 10 + 12 * draw[:2], 7 + 4 * draw[2]
+        inside = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2
+        inside = tf.cast(inside, tf.float32)[..., tf.newaxis]
+        coloured = [inside * tf.constant(colour) for colour in ((0.9, -0.9, -0.9), (-0.9, -0.9, 0.9))]
+        return 0.8 * inside * tf.ones([3]), *coloured
+
+    def example(self, index):
+        grey, red, blue = self.pair(index)
+        is_red = tf.random.stateless_uniform([], tf.stack([tf.cast(index, tf.int32), 9])) < 0.5
+        return {"input": grey, "target": tf.where(is_red, red, blue), "id": index}
+
+    def batches(self, *, position_examples, global_batch, rows=None):
+        ids = tf.data.Dataset.counter(position_examples, dtype=tf.int64)
+        return ids.map(lambda index: self.example(index % self.train_examples)).batch(global_batch)
+
+
+def test_it_learns_that_one_input_has_two_answers(make_trainer):
+    adam = Adam(learning_rate=2e-3)
+    settings = {"generator": "unet_32", "encoder": "resnet_32", "latent_size": 2}
+    task = BicycleGan(
+        latent_networks=LatentNetworks(generator_filters=4, encoder_filters=4, **settings),
+        discriminators=ScaledDiscriminators(scales=1, filters=4),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+    )
+    data = OneOfTwoColours()
+    trainer = make_trainer(task, data, total_examples=1)
+    plan = plans_of(4, None, 1)[0]
+    batches = distributed_batches(trainer.strategy, data, position_examples=0, plan=plan)
+    trainer.loop.run(batches, num_steps=300, step=0, examples=0, plan=plan)
+    networks = trainer.state.evaluation_networks
+    unseen = tf.data.Dataset.range(1000, 1016).map(data.pair).batch(16)
+    grey, red, blue = next(iter(unseen))
+    errors = []
+    for target in (red, blue):
+        columns = task.preview(networks, {"input": grey, "target": target})
+        errors.append(np.abs(columns["encoded"] - target).mean())
+    # Whoever gives one answer is wrong by half the distance on average, whatever it is.
+    one_answer = 0.5 * np.abs(red - blue).mean()
+    print("MEASURED", errors, one_answer)
+    drawn = [columns[f"random_{index}"] for index in range(4)]
+    apart = max(np.abs(a - b).mean() for a in drawn for b in drawn)
+    print("MEASURED apart", apart, 2 * one_answer)
+    assert np.mean(errors) < 0.4 * one_answer
+    assert apart > one_answer
+
+
+def test_settings_that_cannot_work_are_refused():
+    def networks(size, **settings):
+        spec = tf.TensorSpec([*size, 3], tf.float32)
+        latent = {"generator": "unet_32", "encoder": "resnet_32"} | settings
+        latent = LatentNetworks(generator_filters=1, encoder_filters=1, **latent)
+        return BicycleGan(latent_networks=latent).networks({"input": spec, "target": spec})
+
+    with pytest.raises(
+        ConfigurationError, match="variant = 'bicycle': unknown; use one of bicycle_gan, cvae"
+    ):
+        BicycleGan(variant="bicycle")
+    with pytest.raises(ConfigurationError, match="generator = 'unet_100': unknown; use one of unet_32"):
+        LatentNetworks(generator="unet_100")
+    with pytest.raises(ConfigurationError, match="latent_at = 'middle': unknown; use one of all, input"):
+        LatentNetworks(latent_at="middle")
+    with pytest.raises(ConfigurationError, match="latent_size = 0: must be at least 1"):
+        LatentNetworks(latent_size=0)
+    with pytest.raises(ConfigurationError, match="scales = 0: must be at least 1"):
+        ScaledDiscriminators(scales=0)
+    with pytest.raises(ConfigurationError, match="norm = 'batch' mixes examples"):
+        ScaledDiscriminators(norm="batch", gan_loss="wgan_gp")
+    with pytest.raises(ConfigurationError, match="32x40 pixels .* multiples of 32; crop or resize"):
+        networks((32, 40))
+    with pytest.raises(ConfigurationError, match="resnet_256 .* 64x16 pixels|resnet_256 .* at least 32"):
+        networks((64, 16), generator="unet_32", encoder="resnet_256")
+    with pytest.raises(ConfigurationError, match="scales = 2: at the smallest, .* of 16x32 .* fewer scales"):
+        networks((32, 64))
+
+
+def test_gin_file_has_the_published_settings():
+    experiment, _ = config.load_experiment(gin_files=["gin/bicycle_gan.gin"])
+    task = experiment.task
+    assert task.kinds == ("encoded", "random") and task.ema_decay is None
+    assert task.latent_networks == LatentNetworks()  # whose defaults are the published settings
+    assert (task.l1_weight, task.kl_weight, task.latent_weight) == (10, 0.01, 0.5)
+    assert task.discriminators == ScaledDiscriminators(
+        scales=2, filters=64, conditional=False, norm="instance", gan_loss="lsgan"
+    )
+    for optimizer in task.optimizers.values():
+        assert (optimizer.learning_rate, optimizer.beta1) == (2e-4, 0.5)
+        assert optimizer.schedule == LinearDecay(constant="100ep", decay="100ep")
+    other, _ = config.load_experiment(
+        gin_files=["gin/bicycle_gan.gin"],
+        gin_params=['bicycle_gan.BicycleGan.variant = "cvae_gan"', "bicycle_gan.BicycleGan.ema_decay = 0.9"],
+    )
+    assert other.task.kinds == ("encoded",) and other.task.phases()[0].ema_decay == 0.9
+
+
+def test_initial_kernels_are_the_same_for_the_same_seed():
+    def kernel(seed):
+        keras.utils.set_random_seed(seed)
+        network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+        initialize_xavier(network)
+        return network.layers[0].kernel.numpy()
+
+    np.testing.assert_array_equal(kernel(0), kernel(0))
+    assert not np.array_equal(kernel(0), kernel(1))

@@ -104,8 +104,8 @@ def resnet_encoder(
     """A picture [B, H, W, input_channels] in [-1, 1] -> mean and log variance of its code, [B, Z] each.
 
     A convolution and `downsamplings - 1` residual blocks halve the size; the mean over what is left goes
-    through two linear layers. H and W at least 2**downsamplings. (The authors pool windows of 8x8, all there
-    is of pictures of the size they train on; over the mean the encoder takes any size.)
+    through two linear layers. H and W at least 2**downsamplings, as all that the U-Net takes are. (The
+    authors pool windows of 8x8, all there is of pictures of the size they train on; so this takes any.)
     """
 
     def activate(x, name):
@@ -209,15 +209,10 @@ class LatentNetworks:
         }
 
     def _check_size(self, height: int, width: int) -> None:
-        multiple, smallest = 2 ** GENERATORS[self.generator], 2 ** ENCODERS[self.encoder]
-        size = f"does not take pictures of {height}x{width} pixels (height x width): both must be"
+        multiple = 2 ** GENERATORS[self.generator]
         if height % multiple or width % multiple:
             raise ConfigurationError(
-                f"{self.generator} {size} multiples of {multiple}; crop or resize them, or choose one of: "
+                f"{self.generator} does not take pictures of {height}x{width} pixels (height x width): both "
+                f"must be multiples of {multiple}; crop or resize them, or choose one of: "
                 f"{', '.join(GENERATORS)}"
-            )
-        if min(height, width) < smallest:
-            raise ConfigurationError(
-                f"{self.encoder} {size} at least {smallest}; choose one for smaller pictures: "
-                f"{', '.join(ENCODERS)}"
             )

@@ -15,7 +15,13 @@ from engine.feeding import distributed_batches
 from engine.schedules import LinearDecay
 from engine.task import Adam, ConfigurationError, Seeds, Step
 from models.bicycle_gan import BicycleGan
-from models.latent_networks import ConcatenateLatent, LatentNetworks, initialize_xavier
+from models.latent_networks import (
+    ConcatenateLatent,
+    LatentNetworks,
+    initialize_xavier,
+    latent_unet,
+    resnet_encoder,
+)
 from models.layers import Conv, image_input, normalize, variable_dtype
 from models.losses import kl_from_standard_normal
 from models.regularisation import Regularisation
@@ -357,7 +363,7 @@ class OneOfTwoColours:
     """A grey disc somewhere, whose target is red or blue: no one can tell which from the input."""
 
     train_examples: int = 64
-    size: int = 32
+    size: int = 16
 
     @property
     def example_spec(self):
@@ -369,7 +375,7 @@ class OneOfTwoColours:
         index = tf.cast(index, tf.int32)
         draw = tf.random.stateless_uniform([3], tf.stack([index, 3]))
         rows, columns = tf.meshgrid(*2 * [tf.range(self.size, dtype=tf.float32)], indexing="ij")
-        centre, radius = 10 + 12 * draw[:2], 7 + 4 * draw[2]
+        centre, radius = self.size * (0.3 + 0.4 * draw[:2]), self.size * (0.2 + 0.15 * draw[2])
         inside = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2
         inside = tf.cast(inside, tf.float32)[..., tf.newaxis]
         coloured = [inside * tf.constant(colour) for colour in ((0.9, -0.9, -0.9), (-0.9, -0.9, 0.9))]
@@ -385,34 +391,43 @@ class OneOfTwoColours:
         return ids.map(lambda index: self.example(index % self.train_examples)).batch(global_batch)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShallowNetworks(LatentNetworks):
+    """The real builders with fewer levels than any name has."""
+
+    def build(self, input_shape, target_shape):
+        sizes = {"latent_size": self.latent_size, "filters": 4, "input_channels": 3}
+        generator = latent_unet(name="generator", output_channels=3, downsamplings=3, **sizes)
+        return {
+            "generator": generator,
+            "encoder": resnet_encoder(name="encoder", downsamplings=2, **sizes),
+        }
+
+
 def test_it_learns_that_one_input_has_two_answers(make_trainer):
-    """The real networks, 8 seconds of them; further steps bring the errors to 0.28 of one answer's."""
     adam, data = Adam(learning_rate=5e-3), OneOfTwoColours()
-    sizes = {"generator": "unet_32", "encoder": "resnet_32", "latent_size": 2}
     task = BicycleGan(
-        latent_networks=LatentNetworks(generator_filters=4, encoder_filters=4, **sizes),
-        discriminators=ScaledDiscriminators(scales=1, filters=4),
+        latent_networks=ShallowNetworks(latent_size=2),
+        discriminators=TinyDiscriminators(scales=1),
         generator_optimizer=adam,
         discriminator_optimizer=adam,
     )
     trainer = make_trainer(task, data, total_examples=1)
     (plan,) = plans_of(4, None, 1, 1)
     batches = distributed_batches(trainer.strategy, data, position_examples=0, plan=plan)
-    trainer.loop.run(batches, num_steps=200, step=0, examples=0, plan=plan)
+    trainer.loop.run(batches, num_steps=250, step=0, examples=0, plan=plan)
     grey, red, blue = next(iter(tf.data.Dataset.range(1000, 1016).map(data.pair).batch(16)))
-    networks, errors = trainer.state.evaluation_networks, []
-    for target in (red, blue):
-        columns = task.preview(networks, {"input": grey, "target": target})
-        errors.append(np.abs(columns["encoded"] - target).mean())
+    networks = trainer.state.evaluation_networks
+    columns = [task.preview(networks, {"input": grey, "target": target}) for target in (red, blue)]
     # Whoever gives one answer is wrong by half the distance on average, whatever it is.
     one_answer = 0.5 * np.abs(red - blue).mean()
-    assert np.mean(errors) < 0.5 * one_answer  # 0.31 to 0.35 with three seeds
-    drawn = [columns[f"random_{index}"] for index in range(4)]
+    errors = [np.abs(c["encoded"] - c["target"]).mean() for c in columns]
+    assert np.mean(errors) < 0.65 * one_answer  # 0.43 to 0.47 with three seeds
+    assert list(columns[0]) == ["input", "target", "encoded"] + [f"random_{index}" for index in range(4)]
+    drawn, again = ([c[f"random_{index}"] for index in range(4)] for c in columns)
     apart = max(np.abs(a - b).mean() for a in drawn for b in drawn)
-    assert apart > 0.5 * one_answer  # 0.8 to 4.3
-    np.testing.assert_array_equal(
-        columns["random_0"], task.preview(networks, {"input": grey, "target": red})["random_0"]
-    )
+    assert apart > 0.5 * one_answer  # 1.1 to 1.4
+    np.testing.assert_array_equal(drawn, again)  # always the same codes
 
 
 def test_settings_that_cannot_work_are_refused():

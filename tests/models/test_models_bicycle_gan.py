@@ -255,7 +255,6 @@ def moved(trainer, values):
     "variant, terms, latent_reaches",
     [
         ("bicycle_gan", "gan_encoded gan_random l1 kl latent", {"generator"}),
-        ("cvae_gan", "gan_encoded l1 kl", set()),
         ("clr_gan", "gan_random latent", {"generator", "encoder"}),
     ],
 )
@@ -320,6 +319,20 @@ def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, variant, 
     assert_same(train(several, plans_of(5, None, replicas, 3) + plans_of(1, None, replicas, 2)), whole)
     if norm == "instance":  # pieces of 2, 2 and 1; batch norm normalises over a piece
         assert_same(train(one, plans_of(5, 2, 1, 3) + two_sizes[3:]), whole)
+
+
+def test_cvae_gan_has_no_drawn_codes():
+    task = tiny(variant="cvae_gan")
+    spec = tf.TensorSpec([SIZE, SIZE, 3], tf.float32)
+    networks = task.networks({"input": spec, "target": spec})
+    discriminators = ["encoded_discriminator_1", "encoded_discriminator_2"]
+    assert list(networks) == ["generator", "encoder", *discriminators]
+    assert [list(phase.updates) for phase in task.phases()] == [["generator", "encoder"], discriminators]
+    pictures = tf.random.stateless_uniform([2, SIZE, SIZE, 3], (0, 1))
+    step = step_of(task, networks, {"input": pictures, "target": -pictures})
+    step = dataclasses.replace(step, outputs=task.forward(step))
+    assert set(task.generate(step)) == {"gan_encoded", "l1", "kl"}
+    assert set(task.judge(step)) == {"real_encoded", "fake_encoded"}
 
 
 def test_each_scale_is_regularised():

@@ -53,10 +53,16 @@ class CycleGan(Task):
     ):
         regularisation.check(gan_loss=gan_loss, norm=norm)
         self.generator = generator
-        self._generators = {"filters": generator_filters, "norm": norm, "dropout": dropout}
-        self._generators |= {"inference_norm": inference_norm}
-        self._discriminators = {"filters": discriminator_filters, "norm": norm}
-        self._discriminators |= {"spectral_norm": regularisation.spectral_norm}
+        self._generators = {
+            "filters": generator_filters,
+            "dropout": dropout,
+            "inference_norm": inference_norm,
+        }
+        self._discriminators = {
+            "filters": discriminator_filters,
+            "spectral_norm": regularisation.spectral_norm,
+        }
+        self.norm = norm
         self.regularisation = regularisation
         judge = {"gan_loss": gan_loss, "regularisation": regularisation}
         self.judges = {side: DomainJudge(network=f"{side}_discriminator", **judge) for side in _OTHER}
@@ -79,24 +85,24 @@ class CycleGan(Task):
         networks = {}
         for side, other in _OTHER.items():
             name = f"{side}_to_{other}"
-            sizes = {"input_channels": channels[side], "output_channels": channels[other]}
+            shared = {"input_channels": channels[side], "norm": self.norm}
+            sizes = {"output_channels": channels[other], **shared}
             networks[name] = build_generator(self.generator, name=name, **sizes, **self._generators)
             name = f"{side}_discriminator"
-            networks[name] = patchgan(name=name, input_channels=channels[side], **self._discriminators)
+            networks[name] = patchgan(name=name, **shared, **self._discriminators)
         return networks
 
     def state(self, example):
-        pools = {side: pool.state(example[side].shape) for side, pool in self.pools.items()}
-        return pools["input"] | pools["target"]
+        input_pool, target_pool = (pool.state(example[side].shape) for side, pool in self.pools.items())
+        return input_pool | target_pool
 
     def phases(self):
         generators = {"updates": ("input_to_target", "target_to_input"), "ema_decay": self.ema_decay}
-        discriminators = {"updates": ("input_discriminator", "target_discriminator")}
-        discriminators |= {"optimizer": "discriminators"}
+        judging = {"updates": ("input_discriminator", "target_discriminator"), "optimizer": "discriminators"}
         return (
             Phase(name="generators", loss=self.generate, optimizer="generators", **generators),
-            Phase(name="discriminators", loss=self.judge, **discriminators),
-            *self.regularisation.phases(self.r1_loss, **discriminators),
+            Phase(name="discriminators", loss=self.judge, **judging),
+            *self.regularisation.phases(self.r1_loss, **judging),
         )
 
     def forward(self, step: Step):
@@ -114,13 +120,12 @@ class CycleGan(Task):
         terms = {}
         for side, other in _OTHER.items():
             real, weight, outputs = step.batch[side], self.cycle_weights[side], step.outputs
-            pictures = {"real": real, "fake": outputs[f"fake_{side}"]}
-            terms[f"gan_{side}"] = self.judges[side].generator_loss(step, **pictures)
+            fake = outputs[f"fake_{side}"]
+            terms[f"gan_{side}"] = self.judges[side].generator_loss(step, real=real, fake=fake)
             cycled = step.networks[f"{other}_to_{side}"](outputs[f"fake_{other}"], training=True)
             terms[f"cycle_{side}"] = weight * l1(cycled, real)
             if self.identity_weight:
-                distance = l1(outputs[f"kept_{side}"], real)
-                terms[f"identity_{side}"] = weight * self.identity_weight * distance
+                terms[f"identity_{side}"] = weight * self.identity_weight * l1(outputs[f"kept_{side}"], real)
         return terms
 
     def judge(self, step: Step):
@@ -133,7 +138,7 @@ class CycleGan(Task):
 
     def r1_loss(self, step: Step):
         return {
-            f"penalty_{side}": j.r1_penalty(step, real=step.batch[side]) for side, j in self.judges.items()
+            f"penalty_{s}": judge.r1_penalty(step, real=step.batch[s]) for s, judge in self.judges.items()
         }
 
     def translate(self, networks, batch):

@@ -15,6 +15,7 @@ from models.losses.contrastive import patch_nce
 from models.losses.coupled import top_k
 from models.losses.domains import DOMAINS, to_domain
 from models.losses.features import feature_matching, with_activations
+from models.losses.latent import kl_from_standard_normal
 from models.losses.penalties import gradient_penalty, lazy_adam, r1, r1_gamma
 from models.losses.perceptual import Perceptual
 from models.losses.pixels import charbonnier, l1, l2, mean_per_example, total_variation
@@ -31,6 +32,7 @@ __all__ = [
     "gan_loss",
     "generator_loss",
     "gradient_penalty",
+    "kl_from_standard_normal",
     "l1",
     "l2",
     "lazy_adam",

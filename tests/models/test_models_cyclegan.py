@@ -126,7 +126,7 @@ class TinyCycleGan(CycleGan):
         def network(name, channels, made, activation, stride):
             x = image = image_input(channels)
             x = Conv(4, 3, stride=stride, padding=1, name="conv")(x)
-            x = normalize(x, self._generators["norm"], name="norm")
+            x = normalize(x, self.norm, name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
             x = Conv(made, 3, padding=1, name="out")(x)
             x = keras.layers.Activation(activation, dtype=variable_dtype(), name="activation")(x)
@@ -329,7 +329,7 @@ def test_domains_of_other_channels_train_without_identity(make_trainer, noise_pa
 def test_gin_file_has_the_published_settings():
     experiment, _ = config.load_experiment(gin_files=["gin/cyclegan.gin"])
     task, data = experiment.task, experiment.data
-    assert task.generator == "resnet_9blocks" and task._generators["norm"] == "instance"
+    assert task.generator == "resnet_9blocks" and task.norm == "instance"
     assert {judge.gan_loss for judge in task.judges.values()} == {"lsgan"}
     assert task.cycle_weights == {"input": 10, "target": 10} and task.identity_weight == 0.5
     assert {pool.size for pool in task.pools.values()} == {50}

@@ -83,9 +83,9 @@ class Evaluator:
         """One pass over the split; every image counts once, whatever the number of replicas.
 
         Args:
-          baselines: also measure "input" (the input taken for the output, where the channels agree)
-            and "mean target" (the mean training target for every image), which costs a pass over the
-            training split.
+          baselines: also measure "input" (the input taken for the output, where the channels agree;
+            smaller ones enlarged, bicubic) and "mean target" (the mean training target for every
+            image), which costs a pass over the training split.
         """
         guesses: dict[str, list[dict[str, np.ndarray]]] = {"model": []}
         mean_target = self._mean_target() if baselines else None
@@ -93,8 +93,8 @@ class Evaluator:
             guesses["model"].append(_measure(outputs, targets))
             if not baselines:
                 continue
-            if inputs.shape == targets.shape:
-                guesses.setdefault("input", []).append(_measure(inputs, targets))
+            if inputs.shape[-1] == targets.shape[-1]:
+                guesses.setdefault("input", []).append(_measure(_enlarged(inputs, targets), targets))
             constant = tf.broadcast_to(mean_target, targets.shape)  # [B, H, W, C]
             guesses.setdefault("mean target", []).append(_measure(constant, targets))
         means = {
@@ -153,6 +153,15 @@ class Evaluator:
                 total += tf.reduce_sum(grey_levels, axis=0)
                 examples += int(grey_levels.shape[0])
         return tf.cast(tf.round(total / examples), tf.uint8)
+
+
+def _enlarged(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """uint8 inputs at the size of the targets, [B, H, W, C]."""
+    height, width = targets.shape[1:3]
+    if inputs.shape[1:3] == targets.shape[1:3]:
+        return inputs
+    levels = imaging.enlarge(tf.cast(inputs, tf.float32), height=height, width=width)
+    return tf.cast(tf.clip_by_value(tf.floor(levels + 0.5), 0.0, 255.0), tf.uint8)
 
 
 @tf.function(autograph=False, reduce_retracing=True)

@@ -2,8 +2,12 @@
 
 import keras
 
+from engine.task import ConfigurationError
 from models.layers import Conv, has_bias, image_input, normalize, variable_dtype
 from models.spectral import SpectralNorm
+
+ACTIVATIONS = ("activation_0", "activation_1", "activation_2", "activation_3")
+"""Layers of `patchgan` with `layers=3` whose activations feature matching compares."""
 
 
 def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch", spectral_norm=False):
@@ -36,10 +40,10 @@ def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch", spectr
 
 
 def check_patchgan_size(height, width, *, layers=3):
-    """Raises ValueError with the remedy if pictures of [height, width] pixels leave no patch to judge."""
+    """Raises ConfigurationError if pictures of [height, width] pixels leave no patch to judge."""
     smallest = 3 * 2**layers
     if min(height, width) < smallest:
-        raise ValueError(
+        raise ConfigurationError(
             f"a discriminator of patches does not take pictures of {height}x{width} pixels (height x width): "
             f"both must be at least {smallest}; crop or resize them to that"
         )

@@ -1,6 +1,7 @@
 """Pure image mathematics on tensors; nothing here reads files or keeps state."""
 
 from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadamard
+from data.imaging.enlarging import enlarge
 from data.imaging.lab import lab_to_rgb, rgb_to_lab
 from data.imaging.metrics import mae, mse, psnr_db, rmse, ssim
 from data.imaging.ranges import range_to_signed, to_signed, to_uint8
@@ -12,6 +13,7 @@ __all__ = [
     "MS_SSIM_WEIGHTS",
     "block_dct",
     "block_hadamard",
+    "enlarge",
     "lab_to_rgb",
     "mae",
     "mse",

@@ -70,31 +70,37 @@ def edsr(
         raise ValueError(f"a network that enlarges {factor} times: the factor must be 1, 2, 4, 8, ...")
     use_bias = layers.has_bias(norm)
 
+    def conv(x, width, *, name, **kwargs):
+        initial = {"kernel_initializer": keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")}
+        return layers.Conv(width, 3, padding=1, name=name, **(initial | kwargs))(x)
+
     def normalize(x, name):
         return layers.normalize(x, norm, inference_norm=inference_norm, name=name)
 
     def residual_block(x, name):
         """[B, H, W, filters] -> the same shape."""
-        y = layers.Conv(filters, 3, padding=1, use_bias=use_bias, name=f"{name}_conv_1")(x)
+        y = conv(x, filters, use_bias=use_bias, name=f"{name}_conv_1")
         y = keras.layers.ReLU(name=f"{name}_activation")(normalize(y, f"{name}_1_norm"))
         if dropout:
             y = keras.layers.Dropout(0.5, name=f"{name}_dropout")(y)
-        y = layers.Conv(filters, 3, padding=1, use_bias=use_bias, name=f"{name}_conv_2")(y)
+        y = conv(y, filters, use_bias=use_bias, name=f"{name}_conv_2")
         return keras.layers.Add(name=f"{name}_sum")([x, normalize(y, f"{name}_2_norm")])
 
     image = layers.image_input(input_channels)  # [B, H, W, input_channels]
-    x = first = layers.Conv(filters, 3, padding=1, name="first_conv")(image)  # [B, H, W, filters]
+    x = first = conv(image, filters, name="first_conv")  # [B, H, W, filters]
     for block in range(1, blocks + 1):
         x = residual_block(x, f"block_{block}")
-    x = layers.Conv(filters, 3, padding=1, name="trunk_conv")(x)
+    x = conv(x, filters, name="trunk_conv")
     x = keras.layers.Add(name="trunk_sum")([first, x])
     for level in range(1, doublings + 1):
-        x = layers.Conv(4 * filters, 3, padding=1, name=f"up_{level}_conv")(x)
+        x = conv(x, 4 * filters, name=f"up_{level}_conv")
         x = PixelShuffle(name=f"up_{level}_shuffle")(x)  # [B, 2**level H, 2**level W, filters]
         x = keras.layers.ReLU(name=f"up_{level}_activation")(x)
     dtype = layers.variable_dtype()  # in bfloat16 pictures would keep 8 bits
-    x = layers.Conv(output_channels, 3, padding=1, dtype=dtype, name="last_conv")(x)
-    if input_channels == output_channels:
+    if input_channels != output_channels:
+        x = conv(x, output_channels, dtype=dtype, name="last_conv")
+    else:
+        x = conv(x, output_channels, dtype=dtype, kernel_initializer="zeros", name="last_conv")
         base = Enlarge(factor, dtype=dtype, name="base")(image) if factor > 1 else image
         x = keras.layers.Add(dtype=dtype, name="sum")([base, x])
     return keras.Model(image, x, name=name)

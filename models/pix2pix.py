@@ -80,6 +80,7 @@ class Pix2Pix(Supervised):
         self.optimizers["discriminator"] = regularisation.optimizer(discriminator_optimizer)
 
     def networks(self, example):
+        self._perceptual = self.fidelity.build(example["target"])
         generator = self.checked_generator(example)
         height, width, channels = example["target"].shape
         check_patchgan_size(height, width)

@@ -68,16 +68,18 @@ class Supervised(Task):
                 "Supervised: l1_weight and every weight of Fidelity are 0, so there is nothing to learn; "
                 "set one of them"
             )
+        self._perceptual = self.fidelity.build(example["target"])
         return {"generator": self.checked_generator(example)}
 
+    def check_translation(self, example):
+        self.checked_generator(example)
+
     def checked_generator(self, example) -> keras.Model:
-        """The generator for examples of these shapes, whose targets are checked; see `Task.networks`."""
+        """The generator for examples of these shapes; see `Task.networks` for what it raises."""
         try:
-            generator = self.generator_of(example)
+            return self.generator_of(example)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
-        self._perceptual = self.fidelity.build(example["target"])
-        return generator
 
     def generator_of(self, example) -> keras.Model:
         """The generator network alone; raises ValueError where it does not take such examples."""

@@ -218,14 +218,14 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, name):
+@pytest.mark.parametrize(("name", "largest"), [("supervised", 2), ("super_resolution", None)])
+def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, name, largest):
     task, data = TASKS[name], SmallerInputs(noise_pairs(size=32))
     data = data if name == "super_resolution" else data.pairs
-    whole = train(make_trainer(task, data, **SETTINGS), plans_of(5, None, 1, steps=3))
+    whole = train(make_trainer(task, data, **SETTINGS), plans_of(5, None, 1, steps=2))
     assert np.all(np.isfinite(whole[0])) and np.all(np.ptp(whole[0], axis=0) > 1e-8)
     two = make_trainer(task, data, cpu_replicas=2, **SETTINGS)
-    assert_same(train(two, plans_of(5, 2, 2, steps=3)), whole)  # (2, 2), then (1, 0)
+    assert_same(train(two, plans_of(5, largest, 2, steps=2)), whole)  # 3 and 2, or (2, 2), then (1, 0)
 
 
 def test_the_generator_learns_from_the_best_fakes_and_from_activations(make_trainer, noise_pairs):

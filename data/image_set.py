@@ -103,13 +103,14 @@ class ImageSet:
 
     @property
     def example_spec(self) -> dict[str, tf.TensorSpec]:
-        """{"input", "target"}: `tf.TensorSpec` of one example, float32 [*crop_size, C]."""
-        size = self._framing.crop_size
+        """{"input", "target"}: `tf.TensorSpec` of one example, float32 [*crop_size, C] or smaller inputs."""
+        whole = self._framing.crop_size
+        size = {"input": [side // self._input_downscale for side in whole], "target": whole}
         channels = {
             role: side.channels for stream in self._streams["train"] for role, side in stream.sides.items()
         }
         return {
-            role: tf.TensorSpec([*size, channels[role]], tf.float32, name=role)
+            role: tf.TensorSpec([*size[role], channels[role]], tf.float32, name=role)
             for role in ("input", "target")
         }
 
@@ -205,6 +206,9 @@ class ImageSet:
     _augments_evaluation: ClassVar[bool] = False
     """Whether the augmentations belong to the task and not only to training."""
 
+    _input_downscale: ClassVar[int] = 1
+    """How many times smaller inputs are than targets, along each side."""
+
     def _sides(self, opened: PreparedDataset) -> tuple[Mapping[str, Side], ...]:
         """For each stream of an example: role ("input", "target") -> where that image lies."""
         raise NotImplementedError(f"{type(self).__name__} does not say what an example is")
@@ -289,6 +293,7 @@ class ImageSet:
             supply=self.supply,
             cache_path=lambda: caching.cache_path(os.path.expanduser(self.data_dir), self.dataset, part),
             augments_evaluation=self._augments_evaluation,
+            input_downscale=self._input_downscale,
         )
 
     def _without_held_out(self, train: Records) -> tuple[Records, Records]:

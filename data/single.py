@@ -12,16 +12,31 @@ class SingleImages(ImageSet):
     """Images that are input and target at once.
 
     Augmentations with on="input" make the pair: degrade the input (noise, blur, JPEG, downscaling, grey)
-    and restoration, super-resolution or colourisation is learned from images alone. They belong to the
-    task, so evaluation applies them too, to each image always alike.
+    and restoration or colourisation is learned from images alone. They belong to the task, so evaluation
+    applies them too, to each image always alike. For super-resolution the input is made smaller.
 
     Attributes, beside those of `ImageSet`:
         feature: name of the image feature, for data sets with more than one.
+        downscale: the input is so many times smaller than the target along each side, at least 1; it is made
+            of the cut and augmented image, bicubic and antialiased as Pillow does it.
     """
 
     feature: str = "image"
+    downscale: int = 1
 
     _augments_evaluation = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.downscale < 1 or any(side % self.downscale for side in self._framing.crop_size):
+            raise DataError(
+                f"SingleImages.downscale = {self.downscale}: must be at least 1 and divide CROP_SIZE = "
+                f"{self.crop_size}."
+            )
+
+    @property
+    def _input_downscale(self):
+        return self.downscale
 
     def _sides(self, opened):
         channels = image_features(opened)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data import caching, damage, decoding, reading
+from data import caching, damage, decoding, reading, resizing
 from data.augmentation.compose import augment
 from data.errors import DataError
 from data.framing import Framing, example_seed
@@ -45,6 +45,7 @@ class Stream:
         supply: how records are read.
         cache_path: gives the file in which this stream would be cached on disk.
         augments_evaluation: apply the augmentations in evaluation too, each example always alike.
+        input_downscale: how many times smaller inputs become than targets, after all of that.
     """
 
     features: tfds.features.FeaturesDict
@@ -57,6 +58,7 @@ class Stream:
     supply: Supply
     cache_path: Callable[[], str]
     augments_evaluation: bool = False
+    input_downscale: int = 1
 
     @functools.cached_property
     def order(self):
@@ -178,7 +180,7 @@ class Stream:
         """Frames and augments the images of an example: {role: image, "id"}."""
         seed = example_seed(self.seed, epoch, example_id)
         framed = self._by_role(self.framing.training(images, seed, padding=self._padding))
-        return self._augmented(framed, seed) | {"id": example_id}
+        return self._sized(self._augmented(framed, seed)) | {"id": example_id}
 
     def _augmented(self, images, seed):
         """{role: image} after the augmentations, float32 in [0, 1]; unchanged if there are none."""
@@ -190,6 +192,17 @@ class Stream:
             in_unit_range[role] = (tf.cast(image, tf.float32) - low) / (high - low)
         return augment(self.augmentations, in_unit_range, tf.random.fold_in(seed, tf.constant(1, tf.int64)))
 
+    def _sized(self, images):
+        """{role: image} with the input made smaller, if it is to be."""
+        if self.input_downscale == 1:
+            return images
+        height, width = (side // self.input_downscale for side in self.framing.crop_size)
+        smaller = resizing.resize(images["input"], height=height, width=width)
+        if smaller.dtype.is_floating:  # the kernel overshoots; whole numbers are clipped already
+            low, high = (0.0, 1.0) if self.augmentations else self.value_range("input")
+            smaller = tf.clip_by_value(smaller, low, high)
+        return images | {"input": smaller}
+
     def _evaluation_example(self, example):
         images = self.framing.evaluation(self._decoded(example["record"]), padding=self._padding)
         images = self._by_role(images)
@@ -199,7 +212,7 @@ class Stream:
             name = decoding.parse_record(self.features, example["record"])["name"]
         else:
             name = tf.strings.as_string(example["id"])
-        return images | {"id": example["id"], "name": name}
+        return self._sized(images) | {"id": example["id"], "name": name}
 
     @functools.cached_property
     def _distinct_sides(self):

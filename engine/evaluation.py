@@ -95,9 +95,9 @@ class Evaluator:
         """One pass over the split; every image counts once, whatever the number of replicas.
 
         Args:
-          baselines: also measure "input" (the input taken for the output, where the channels agree)
-            and "mean target" (the mean training target for every image), which costs a pass over the
-            training split.
+          baselines: also measure "input" (the input taken for the output, where the channels agree;
+            smaller ones enlarged, bicubic) and "mean target" (the mean training target for every
+            image), which costs a pass over the training split.
         """
         examples, translations, reconstructions = 0, _Measured(), _Measured()
         mean_target = self._mean_target() if baselines and self._data.is_paired else None
@@ -109,8 +109,8 @@ class Evaluator:
             if self._data.is_paired:
                 translations.add("model", pictures["output"], targets)
             if mean_target is not None:
-                if inputs.shape == targets.shape:
-                    translations.add("input", inputs, targets)
+                if inputs.shape[-1] == targets.shape[-1]:
+                    translations.add("input", _enlarged(inputs, targets), targets)
                 translations.add("mean target", tf.broadcast_to(mean_target, targets.shape), targets)
         means = translations.means()
         return Evaluation(
@@ -172,6 +172,15 @@ class Evaluator:
                 total += tf.reduce_sum(grey_levels, axis=0)
                 examples += int(grey_levels.shape[0])
         return tf.cast(tf.round(total / examples), tf.uint8)
+
+
+def _enlarged(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """uint8 inputs at the size of the targets, [B, H, W, C]."""
+    height, width = targets.shape[1:3]
+    if inputs.shape[1:3] == targets.shape[1:3]:
+        return inputs
+    levels = imaging.enlarge(tf.cast(inputs, tf.float32), height=height, width=width)
+    return tf.cast(tf.clip_by_value(tf.floor(levels + 0.5), 0.0, 255.0), tf.uint8)
 
 
 @tf.function(autograph=False, reduce_retracing=True)

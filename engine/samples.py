@@ -33,7 +33,7 @@ class Sampler:
         self._batch = {name: tf.cast(first[name], dtype) for name in ("input", "target")}
 
     def grid(self) -> np.ndarray:
-        """uint8 [rows * H, columns * W, 3 or 1]: one row an example, one column a picture."""
+        """uint8 [rows * H, columns * W, 3 or 1]: one row an example, one column a picture; see `joined`."""
         return np.concatenate(joined([to_picture(self._data, images) for images in self._preview().values()]))
 
     @tf.function(autograph=False)
@@ -45,13 +45,17 @@ def joined(columns: Sequence[tf.Tensor]) -> np.ndarray:
     """Pictures side by side, as they can be shown.
 
     Args:
-      columns: uint8 [N, H, W, C], C may differ: of 2 channels the first is shown, of more than 3 the
-        first 3; grey ones are repeated beside coloured ones.
+      columns: uint8 [N, H, W, C]. C may differ: of 2 channels the first is shown, of more than 3 the
+        first 3; grey ones are repeated beside coloured ones. H and W may differ: the pixels of smaller
+        pictures are repeated.
 
     Returns:
-      uint8 [N, H, columns * W, 1 or 3].
+      uint8 [N, H, columns * W, 1 or 3], H and W the largest.
     """
-    shown = [column[..., : 1 if column.shape[-1] < 3 else 3] for column in columns]
+    shown = [np.asarray(column)[..., : 1 if column.shape[-1] < 3 else 3] for column in columns]
+    for axis in (1, 2):
+        size = max(column.shape[axis] for column in shown)
+        shown = [np.take(column, np.arange(size) * column.shape[axis] // size, axis=axis) for column in shown]
     channels = max(column.shape[-1] for column in shown)
     shown = [np.broadcast_to(column, (*column.shape[:-1], channels)) for column in shown]
     return np.concatenate(shown, axis=2)

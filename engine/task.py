@@ -212,6 +212,13 @@ class Task(abc.ABC):
           ConfigurationError: a network cannot take that size or number of channels.
         """
 
+    def check_translation(self, example: Mapping[str, tf.TensorSpec]) -> None:
+        """Raises ConfigurationError where `translate` does not take such examples.
+
+        By default where `networks` does not, though discriminators and losses may need larger pictures.
+        """
+        self.networks(example)
+
     @abc.abstractmethod
     def phases(self) -> tuple[Phase, ...]:
         """The table of phases, in the order of updates."""

@@ -45,8 +45,8 @@ def translate(
       workdir: a run of ours; or:
       torch_checkpoint: a generator as the reference saved it.
       checkpoint: of a run: "latest", "best", or a position in examples.
-      network: of a torch_checkpoint: a key of `models.networks.GENERATORS` that it has to be; None: whatever
-        it is. Width, channels and norm are read from the file.
+      network: of a torch_checkpoint: a key of `models.networks.REFERENCE_GENERATORS` that it has to be; None:
+        whatever it is. Width, channels and norm are read from the file.
       norm_mode: what batch norm normalises with: "batch_statistics" of each single picture, or
         "moving_statistics". None: as the run says, or "batch_statistics". Nothing depends on it without
         batch norm.

@@ -89,7 +89,7 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
     fitting = {(trained_height, trained_width)}
 
     def check_size(height: int, width: int) -> None:
-        """Asks the task, which says of a size that it cannot take so while it builds its networks."""
+        """Asks the task, for examples as many times as large as those of training."""
         if (height, width) in fitting:
             return
         scaled = {
@@ -104,7 +104,7 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
             for name, spec in example.items()
             if spec.shape.rank == 3
         }
-        task.networks({**example, **scaled})
+        task.check_translation({**example, **scaled})
         fitting.add((height, width))
 
     @tf.function(autograph=False, reduce_retracing=True)

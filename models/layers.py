@@ -180,7 +180,7 @@ def _initial_kernel():
 
 @keras.saving.register_keras_serializable(package="gantry")
 class Conv(keras.layers.Conv2D):
-    """2-D convolution as PyTorch's `Conv2d(kernel_size, stride, padding)`; weights N(0, 0.02).
+    """2-D convolution as PyTorch's `Conv2d(kernel_size, stride, padding)`; weights N(0, 0.02) by default.
 
     [B, H, W, C] -> [B, floor((H + 2 padding - kernel) / stride) + 1, ..., filters]. The zeros are
     added on both sides before a VALID convolution: at stride 2, TensorFlow's SAME pads even sizes
@@ -188,7 +188,8 @@ class Conv(keras.layers.Conv2D):
     """
 
     def __init__(self, filters, kernel, *, stride=1, padding=0, **kwargs):
-        super().__init__(filters, kernel, stride, kernel_initializer=_initial_kernel(), **kwargs)
+        kwargs = {"kernel_initializer": _initial_kernel()} | kwargs
+        super().__init__(filters, kernel, stride, **kwargs)
         self.zeros = padding  # Keras' own attribute `padding` is "valid"
 
     def compute_output_shape(self, input_shape):

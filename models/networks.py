@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from engine.task import ConfigurationError
+from models.edsr import edsr
 from models.resnet import resnet
 from models.unet import unet
 
@@ -31,13 +32,21 @@ def _resnet(blocks):
     return Generator(functools.partial(resnet, blocks=blocks), size_multiple=4, smallest_size=8)
 
 
-GENERATORS = {
+def _edsr(blocks):
+    return Generator(functools.partial(edsr, blocks=blocks), size_multiple=1, smallest_size=1)
+
+
+REFERENCE_GENERATORS = {
     "unet_64": _unet(6),
     "unet_128": _unet(7),
     "unet_256": _unet(8),
     "resnet_6blocks": _resnet(6),
     "resnet_9blocks": _resnet(9),
 }
+"""Those whose weights the reference (pytorch-CycleGAN-and-pix2pix) may have trained."""
+
+GENERATORS = REFERENCE_GENERATORS | {"edsr_8blocks": _edsr(8), "edsr_16blocks": _edsr(16)}
+"""All that a configuration can name; EDSR keeps the resolution throughout, for restoration."""
 
 
 def _generator(network):
@@ -59,9 +68,10 @@ def build_generator(
 ):
     """The generator called `network`, a key of GENERATORS, as a Keras model called `name`.
 
-    It maps [B, H, W, input_channels] to [B, H, W, output_channels], both in [-1, 1]. `norm` is one
-    of layers.NORMS, `inference_norm` one of layers.INFERENCE_NORMS (what batch norm uses when
-    `training=False`). Raises ConfigurationError, listing the known names, for an unknown one.
+    It maps [B, H, W, input_channels] to [B, H, W, output_channels], in [-1, 1] but for EDSR, which may
+    reach beyond that a little. `norm` is one of layers.NORMS, `inference_norm` one of
+    layers.INFERENCE_NORMS (what batch norm uses when `training=False`). Raises
+    ConfigurationError, listing the known names, for an unknown one.
     """
     return _generator(network).build(
         name=name,

@@ -6,6 +6,9 @@ from engine.task import ConfigurationError
 from models.layers import Conv, has_bias, image_input, normalize, variable_dtype
 from models.spectral import SpectralNorm
 
+ACTIVATIONS = ("activation_0", "activation_1", "activation_2", "activation_3")
+"""Layers of `patchgan` with `layers=3` whose activations feature matching compares."""
+
 
 def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch", spectral_norm=False):
     """A convolutional discriminator; with `layers=3` every logit sees a patch of 70x70 pixels.

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task
-from models.losses import l1
-from models.networks import build_generator, check_image_size
-from models.patchgan import check_patchgan_size, patchgan
+from engine.task import Adam, ConfigurationError, Phase, Step
+from models.fidelity import Fidelity
+from models.losses import feature_matching, mean_per_example, top_k, with_activations
+from models.patchgan import ACTIVATIONS, check_patchgan_size, patchgan
 from models.regularisation import Regularisation
+from models.supervised import Supervised
 
 
-class Pix2Pix(Task):
+class Pix2Pix(Supervised):
     """A generator that also stays close to the target, and a discriminator of (input, output) pairs.
 
     The fake is made once a step; the discriminator is updated on it first, then the generator against
     the updated discriminator, as the reference does.
 
     Args:
-      generator: name of the generator network, such as "unet_256"; see `models.networks`.
-      generator_filters, discriminator_filters: channels of the first layer; all others follow.
-      norm: "batch" (over the global batch of all replicas), "instance" or "none".
-      dropout: dropout in the generator, the paper's only source of noise.
-      inference_norm: what batch norm uses outside training: "batch_statistics" of each single picture,
-        as published, or "moving_statistics".
+      generator, generator_filters, norm, dropout, inference_norm, l1_weight, fidelity, ema_decay,
+        generator_optimizer: as of `models.supervised.Supervised`; `norm` is that of both networks. Dropout is
+        the paper's only source of noise.
+      discriminator_filters: channels of the discriminator's first layer.
       gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`: "bce", as published, "lsgan", "hinge", "wgan_gp"
         (with its gradient penalty) or "relativistic".
       regularisation: of the discriminator; none by default.
-      l1_weight: weight of the L1 term against the adversarial one.
-      generator_optimizer, discriminator_optimizer: their settings.
+      feature_matching_weight: of the L1 distance between the discriminator's activations for output and
+        target (pix2pixHD, arXiv 1711.11585, where it is 10); 0 leaves it out.
+      top_k: share of the examples whose fakes look most real that the adversarial term of the generator is
+        made of, see `models.losses.top_k`; 1 takes all.
+      conditional: the discriminator sees the input beside the picture.
+      discriminator_optimizer: its settings.
     """
 
     def __init__(
@@ -43,45 +46,47 @@ class Pix2Pix(Task):
         gan_loss: str = "bce",
         regularisation: Regularisation = Regularisation(),  # noqa: B008, frozen
         l1_weight: float = 100.0,
+        fidelity: Fidelity = Fidelity(),  # noqa: B008, frozen
+        feature_matching_weight: float = 0.0,
+        top_k: float = 1.0,
+        conditional: bool = True,
+        ema_decay: float | None = None,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
+        super().__init__(
+            generator=generator,
+            generator_filters=generator_filters,
+            norm=norm,
+            dropout=dropout,
+            inference_norm=inference_norm,
+            l1_weight=l1_weight,
+            fidelity=fidelity,
+            ema_decay=ema_decay,
+            generator_optimizer=generator_optimizer,
+        )
         regularisation.check(gan_loss=gan_loss, norm=norm)
-        self.generator = generator
-        self.generator_filters = generator_filters
+        if feature_matching_weight < 0 or not 0 < top_k <= 1:
+            raise ConfigurationError(
+                f"feature_matching_weight = {feature_matching_weight} must be at least 0, top_k = {top_k} "
+                "in (0, 1]; 0 and 1 leave them out"
+            )
         self.discriminator_filters = discriminator_filters
-        self.norm = norm
-        self.dropout = dropout
-        self.inference_norm = inference_norm
         self.gan_loss = gan_loss
         self.regularisation = regularisation
-        self.l1_weight = l1_weight
-        self.optimizers = {
-            "generator": generator_optimizer,
-            "discriminator": regularisation.optimizer(discriminator_optimizer),
-        }
+        self.feature_matching_weight = feature_matching_weight
+        self.top_k = top_k
+        self.conditional = conditional
+        self.optimizers["discriminator"] = regularisation.optimizer(discriminator_optimizer)
 
     def networks(self, example):
-        height, width, input_channels = example["input"].shape
-        output_channels = example["target"].shape[-1]
-        try:
-            check_image_size(self.generator, height, width)
-            check_patchgan_size(height, width)
-            generator = build_generator(
-                self.generator,
-                name="generator",
-                input_channels=input_channels,
-                output_channels=output_channels,
-                filters=self.generator_filters,
-                norm=self.norm,
-                dropout=self.dropout,
-                inference_norm=self.inference_norm,
-            )
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
+        self._perceptual = self.fidelity.build(example["target"])
+        generator = self.generator_of(example)
+        height, width, channels = example["target"].shape
+        check_patchgan_size(height, width)
         discriminator = patchgan(
             name="discriminator",
-            input_channels=input_channels + output_channels,
+            input_channels=channels + (example["input"].shape[-1] if self.conditional else 0),
             filters=self.discriminator_filters,
             norm=self.norm,
             spectral_norm=self.regularisation.spectral_norm,
@@ -89,33 +94,18 @@ class Pix2Pix(Task):
         return {"generator": generator, "discriminator": discriminator}
 
     def phases(self):
+        rows = {"updates": ("discriminator",), "optimizer": "discriminator"}
         return (
-            Phase(
-                name="discriminator",
-                loss=self.discriminator_loss,
-                updates=("discriminator",),
-                optimizer="discriminator",
-            ),
-            *self.regularisation.phases(self.r1_loss, updates=("discriminator",), optimizer="discriminator"),
-            Phase(
-                name="generator",
-                loss=self.generator_loss,
-                updates=("generator",),
-                optimizer="generator",
-            ),
+            Phase(name="discriminator", loss=self.discriminator_loss, **rows),
+            *self.regularisation.phases(self.r1_loss, **rows),
+            *super().phases(),
         )
-
-    def forward(self, step: Step):
-        return {"fake": step.networks["generator"](step.batch["input"], training=True)}
 
     def discriminator_loss(self, step: Step):
         """Half of all terms, which slows the discriminator against the generator."""
+        real, fake = step.batch["target"], step.outputs["fake"]
         terms = self.regularisation.discriminator_terms(
-            self._judge(step),
-            real=step.batch["target"],
-            fake=step.outputs["fake"],
-            gan_loss=self.gan_loss,
-            seeds=step.seeds,
+            self._judge(step), real=real, fake=fake, gan_loss=self.gan_loss, seeds=step.seeds
         )
         return {name: 0.5 * value for name, value in terms.items()}
 
@@ -125,23 +115,33 @@ class Pix2Pix(Task):
         return {name: 0.5 * value for name, value in terms.items()}
 
     def generator_loss(self, step: Step):
-        real, fake = step.batch["target"], step.outputs["fake"]
-        return {
-            "gan": self.regularisation.generator_loss(
-                self._judge(step), real=real, fake=fake, gan_loss=self.gan_loss
-            ),
-            "l1": self.l1_weight * l1(fake, real),
+        real, fake, seen = step.batch["target"], step.outputs["fake"], {}
+        judge = self._judge(step, seen)
+        terms = {
+            "gan": self.regularisation.generator_loss(judge, real=real, fake=fake, gan_loss=self.gan_loss)
         }
+        *activations, logits = seen["fake"]
+        if self.top_k < 1:
+            terms["gan"] = top_k(terms["gan"], mean_per_example(logits), step, share=self.top_k)
+        if self.feature_matching_weight:
+            judge(real, "fake")  # augmented as the fake was
+            distance = feature_matching(activations, seen["fake"][:-1])
+            terms["feature_matching"] = self.feature_matching_weight * distance
+        return terms | super().generator_loss(step)
 
-    def translate(self, networks, batch):
-        return networks["generator"](batch["input"], training=False)
+    def _judge(self, step: Step, seen: dict | None = None):
+        """The discriminator as `Regularisation` wants it; `seen` gets by role what it last made."""
+        network = step.networks["discriminator"]
+        if self.feature_matching_weight:
+            network = with_activations(network, [*ACTIVATIONS, "logits"])
 
-    def _judge(self, step: Step):
         def judge(pictures: tf.Tensor, role: str) -> tf.Tensor:
-            pair = [  # augmented alike
-                self.regularisation.augment(x, step.seeds, role) for x in (step.batch["input"], pictures)
-            ]
-            pair = tf.concat(pair, axis=-1)  # [B, H, W, Cin + Cout]
-            return step.networks["discriminator"](pair, training=True)
+            shown = [step.batch["input"], pictures] if self.conditional else [pictures]
+            shown = [self.regularisation.augment(x, step.seeds, role) for x in shown]  # alike
+            made = network(tf.concat(shown, axis=-1), training=True)  # of [B, H, W, Cin + Cout]
+            outputs = made if isinstance(made, list) else [made]
+            if seen is not None:
+                seen[role] = outputs
+            return outputs[-1]
 
         return judge

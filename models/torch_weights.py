@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from engine.task import ConfigurationError
-from models.networks import GENERATORS, build_generator
+from models.networks import REFERENCE_GENERATORS, build_generator
 from models.torch_files import read_state_dict, write_state_dict
 from models.torch_names import to_keras_layout
 from models.torch_structure import (
@@ -63,25 +63,27 @@ def load_generator(
     """The generator of a file of the reference, its width, channels and norm read from the file.
 
     Args:
-      network: a key of GENERATORS that it has to be; None takes what it is.
+      network: a key of REFERENCE_GENERATORS that it has to be; None takes what it is.
       inference_norm: as of `models.networks.build_generator`.
 
     Returns:
-      The network's key in GENERATORS, and the model with its weights.
+      The network's key in REFERENCE_GENERATORS, and the model with its weights.
 
     Raises:
       ConfigurationError: unknown network, or the file does not hold it completely and only it.
     """
-    if network is not None and network not in GENERATORS:
-        raise ConfigurationError(f"--network={network}: unknown; choose one of: {', '.join(GENERATORS)}")
+    if network is not None and network not in REFERENCE_GENERATORS:
+        raise ConfigurationError(
+            f"--network={network}: unknown; choose one of: {', '.join(REFERENCE_GENERATORS)}"
+        )
     arrays = read_state_dict(path)
     structure = structure_of_file(_shapes(arrays))
     held = structure.network if structure else None
     wanted = network or held
-    if wanted not in GENERATORS:
+    if wanted not in REFERENCE_GENERATORS:
         raise ConfigurationError(
             f"{path}: holds {structure or 'no network of the reference'}, no generator that is here "
-            f"({', '.join(GENERATORS)}); it holds: {_list(arrays)}"
+            f"({', '.join(REFERENCE_GENERATORS)}); it holds: {_list(arrays)}"
         )
     if held != wanted:
         norm = structure.norm if structure else "batch"

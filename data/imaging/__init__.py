@@ -2,6 +2,7 @@
 
 from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadamard
 from data.imaging.colour_spaces import COLOUR_SPACES, rgb_to_space, space_to_rgb
+from data.imaging.enlarging import enlarge
 from data.imaging.lab import lab_to_rgb, rgb_to_lab
 from data.imaging.metrics import mae, mse, psnr_db, rmse, ssim
 from data.imaging.ranges import range_to_signed, to_signed, to_uint8
@@ -14,6 +15,7 @@ __all__ = [
     "MS_SSIM_WEIGHTS",
     "block_dct",
     "block_hadamard",
+    "enlarge",
     "lab_to_rgb",
     "mae",
     "mse",

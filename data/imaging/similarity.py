@@ -91,8 +91,13 @@ def _window_mean(x):
     return tf.nn.depthwise_conv2d(x, row, strides=[1, 1, 1, 1], padding="VALID")
 
 
+def smallest_side(*, scales=1):
+    """Pixels a side of the smallest image that so many scales take."""
+    return (WINDOW - 1) * 2 ** (scales - 1) + 1  # halves round up
+
+
 def _check_sides(images, *, scales):
-    smallest = (WINDOW - 1) * 2 ** (scales - 1) + 1  # halves round up
+    smallest = smallest_side(scales=scales)
     for name, side in zip(("height", "width"), images.shape[1:3], strict=True):
         if side is not None and side < smallest:
             at = f" at {scales} scales" if scales > 1 else ""

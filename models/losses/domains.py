@@ -11,7 +11,7 @@ def to_domain(images, domain):
 
     Args:
       images: [B, H, W, 3] in [-1, 1]; half precision becomes float32.
-      domain: one of DOMAINS.
+      domain: one of DOMAINS; "rgb" takes values as they are, of any number of channels.
 
     Returns:
       [B, H, W, 3], differentiable.
@@ -19,4 +19,7 @@ def to_domain(images, domain):
     Raises:
       ValueError: an unknown domain.
     """
-    return imaging.rgb_to_space(at_least_float32(images), domain)
+    images = at_least_float32(images)
+    if domain == "rgb":
+        return images
+    return imaging.rgb_to_space(images, domain)

@@ -49,7 +49,7 @@ class Perceptual:
                 "name at least one layer, and give one weight for each or None"
             )
 
-    def build(self):
+    def build(self, *, height=None, width=None):
         """The loss as a function (a, b) -> [B]; makes variables that nothing trains or saves.
 
         To be called in `Task.networks`, under the strategy's scope, and kept outside what that returns: the
@@ -59,10 +59,16 @@ class Perceptual:
         network takes, and gives float32 [B] (float64 under that policy); there is no gradient through b,
         the target.
 
+        Args:
+          height, width: of the pictures, where they are known: those too small are then refused.
+
         Raises:
-          ConfigurationError: there are no such weights, they do not fit, or a layer does not exist.
+          ConfigurationError: there are no such weights, they do not fit, a layer does not exist, or the
+            pictures leave a layer nothing.
         """
         features = with_activations(self._network(), self.layers)
+        if height and width:
+            self._check_size(features, height, width)
         features.trainable = False
         preprocess = self._module().preprocess_input
         weights = self.layer_weights or [1 / len(self.layers)] * len(self.layers)
@@ -79,6 +85,17 @@ class Perceptual:
             return tf.add_n([weight * l1(x, y) for weight, x, y in pairs])
 
         return loss
+
+    def _check_size(self, features, height, width):
+        try:
+            shapes = [output.shape for output in features(keras.KerasTensor((1, height, width, 3)))]
+        except ValueError:  # Keras counts a side below 1
+            shapes = [(0,)]
+        if not all(all(shape) for shape in shapes):
+            raise ConfigurationError(
+                f"Perceptual.layers = {self.layers}: pictures of {height}x{width} pixels are too small for "
+                f"all of these layers of {self.application}; raise CROP_SIZE, or name earlier layers"
+            )
 
     def _network(self):
         if self.weights not in (None, "imagenet") and not os.path.isfile(self.weights):

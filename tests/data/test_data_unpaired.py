@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
 from data import builders, stored_images
 from data.augmentation.degradation import GaussianBlur, Noise
@@ -148,3 +150,55 @@ def test_degradations_make_the_input_alike_in_every_evaluation(data_dir):
     batch = next(iter(degraded.batches(position_examples=0, global_batch=6)))
     assert np.abs(batch["input"] - batch["target"]).mean() > 0.1
     assert np.abs(batch["input"]).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def colour_set(tmp_path_factory):
+    """Single pictures in 8 bits, noise in all sizes of detail."""
+    data_dir = str(tmp_path_factory.mktemp("colour"))
+    stored = stored_images.StoredFormat(channels=3, dtype="uint8", value_range=(0, 255))
+    rng = np.random.default_rng(1)
+    pictures = [rng.integers(0, 256, (30, 26, 3), np.uint8) for _ in range(5)]
+    write(data_dir, "noise", {"train": pictures, "val": pictures[:2]}, feature="image", stored=stored)
+    return data_dir
+
+
+def test_smaller_inputs_are_what_pillow_makes_of_the_targets(colour_set):
+    settings = {"dataset": "noise", "data_dir": colour_set, "load_size": 0, "crop_size": (24, 20)}
+    source = SingleImages(downscale=4, **settings)
+    assert source.example_spec["input"].shape == (6, 5, 3)
+    assert source.example_spec["target"].shape == (24, 20, 3)
+    whole = next(iter(SingleImages(**settings).batches(position_examples=3, global_batch=7)))
+    for batch in (
+        next(iter(source.batches(position_examples=3, global_batch=7))),
+        next(iter(source.evaluation("val", batch=2))),
+    ):
+        inputs, targets = (np.round((batch[role].numpy() + 1) * 127.5) for role in ("input", "target"))
+        for small, large in zip(inputs, targets, strict=True):
+            expected = Image.fromarray(large.astype(np.uint8)).resize((5, 6), Image.Resampling.BICUBIC)
+            # Pillow may begin with the other axis, and rounds in between.
+            np.testing.assert_allclose(small, np.asarray(expected, np.float64), rtol=0, atol=1)
+        if "name" not in batch:
+            np.testing.assert_array_equal(batch["target"], whole["target"])
+
+
+def test_smaller_inputs_after_augmentation_stay_in_range(colour_set):
+    source = SingleImages(
+        dataset="noise",
+        data_dir=colour_set,
+        load_size=0,
+        crop_size=24,
+        downscale=2,
+        augmentations=(GaussianBlur(sigma=(1.5, 1.5)),),
+    )
+    batch = next(iter(source.batches(position_examples=0, global_batch=5)))
+    inputs, targets = batch["input"].numpy(), batch["target"].numpy()
+    assert inputs.shape == (5, 12, 12, 3) and np.abs(inputs).max() <= 1
+    halves = tf.nn.avg_pool2d(targets, 2, 2, "VALID").numpy()
+    assert inputs.std() < 0.6 * halves.std()  # the input was blurred, the target was not
+
+
+@pytest.mark.parametrize("downscale", [0, 3])
+def test_downscale_that_does_not_divide_the_crop_is_refused(downscale):
+    with pytest.raises(DataError, match=f"downscale = {downscale}: must be at least 1 and divide CROP_SIZE"):
+        SingleImages(dataset="noise", crop_size=32, downscale=downscale)

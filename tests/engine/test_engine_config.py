@@ -30,7 +30,19 @@ def test_quickstart_reads_and_overrides():
     assert again.total_examples == 80 and again.task.l1_weight == 50
 
 
-@pytest.mark.parametrize("name", ["base", "pix2pix", "pix2pix_facades", "quickstart"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base",
+        "pix2pix",
+        "pix2pix_facades",
+        "quickstart",
+        "supervised",
+        "super_resolution",
+        "denoising",
+        "codec",
+    ],
+)
 def test_every_gin_file_reads(name):
     files = [f"gin/{name}.gin"] + (["gin/pix2pix.gin"] if name == "base" else [])
     config.load_experiment(gin_files=files)

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from skimage.metrics import structural_similarity
 
+from data import imaging
 from engine.adaptive_batch import GrowOnPlateau
 from engine.batch_plan import rows_of_replicas
 from engine.cluster import make_strategy, set_precision
 from engine.evaluation import Evaluator, table
 from engine.experiment import Experiment
+from engine.samples import joined
 from engine.task import ConfigurationError, Task
 
 
@@ -95,6 +98,67 @@ def test_whole_split_beside_its_baselines(noise_pairs, replicas):
             assert measured[guess][name] == pytest.approx(value, rel=tolerance), (guess, name)
     lines = table(result, split="test").splitlines()
     assert lines[0].startswith("test: 5 images") and len(lines) == 5
+
+
+class Halved:
+    """Test pictures whose inputs are half as large: real grey levels, as Pillow shrinks them."""
+
+    evaluation_split = "val"
+    is_paired = True
+    colour_space = "rgb"
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+        self.example_spec = pairs.example_spec
+
+    def evaluation(self, split, *, batch):
+        def halved(example):
+            small = tf.round(tf.nn.avg_pool2d(example["target"] + 1, 2, 2, "VALID") * 127.5) / 127.5 - 1
+            return {"input": small, "target": example["target"]}
+
+        return self.pairs.evaluation(split, batch=batch).map(halved)
+
+
+def test_smaller_inputs_are_enlarged_for_their_baseline(noise_pairs):
+    class Enlarged(Darker):
+        def translate(self, networks, batch):
+            return tf.repeat(tf.repeat(batch["input"], 2, axis=1), 2, axis=2)
+
+    data = Halved(noise_pairs(size=24))
+    evaluator = Evaluator(task=Enlarged(), strategy=tf.distribute.get_strategy(), data=data, networks={})
+    result = evaluator.evaluate("test", baselines=True)
+    (batch,) = data.evaluation("test", batch=5)
+    inputs, targets = (grey_levels(batch[side].numpy()) for side in ("input", "target"))
+    enlarged = [
+        np.asarray(Image.fromarray(x.astype(np.uint8)).resize((24, 24), Image.Resampling.BICUBIC), np.float64)
+        for x in inputs
+    ]
+    expected = by_hand(np.stack(enlarged), targets)
+    # Pillow rounds between its two passes.
+    assert result.baselines["input"]["psnr_db"] == pytest.approx(expected["psnr_db"], abs=0.05)
+    assert result.baselines["input"]["mae"] == pytest.approx(expected["mae"], abs=0.05)
+    assert result.model["psnr_db"] < result.baselines["input"]["psnr_db"] - 1
+
+
+def test_enlargement_is_pillows_without_its_rounding():
+    picture = np.random.default_rng(0).uniform(0, 255, (7, 5)).astype(np.float32)
+    ours = imaging.enlarge(tf.constant(picture[None, ..., None]), height=28, width=13)[0, ..., 0]
+    pillow = Image.fromarray(picture, mode="F").resize((13, 28), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(ours, np.asarray(pillow), rtol=0, atol=1e-3)
+    with tf.GradientTape() as tape:
+        x = tf.Variable(picture[None, ..., None], dtype=tf.float64)
+        made = imaging.enlarge(x, height=28, width=20)
+    assert made.dtype == tf.float64
+    np.testing.assert_allclose(tf.reduce_sum(tape.gradient(made, x)), 28 * 20, rtol=1e-9)  # weights sum to 1
+
+
+def test_pictures_of_several_sizes_side_by_side():
+    rng = np.random.default_rng(0)
+    small, large = rng.integers(0, 256, (2, 2, 3, 1), np.uint8), rng.integers(0, 256, (2, 4, 9, 3), np.uint8)
+    grid = joined([small, large])
+    assert grid.shape == (2, 4, 18, 3)
+    np.testing.assert_array_equal(grid[:, :, 9:], large)
+    np.testing.assert_array_equal(grid[:, :, :9], np.kron(small, np.ones((1, 2, 3, 3), np.uint8)))
 
 
 def test_pictures_too_small_for_ssim_are_refused_before_training(noise_pairs):

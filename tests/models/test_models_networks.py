@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from models.edsr import edsr
 from models.networks import GENERATORS, build_generator, check_image_size
 from models.patchgan import patchgan, pixel_discriminator
 
@@ -41,6 +43,24 @@ def test_generator_parameters(network, norm, count):
     assert trainable_parameters(generator(network, norm=norm, filters=64)) == count
 
 
+@pytest.mark.parametrize("factor, count", [(2, 1_369_859), (4, 1_517_571)])
+def test_enlarging_generator_has_the_parameters_of_the_edsr_baseline(factor, count):
+    network = edsr(name="G", input_channels=3, output_channels=3, blocks=16, factor=factor)
+    assert trainable_parameters(network) == count  # of the authors' 16 blocks of 64 filters
+    assert network.output.shape[-1] == 3
+
+
+@pytest.mark.parametrize("factor", [1, 8])
+def test_enlarging_generator_begins_as_the_bicubic_picture(factor):
+    network = edsr(name="G", input_channels=1, output_channels=1, blocks=1, factor=factor, filters=2)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 5, 7, 1)).astype(np.float32)
+    size = (factor * 7, factor * 5)
+    expected = Image.fromarray(x[0, ..., 0], mode="F").resize(size, Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(network(x)[0, ..., 0], expected, rtol=0, atol=1e-5)
+    other = edsr(name="G", input_channels=1, output_channels=3, blocks=1, factor=factor, filters=2)
+    assert other(x).shape == (1, 5 * factor, 7 * factor, 3) and np.all(np.std(other(x), axis=(1, 2)) > 0)
+
+
 def test_discriminator_parameters():
     patch = patchgan(name="D", input_channels=3, norm="instance")
     assert trainable_parameters(patch) == 2_764_737
@@ -49,7 +69,7 @@ def test_discriminator_parameters():
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-@pytest.mark.parametrize("network", ["unet_64", "resnet_6blocks"])
+@pytest.mark.parametrize("network", ["unet_64", "resnet_6blocks", "edsr_8blocks"])
 def test_generators_keep_the_size(network, norm):
     model = generator(network, norm=norm, dropout=True)
     y = model(np.zeros((2, 64, 128, 3), np.float32), training=True)
@@ -58,7 +78,8 @@ def test_generators_keep_the_size(network, norm):
     assert len(set(paths)) == len(paths)
     biased = [path for path in paths if path.endswith("/bias")]
     convolutions = [path for path in paths if path.endswith("/kernel")]
-    assert len(biased) == (1 if norm == "batch" else len(convolutions))
+    always = 3 if network.startswith("edsr") else 1  # convolutions that no norm follows
+    assert len(biased) == (always if norm == "batch" else len(convolutions))
 
 
 def test_dropout_stands_where_the_reference_has_it():
@@ -84,6 +105,7 @@ def test_pictures_and_logits_have_the_dtype_of_the_variables(policy):
     keras.config.set_dtype_policy(policy)
     try:
         models = [generator("unet_64", norm="batch"), generator("resnet_6blocks")]
+        models += [generator("edsr_8blocks", norm="none")]
         models += [build(name="D", input_channels=3, filters=2) for build in (patchgan, pixel_discriminator)]
     finally:
         keras.config.set_dtype_policy("float32")
@@ -94,8 +116,12 @@ def test_pictures_and_logits_have_the_dtype_of_the_variables(policy):
 
 
 def test_a_saved_model_is_the_same(tmp_path):
-    for network in ("unet_64", "resnet_6blocks"):
-        model = generator(network, norm="batch", inference_norm="moving_statistics")
+    enlarging = edsr(name="G", input_channels=3, output_channels=3, blocks=1, factor=2, filters=2)
+    for model in (
+        generator("unet_64", norm="batch", inference_norm="moving_statistics"),
+        generator("resnet_6blocks", norm="batch", inference_norm="moving_statistics"),
+        enlarging,
+    ):
         x = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
         model(x, training=True)
         model.save(tmp_path / "model.keras")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.task import ConfigurationError
-from models.networks import GENERATORS, build_generator
+from models.networks import REFERENCE_GENERATORS, build_generator
 from models.patchgan import patchgan, pixel_discriminator
 from models.torch_files import read_state_dict, write_state_dict
 from models.torch_structure import Structure, structure_of_file, structure_of_model
@@ -97,7 +97,7 @@ def test_a_generator_built_from_its_file_alone(tmp_path, golden, run, net, netwo
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-@pytest.mark.parametrize("network", GENERATORS)
+@pytest.mark.parametrize("network", REFERENCE_GENERATORS)
 @pytest.mark.parametrize("dropout", [False, True])
 def test_every_generator_is_known_again(tmp_path, network, norm, dropout):
     model = build_generator(

@@ -1,0 +1,80 @@
+"""Super-resolution with a discriminator: pictures some times as large as the input."""
+
+from __future__ import annotations
+
+from engine.task import Adam, ConfigurationError
+from models.edsr import edsr
+from models.fidelity import Fidelity
+from models.pix2pix import Pix2Pix
+from models.regularisation import Regularisation
+
+
+class SuperResolution(Pix2Pix):
+    """A residual generator that enlarges, and a discriminator of large pictures.
+
+    In the manner of SRGAN (Ledig et al., arXiv 1609.04802), with L1 and SSIM where that has a perceptual
+    loss. How many times larger targets are than inputs follows from the data (`SingleImages.downscale`).
+
+    Args:
+      blocks: residual blocks of the generator; see `models.edsr`.
+      generator_filters: channels of all its layers.
+      norm: of both networks; "none" makes the generator EDSR's, "batch" SRResNet's.
+      The others are those of `models.pix2pix.Pix2Pix`.
+    """
+
+    def __init__(
+        self,
+        *,
+        blocks: int = 16,
+        generator_filters: int = 64,
+        discriminator_filters: int = 64,
+        norm: str = "none",
+        inference_norm: str = "batch_statistics",
+        gan_loss: str = "bce",
+        regularisation: Regularisation = Regularisation(),  # noqa: B008, frozen
+        l1_weight: float = 100.0,
+        fidelity: Fidelity = Fidelity(ssim=10.0),  # noqa: B008, frozen
+        feature_matching_weight: float = 0.0,
+        top_k: float = 1.0,
+        ema_decay: float | None = None,
+        generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
+        discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
+    ):
+        super().__init__(
+            generator="edsr",
+            generator_filters=generator_filters,
+            discriminator_filters=discriminator_filters,
+            norm=norm,
+            dropout=False,
+            inference_norm=inference_norm,
+            gan_loss=gan_loss,
+            regularisation=regularisation,
+            l1_weight=l1_weight,
+            fidelity=fidelity,
+            feature_matching_weight=feature_matching_weight,
+            top_k=top_k,
+            conditional=False,
+            ema_decay=ema_decay,
+            generator_optimizer=generator_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+        )
+        self.blocks = blocks
+
+    def generator_of(self, example):
+        small, large = example["input"].shape, example["target"].shape
+        factor = large[0] // small[0]
+        if tuple(large[:2]) != (factor * small[0], factor * small[1]):
+            raise ConfigurationError(
+                f"super-resolution: targets of {large[0]}x{large[1]} pixels are no whole number of times as "
+                f"large as inputs of {small[0]}x{small[1]}; set SingleImages.downscale"
+            )
+        return edsr(
+            name="generator",
+            input_channels=small[-1],
+            output_channels=large[-1],
+            blocks=self.blocks,
+            factor=factor,
+            filters=self.generator_filters,
+            norm=self.norm,
+            inference_norm=self.inference_norm,
+        )

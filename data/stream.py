@@ -152,7 +152,8 @@ class Stream:
 
     @property
     def _by_id(self):
-        return self.supply.on_bad_record == SKIP or self._cache[0] is not None
+        # The cache is asked first: it must have been filled before an example is traced.
+        return self._cache[0] is not None or self.supply.on_bad_record == SKIP
 
     # Traced once, however often a stream is opened: at every batch boundary, for every evaluation.
     @functools.cached_property

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from data import caching, framing, imaging, records, synthetic
 from data.augmentation.geometry import RandomResizedCrop
 from data.errors import DataError
-from data.records import PreparedDataset, Records
+from data.records import SIDE_MAP, SIDE_VECTOR, PreparedDataset, Records
 from data.stream import Side, Stream
 from data.supply import Supply
 
@@ -32,7 +32,8 @@ class ImageSet:
 
     Images are decoded, then resized to load_size, then cropped and mirrored, in the dtype they are
     stored in; then augmented as float32 in [0, 1]; networks get float32 in [-1, 1], the ends being
-    those of the stored value range.
+    those of the stored value range. The map of an example, if it has one, is moved as its images are, and
+    keeps its values; its vector is given as it is stored.
 
     Attributes:
         dataset: name in `data_dir` (the latest version is taken), or "synthetic_facades", which is
@@ -94,15 +95,24 @@ class ImageSet:
 
     @property
     def example_spec(self) -> dict[str, tf.TensorSpec]:
-        """{"input", "target"}: `tf.TensorSpec` of one example, float32 [*crop_size, C]."""
-        size = self._framing.crop_size
-        channels = {
-            role: side.channels for stream in self._streams["train"] for role, side in stream.sides.items()
+        """{"input", "target", "side_map": `tf.TensorSpec` float32 [*crop_size, C], "side_vector": [K]}.
+
+        The last two only where the data set has them.
+        """
+        shapes = {
+            role: [*self._framing.crop_size, side.channels]
+            for stream in self._streams["train"]
+            for role, side in stream.sides.items()
         }
-        return {
-            role: tf.TensorSpec([*size, channels[role]], tf.float32, name=role)
-            for role in ("input", "target")
-        }
+        shapes = {role: shapes[role] for role in ("input", "target", SIDE_MAP) if role in shapes}
+        if self._opened.side_vector_size:
+            shapes[SIDE_VECTOR] = [self._opened.side_vector_size]
+        return {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
+
+    @property
+    def side_classes(self) -> tuple[str, ...]:
+        """Names of the classes for which the numbers of "side_vector" stand; empty if they do not."""
+        return self._opened.side_classes
 
     def batches(
         self,
@@ -121,7 +131,7 @@ class ImageSet:
 
         Returns:
             A `tf.data.Dataset` of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], "id":
-            int64 [b]}; an id is an example's index in the stored split.
+            int64 [b]}, and what else `example_spec` has; an id is an example's index in the stored split.
 
         Raises:
             DataError: the data set cannot be used.
@@ -240,6 +250,9 @@ class ImageSet:
         """The streams of every split; "train" without what is held out."""
         opened, names = self._opened, self._split_names(self._opened)
         sides = self._sides(opened)
+        if SIDE_MAP in opened.features:
+            beside = Side(feature=SIDE_MAP, channels=opened.features[SIDE_MAP].shape[-1])
+            sides = tuple({**of_stream, SIDE_MAP: beside} for of_stream in sides)
         if "train" not in names:
             raise DataError(f"{opened.directory}: has no examples in a split named 'train'.")
         self._check_sizes(opened)

@@ -51,7 +51,8 @@ class Evaluator:
     Args:
       task: whose `translate` makes the pictures.
       strategy: over whose replicas they are made.
-      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1].
+      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1], and whatever
+        else floating the task's `translate` takes, [B, ...].
       networks: by name; their values at the time of each evaluation count.
 
     Raises:
@@ -110,7 +111,7 @@ class Evaluator:
     def _pictures(self, split: str) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
         """(input, output, target), uint8 [B, H, W, C], of every example of the split in its order."""
         batches = self._data.evaluation(split, batch=self._batch).map(
-            lambda example: {"input": example["input"], "target": example["target"]}
+            lambda example: {name: x for name, x in example.items() if x.dtype.is_floating}
         )
         if self._several_workers:  # each reads the whole split and keeps its part
             options = tf.data.Options()
@@ -131,8 +132,8 @@ class Evaluator:
         rows = tf.shape(batch["input"])[0]
         # The last batch may leave a replica without a row, which kernels do not reliably take.
         padded = {
-            name: tf.pad(images, [[0, tf.maximum(0, 1 - rows)], [0, 0], [0, 0], [0, 0]])
-            for name, images in batch.items()
+            name: tf.pad(values, [[0, tf.maximum(0, 1 - rows)]] + [[0, 0]] * (values.shape.rank - 1))
+            for name, values in batch.items()
         }
         outputs = self._task.translate(self._networks, padded)[:rows]
         return tuple(imaging.to_uint8(x) for x in (batch["input"], outputs, batch["target"]))

@@ -24,17 +24,18 @@ _SHEET_RATIO = 16 / 9  # width / height of the sheet, as near as can be
 
 
 def contact_sheet(data: TrainingData, *, examples: int, position_examples: int = 0) -> np.ndarray:
-    """The examples that training draws from a position on, input and target of each side by side.
+    """The examples that training draws from a position on: input, map if there is one, and target of each.
 
     Returns:
       uint8 [H, W, 1 or 3]; examples in reading order, with white gaps between them.
     """
     with explained(data, "train", position_examples):
         batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
-    pairs = joined([imaging.to_uint8(batch[role]) for role in ("input", "target")])
+    roles = [role for role in ("input", "side_map", "target") if role in batch]
+    pairs = joined([imaging.to_uint8(batch[role]) for role in roles])
     pairs = np.pad(
         pairs, [(0, 0), (0, _GAP_PIXELS), (0, _GAP_PIXELS), (0, 0)], constant_values=255
-    )  # [examples, H + gap, 2 W + gap, C]
+    )  # [examples, H + gap, roles * W + gap, C]
     columns = max(1, round(math.sqrt(examples * pairs.shape[1] / pairs.shape[2] * _SHEET_RATIO)))
     rows = math.ceil(examples / columns)
     blank = np.full_like(pairs[:1], 255).repeat(rows * columns - examples, axis=0)

@@ -197,9 +197,11 @@ class Task(abc.ABC):
 
     Attributes:
       optimizers: settings of each optimizer by name; set it in `__init__`.
+      side_inputs: names of what `translate` takes from a batch beside "input".
     """
 
     optimizers: Mapping[str, Adam]
+    side_inputs: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:

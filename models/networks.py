@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 
 from models.resnet import resnet
+from models.side_information import SideShapes
 from models.unet import unet
 
 
@@ -54,12 +55,14 @@ def build_generator(
     norm,
     dropout,
     inference_norm="batch_statistics",
+    side=SideShapes(),  # noqa: B008, frozen
 ):
     """The generator called `network`, a key of GENERATORS, as a Keras model called `name`.
 
     It maps [B, H, W, input_channels] to [B, H, W, output_channels], both in [-1, 1]. `norm` is one
     of layers.NORMS, `inference_norm` one of layers.INFERENCE_NORMS (what batch norm uses when
-    `training=False`). Raises ValueError, listing the known names, for an unknown one.
+    `training=False`), `side` what it gets beside its pictures. Raises ValueError, listing the known names,
+    for an unknown one.
     """
     return _generator(network).build(
         name=name,
@@ -69,6 +72,7 @@ def build_generator(
         norm=norm,
         dropout=dropout,
         inference_norm=inference_norm,
+        side=side,
     )
 
 

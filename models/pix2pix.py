@@ -9,6 +9,7 @@ from models.losses import l1
 from models.networks import build_generator, check_image_size
 from models.patchgan import check_patchgan_size, patchgan
 from models.regularisation import Regularisation
+from models.side_information import SideInformation
 
 
 class Pix2Pix(Task):
@@ -27,6 +28,7 @@ class Pix2Pix(Task):
       gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`: "bce", as published, "lsgan", "hinge", "wgan_gp"
         (with its gradient penalty) or "relativistic".
       regularisation: of the discriminator; none by default.
+      side_information: what both networks get with each picture; nothing by default.
       l1_weight: weight of the L1 term against the adversarial one.
       generator_optimizer, discriminator_optimizer: their settings.
     """
@@ -42,6 +44,7 @@ class Pix2Pix(Task):
         inference_norm: str = "batch_statistics",
         gan_loss: str = "bce",
         regularisation: Regularisation = Regularisation(),  # noqa: B008, frozen
+        side_information: SideInformation = SideInformation(),  # noqa: B008, frozen
         l1_weight: float = 100.0,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
@@ -55,6 +58,8 @@ class Pix2Pix(Task):
         self.inference_norm = inference_norm
         self.gan_loss = gan_loss
         self.regularisation = regularisation
+        self.side_information = side_information
+        self.side_inputs = side_information.names
         self.l1_weight = l1_weight
         self.optimizers = {
             "generator": generator_optimizer,
@@ -64,6 +69,7 @@ class Pix2Pix(Task):
     def networks(self, example):
         height, width, input_channels = example["input"].shape
         output_channels = example["target"].shape[-1]
+        side = self.side_information.shapes(example)
         try:
             check_image_size(self.generator, height, width)
             check_patchgan_size(height, width)
@@ -76,6 +82,7 @@ class Pix2Pix(Task):
                 norm=self.norm,
                 dropout=self.dropout,
                 inference_norm=self.inference_norm,
+                side=side,
             )
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
@@ -85,28 +92,21 @@ class Pix2Pix(Task):
             filters=self.discriminator_filters,
             norm=self.norm,
             spectral_norm=self.regularisation.spectral_norm,
+            side=side,
         )
         return {"generator": generator, "discriminator": discriminator}
 
     def phases(self):
+        of_discriminator = {"updates": ("discriminator",), "optimizer": "discriminator"}
         return (
-            Phase(
-                name="discriminator",
-                loss=self.discriminator_loss,
-                updates=("discriminator",),
-                optimizer="discriminator",
-            ),
-            *self.regularisation.phases(self.r1_loss, updates=("discriminator",), optimizer="discriminator"),
-            Phase(
-                name="generator",
-                loss=self.generator_loss,
-                updates=("generator",),
-                optimizer="generator",
-            ),
+            Phase(name="discriminator", loss=self.discriminator_loss, **of_discriminator),
+            *self.regularisation.phases(self.r1_loss, **of_discriminator),
+            Phase(name="generator", loss=self.generator_loss, updates=("generator",), optimizer="generator"),
         )
 
     def forward(self, step: Step):
-        return {"fake": step.networks["generator"](step.batch["input"], training=True)}
+        inputs = self.side_information.beside(step.batch["input"], step.batch)
+        return {"fake": step.networks["generator"](inputs, training=True)}
 
     def discriminator_loss(self, step: Step):
         """Half of all terms, which slows the discriminator against the generator."""
@@ -134,14 +134,15 @@ class Pix2Pix(Task):
         }
 
     def translate(self, networks, batch):
-        return networks["generator"](batch["input"], training=False)
+        return networks["generator"](self.side_information.beside(batch["input"], batch), training=False)
 
     def _judge(self, step: Step):
         def judge(pictures: tf.Tensor, role: str) -> tf.Tensor:
-            pair = [  # augmented alike
-                self.regularisation.augment(x, step.seeds, role) for x in (step.batch["input"], pictures)
-            ]
-            pair = tf.concat(pair, axis=-1)  # [B, H, W, Cin + Cout]
-            return step.networks["discriminator"](pair, training=True)
+            def seen(x):  # all of them augmented alike
+                return self.regularisation.augment(x, step.seeds, role)
+
+            pair = tf.concat([seen(step.batch["input"]), seen(pictures)], axis=-1)  # [B, H, W, Cin + Cout]
+            inputs = self.side_information.beside(pair, step.batch, change=seen)
+            return step.networks["discriminator"](inputs, training=True)
 
         return judge

@@ -83,7 +83,6 @@ def test_classes_are_one_hot_in_the_order_of_their_names(source, run_prepare):
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
         {"load_size": (20, 24), "resize": "resize_with_pad"},
         {"random_resized_crop": RandomResizedCrop()},
         {

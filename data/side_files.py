@@ -101,8 +101,8 @@ class SideFiles:
 
 def _with_vectors(found, rows, class_names, path):
     places = _Places(found, rows, where=path)
-    missing = [f"{split}/{name}" for split, name in places.missing]
-    if missing:
+    if places.missing:
+        missing = [name for _, name in places.missing]
         raise DataError(f"{path}: has no row for {_listed(missing, 'example')}; add what is missing.")
     if places.surplus:
         raise DataError(
@@ -130,7 +130,6 @@ def _with_maps(found, attached, folder, video):
         read = reader.examples(os.path.join(folder, split))
         maps |= {prefix + example.name: example.images[0] for example in read}
     places = _Places(found, maps, where=folder)
-    unusable = {refusal.name for refusal in reader.refused}
     refused = [*reader.refused]
     for key in places.surplus:
         refused.append(Refusal(key, f"{maps[key].path}: is the map of no example; rename or remove it."))
@@ -141,7 +140,7 @@ def _with_maps(found, attached, folder, video):
             key = places.key_of.get((split, example.name))
             if key is not None:
                 splits[split].append(example._replace(images=(*example.images, maps[key])))
-            elif example.name not in unusable:
+            else:
                 lacks = f"{example.images[0].path}: has no map named {example.name!r} in {folder}; add it."
                 refused.append(Refusal(example.name, lacks))
     return dataclasses.replace(attached, splits=splits, refused=tuple(refused))

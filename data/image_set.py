@@ -32,8 +32,8 @@ class ImageSet:
 
     Images are decoded, then resized to load_size, then cropped and mirrored, in the dtype they are
     stored in; then augmented as float32 in [0, 1]; networks get float32 in [-1, 1], the ends being
-    those of the stored value range. The map of an example, if it has one, is moved as its images are, and
-    keeps its values; its vector is given as it is stored.
+    those of the stored value range, or those of `colour_space`. The map of an example, if it has one, is
+    moved as its images are, and keeps its values; its vector is given as it is stored.
 
     Attributes:
         dataset: name in `data_dir` (the latest version is taken), or "synthetic_facades", which is
@@ -47,6 +47,9 @@ class ImageSet:
         random_resized_crop: `RandomResizedCrop` to take in the place of load_size and a crop.
         flip: mirror half of the training examples left and right.
         augmentations: objects of `data.augmentation`, applied in this order when training.
+        colour_space: what all images become at last, in training and in evaluation: one of
+            `data.imaging.COLOUR_SPACES`, scaled to [-1, 1] as `data.imaging.rgb_to_space` says. Another than
+            "rgb" needs images stored as RGB. The engine shows and measures RGB all the same.
         train_fraction: part of the training examples to train on; the same ones for the same seed, and
             a larger part contains the smaller ones.
         seed: of the order and the augmentation.
@@ -65,6 +68,7 @@ class ImageSet:
     random_resized_crop: RandomResizedCrop | None = None
     flip: bool = True
     augmentations: tuple[Callable, ...] = ()
+    colour_space: str = "rgb"
     train_fraction: float = 1.0
     seed: int = 0
     supply: Supply = dataclasses.field(default_factory=Supply)
@@ -74,6 +78,11 @@ class ImageSet:
             raise DataError(f"seed = {self.seed}: must be from 0 to 2**63 - 1.")
         if not 0 < self.train_fraction <= 1:
             raise DataError(f"TRAIN_FRACTION = {self.train_fraction}: must be above 0 and at most 1.")
+        if self.colour_space not in imaging.COLOUR_SPACES:
+            raise DataError(
+                f"colour_space = {self.colour_space!r}: not known; choose one of "
+                f"{', '.join(imaging.COLOUR_SPACES)}."
+            )
         _ = self._framing  # checks its settings
 
     @property
@@ -130,8 +139,9 @@ class ImageSet:
                 all when None.
 
         Returns:
-            A `tf.data.Dataset` of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], "id":
-            int64 [b]}, and what else `example_spec` has; an id is an example's index in the stored split.
+            A `tf.data.Dataset` of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], of
+            `colour_space`, "id": int64 [b]}, and what else `example_spec` has; an id is an example's index in
+            the stored split.
 
         Raises:
             DataError: the data set cannot be used.
@@ -200,6 +210,9 @@ class ImageSet:
         """What reading has to tell so far: whether images are cached, which records were passed over."""
         return [note for stream in self._streams["train"] for note in stream.notes]
 
+    is_paired: ClassVar[bool] = True
+    """Whether a target is what its input should become."""
+
     _augments_evaluation: ClassVar[bool] = False
     """Whether the augmentations belong to the task and not only to training."""
 
@@ -230,12 +243,21 @@ class ImageSet:
         }
 
         def to_signed(batch):
-            return batch | {
+            signed = {
                 role: imaging.range_to_signed(batch[role], low=low, high=high)
                 for role, (low, high) in ranges.items()
             }
+            if self.colour_space != "rgb":  # RGB may have any number of channels
+                signed |= {
+                    role: imaging.rgb_to_space(x, self.colour_space)
+                    for role, x in signed.items()
+                    if role != SIDE_MAP
+                }
+            return batch | signed
 
-        batches = batches.map(to_signed, num_parallel_calls=1)
+        # Another space takes as long as decoding.
+        parallel = 1 if self.colour_space == "rgb" else tf.data.AUTOTUNE
+        batches = batches.map(to_signed, num_parallel_calls=parallel)
         return batches.prefetch(1).with_options(self.supply.options)
 
     @functools.cached_property
@@ -256,6 +278,7 @@ class ImageSet:
         if "train" not in names:
             raise DataError(f"{opened.directory}: has no examples in a split named 'train'.")
         self._check_sizes(opened)
+        self._check_channels(opened, sides)
         streams = {}
         for split, of_split in names.items():
             whole = [opened.splits[name] for name in of_split]
@@ -308,6 +331,18 @@ class ImageSet:
                     f"{opened.directory}: crop_size = {self.crop_size} does not fit into "
                     f"{smallest['name']!r}, whose {side} is {smallest['pixels']}; lower crop_size, "
                     "or set load_size to resize the images."
+                )
+
+    def _check_channels(self, opened: PreparedDataset, sides: Sequence[Mapping[str, Side]]) -> None:
+        """Refuses, at open, images that have no red, green and blue to make another colour space of."""
+        if self.colour_space == "rgb":
+            return
+        for role, side in (item for of_stream in sides for item in of_stream.items()):
+            if side.channels != 3 and role != SIDE_MAP:
+                raise DataError(
+                    f"{opened.directory}: colour_space = {self.colour_space!r} needs images of 3 channels, "
+                    f"but the {role} (feature {side.feature!r}) has {side.channels}; set colour_space to "
+                    "'rgb', which leaves images as they are."
                 )
 
 

@@ -1,6 +1,7 @@
 """Batches of unpaired images of two domains: what CycleGAN and its kin train on."""
 
 import dataclasses
+from typing import ClassVar
 
 from data.errors import DataError
 from data.image_set import ImageSet, image_features
@@ -25,6 +26,8 @@ class UnpairedImages(ImageSet):
     """
 
     direction: str = "AtoB"
+
+    is_paired: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import imaging
-from engine.feeding import TrainingData, explained
+from engine.feeding import TrainingData, explained, to_picture
 from engine.task import ConfigurationError, Task
 
 METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -36,23 +36,34 @@ class Evaluation:
 
     Args:
       examples: images evaluated.
-      model: by metric name.
-      baselines: by baseline name, then metric name.
+      model: of the translations, by metric name; empty where inputs and targets do not correspond.
+      baselines: by baseline name, then metric name; likewise.
+      reconstructions: by name (`Task.reconstructions`), then metric name.
     """
 
     examples: int
     model: Mapping[str, float]
     baselines: Mapping[str, Mapping[str, float]]
+    reconstructions: Mapping[str, Mapping[str, float]]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All that was measured of the networks, reconstructions with their names before the metric's."""
+        return dict(self.model) | {
+            f"{name}_{metric}": value
+            for name, means in self.reconstructions.items()
+            for metric, value in means.items()
+        }
 
 
 class Evaluator:
     """Evaluates the networks of a task on whole splits, sharded over the replicas.
 
     Args:
-      task: whose `translate` makes the pictures.
+      task: whose `translate` and `reconstructions` make the pictures.
       strategy: over whose replicas they are made.
-      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1], and whatever
-        else floating the task's `translate` takes, [B, ...].
+      data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1], of its colour
+        space, and whatever else floating the task's `translate` takes; what is measured is RGB.
       networks: by name; their values at the time of each evaluation count.
 
     Raises:
@@ -88,28 +99,32 @@ class Evaluator:
             and "mean target" (the mean training target for every image), which costs a pass over the
             training split.
         """
-        guesses: dict[str, list[dict[str, np.ndarray]]] = {"model": []}
-        mean_target = self._mean_target() if baselines else None
-        for inputs, outputs, targets in self._pictures(split):
-            guesses["model"].append(_measure(outputs, targets))
-            if not baselines:
-                continue
-            if inputs.shape == targets.shape:
-                guesses.setdefault("input", []).append(_measure(inputs, targets))
-            constant = tf.broadcast_to(mean_target, targets.shape)  # [B, H, W, C]
-            guesses.setdefault("mean target", []).append(_measure(constant, targets))
-        means = {
-            guess: {name: float(np.mean(np.concatenate([row[name] for row in rows]))) for name in METRICS}
-            for guess, rows in guesses.items()
-        }
+        examples, translations, reconstructions = 0, _Measured(), _Measured()
+        mean_target = self._mean_target() if baselines and self._data.is_paired else None
+        for pictures, reconstructed in self._pictures(split):
+            inputs, targets = pictures["input"], pictures["target"]
+            examples += int(inputs.shape[0])
+            for name, (made, original) in reconstructed.items():
+                reconstructions.add(name, made, original)
+            if self._data.is_paired:
+                translations.add("model", pictures["output"], targets)
+            if mean_target is not None:
+                if inputs.shape == targets.shape:
+                    translations.add("input", inputs, targets)
+                translations.add("mean target", tf.broadcast_to(mean_target, targets.shape), targets)
+        means = translations.means()
         return Evaluation(
-            examples=sum(len(row["mse"]) for row in guesses["model"]),
-            model=means.pop("model"),
+            examples=examples,
+            model=means.pop("model", {}),
             baselines=means,
+            reconstructions=reconstructions.means(),
         )
 
-    def _pictures(self, split: str) -> Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """(input, output, target), uint8 [B, H, W, C], of every example of the split in its order."""
+    def _pictures(self, split: str) -> Iterator[tuple[dict, dict]]:
+        """Of every example of the split, in its order, uint8 [B, H, W, C].
+
+        The pictures "input", "output" and "target"; reconstructions: name -> (made, original).
+        """
         batches = self._data.evaluation(split, batch=self._batch).map(
             lambda example: {name: x for name, x in example.items() if x.dtype.is_floating}
         )
@@ -126,7 +141,7 @@ class Evaluator:
         per_replica = self._strategy.run(
             tf.autograph.experimental.do_not_convert(self._translate_replica), args=(batch,)
         )
-        return tuple(self._gather(values) for values in per_replica)
+        return tf.nest.map_structure(self._gather, per_replica)
 
     def _translate_replica(self, batch):
         rows = tf.shape(batch["input"])[0]
@@ -135,8 +150,11 @@ class Evaluator:
             name: tf.pad(values, [[0, tf.maximum(0, 1 - rows)]] + [[0, 0]] * (values.shape.rank - 1))
             for name, values in batch.items()
         }
-        outputs = self._task.translate(self._networks, padded)[:rows]
-        return tuple(imaging.to_uint8(x) for x in (batch["input"], outputs, batch["target"]))
+        pictures = {"input": self._task.input_picture(padded), "target": padded["target"]}
+        if self._data.is_paired:
+            pictures["output"] = self._task.translate(self._networks, padded)
+        reconstructed = dict(self._task.reconstructions(self._networks, padded))
+        return tf.nest.map_structure(lambda x: to_picture(self._data, x[:rows]), (pictures, reconstructed))
 
     def _gather(self, values):
         if self._several_workers:
@@ -150,7 +168,7 @@ class Evaluator:
         total, examples = 0.0, 0
         with explained(self._data, "train"):
             for batch in self._data.evaluation("train", batch=32):
-                grey_levels = tf.cast(imaging.to_uint8(batch["target"]), tf.float64)
+                grey_levels = tf.cast(to_picture(self._data, batch["target"]), tf.float64)
                 total += tf.reduce_sum(grey_levels, axis=0)
                 examples += int(grey_levels.shape[0])
         return tf.cast(tf.round(total / examples), tf.uint8)
@@ -161,17 +179,31 @@ def _measure_tensors(outputs, targets):
     return {name: metric(outputs, targets) for name, metric in METRICS.items()}
 
 
-def _measure(outputs: tf.Tensor, targets: tf.Tensor) -> dict[str, np.ndarray]:
-    """Each metric of each image, float64 [B]; on the CPU, since accelerators may lack float64."""
-    with tf.device("CPU:0"):
-        return {name: value.numpy() for name, value in _measure_tensors(outputs, targets).items()}
+class _Measured:
+    """Metrics of the images of several guesses, batch after batch."""
+
+    def __init__(self):
+        self._rows: dict[str, list[dict[str, np.ndarray]]] = {}
+
+    def add(self, guess: str, made: tf.Tensor, original: tf.Tensor) -> None:
+        with tf.device("CPU:0"):  # accelerators may lack float64
+            row = {name: value.numpy() for name, value in _measure_tensors(made, original).items()}
+        self._rows.setdefault(guess, []).append(row)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        return {
+            guess: {name: float(np.mean(np.concatenate([row[name] for row in rows]))) for name in METRICS}
+            for guess, rows in self._rows.items()
+        }
 
 
 def table(evaluation: Evaluation, *, split: str) -> str:
     """The evaluation as text, one row a guess."""
-    columns = {"model": evaluation.model} | {
-        f"baseline: {name}": means for name, means in evaluation.baselines.items()
-    }
+    columns = {"model": evaluation.model} if evaluation.model else {}
+    columns |= {f"baseline: {name}": means for name, means in evaluation.baselines.items()}
+    columns |= evaluation.reconstructions
+    if not columns:
+        return f"{split}: {evaluation.examples} images, of two domains: there is nothing to compare with"
     width = max(len(name) for name in columns)
     lines = [
         f"{split}: {evaluation.examples} images, on [0, 255], per image and averaged",

@@ -40,7 +40,8 @@ class Experiment:
       steps_per_loop: steps between two looks of Python at the run, at most.
       log_every, save_every, sample_every, evaluate_every: periods; 0 means only at the end.
       keep_checkpoints: newest checkpoints kept.
-      best_metric: the evaluation metric by which RUN/best is chosen.
+      best_metric: the evaluation metric by which RUN/best is chosen; there is none where inputs and targets
+        do not correspond, as no metric tells then.
     """
 
     task: Task
@@ -92,14 +93,30 @@ class Experiment:
                 f"Experiment.best_metric = {self.best_metric!r}: unknown; use one of "
                 f"{', '.join(HIGHER_IS_BETTER)}"
             )
+        if not self.data.is_paired and self._followers:
+            raise ConfigurationError(
+                f"{type(self._followers[0]).__name__} follows a metric, but the data are unpaired, so none "
+                "tells how good a translation is; choose a schedule by position, such as '0ep:1, 20ep:4'"
+            )
+        spaces = self.task.colour_spaces
+        if spaces is not None and self.data.colour_space not in spaces:
+            raise ConfigurationError(
+                f"{type(self.data).__name__}.colour_space = {self.data.colour_space!r}: "
+                f"{type(self.task).__name__} does not learn from it; set it to one of {', '.join(spaces)}"
+            )
 
     @property
     def free_to_change(self) -> frozenset[str]:
         """Names of settings that may differ when a run is continued."""
-        followers = [self.batch_schedule, *(adam.schedule for adam in self.task.optimizers.values())]
-        if any(isinstance(follower, (GrowOnPlateau, MetricSchedule)) for follower in followers):
+        if self._followers:
             return _FREE_TO_CHANGE - {"evaluate_every"}  # each evaluation may decide something
         return _FREE_TO_CHANGE
+
+    @property
+    def _followers(self) -> list:
+        """Schedules that follow an evaluation metric."""
+        schedules = [self.batch_schedule, *(adam.schedule for adam in self.task.optimizers.values())]
+        return [s for s in schedules if isinstance(s, (GrowOnPlateau, MetricSchedule))]
 
     def examples(self, name: str) -> int:
         """The setting `name`, a duration, in examples."""

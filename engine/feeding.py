@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from data import imaging
 from engine.batch_plan import BatchPlan, rows_of_replicas
 
 
@@ -22,6 +23,14 @@ class TrainingData(Protocol):
     @property
     def example_spec(self) -> Mapping[str, tf.TensorSpec]:
         """Shape [H, W, C] and dtype of each image of an example, and of the numbers [K] beside them."""
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether a target is what its input should become; else they are only of two domains."""
+
+    @property
+    def colour_space(self) -> str:
+        """What networks see of images with 3 channels: one of `data.imaging.COLOUR_SPACES`."""
 
     @property
     def evaluation_split(self) -> str:
@@ -47,6 +56,29 @@ class TrainingData(Protocol):
 
     def notes(self) -> Sequence[str]:
         """What reading has to tell so far, for the log; it only grows."""
+
+
+def to_network(data: TrainingData, pictures: tf.Tensor) -> tf.Tensor:
+    """RGB (or any other number of channels than 3) as the networks take it: float [..., C] in [-1, 1]."""
+    if pictures.shape[-1] != 3:
+        return pictures
+    return imaging.rgb_to_space(pictures, data.colour_space)
+
+
+def to_picture(data: TrainingData, images: tf.Tensor) -> tf.Tensor:
+    """What networks take or make, as it is shown and measured.
+
+    Args:
+      images: float [..., C] in [-1, 1]; 3 channels are those of the data's colour space, others are taken
+        as they are.
+
+    Returns:
+      uint8 [..., C]; 3 channels are RGB. Colours beyond it are clipped.
+    """
+    if images.shape[-1] == 3:
+        images = tf.cast(images, tf.float64 if images.dtype == tf.float64 else tf.float32)
+        images = imaging.space_to_rgb(images, data.colour_space)
+    return imaging.to_uint8(images)
 
 
 @contextlib.contextmanager

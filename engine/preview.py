@@ -14,25 +14,27 @@ from absl import flags
 
 from data import imaging
 from engine import config
-from engine.feeding import TrainingData, explained
+from engine.feeding import TrainingData, explained, to_picture
 from engine.program import run_program
 from engine.samples import joined, write_png
-from engine.task import ConfigurationError
+from engine.task import ConfigurationError, Task
 
 _GAP_PIXELS = 8
 _SHEET_RATIO = 16 / 9  # width / height of the sheet, as near as can be
 
 
-def contact_sheet(data: TrainingData, *, examples: int, position_examples: int = 0) -> np.ndarray:
-    """The examples that training draws from a position on: input, map if there is one, and target of each.
+def contact_sheet(data: TrainingData, task: Task, *, examples: int, position_examples: int = 0) -> np.ndarray:
+    """The examples that training draws from a position on: input (as the task sees it), map, target of each.
 
     Returns:
       uint8 [H, W, 1 or 3]; examples in reading order, with white gaps between them.
     """
     with explained(data, "train", position_examples):
         batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
-    roles = [role for role in ("input", "side_map", "target") if role in batch]
-    pairs = joined([imaging.to_uint8(batch[role]) for role in roles])
+    shown = [to_picture(data, images) for images in (task.input_picture(batch), batch["target"])]
+    if "side_map" in batch:  # of no colour space
+        shown.insert(1, imaging.to_uint8(batch["side_map"]))
+    pairs = joined(shown)
     pairs = np.pad(
         pairs, [(0, 0), (0, _GAP_PIXELS), (0, _GAP_PIXELS), (0, 0)], constant_values=255
     )  # [examples, H + gap, roles * W + gap, C]
@@ -63,7 +65,9 @@ def preview(
             "of at least 0"
         )
     experiment, _ = config.load_experiment(gin_files=gin_files, gin_params=gin_params)
-    sheet = contact_sheet(experiment.data, examples=examples, position_examples=position_examples)
+    sheet = contact_sheet(
+        experiment.data, experiment.task, examples=examples, position_examples=position_examples
+    )
     try:
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
         write_png(output, sheet)

@@ -74,12 +74,15 @@ class Reporter:
             evaluation_row(evaluation, split=split, step=step, examples=examples),
         )
         with self._writer.as_default(step=examples):
-            for name, value in evaluation.model.items():
+            for name, value in evaluation.metrics.items():
                 tf.summary.scalar(f"{split}/{name}", value)
-        model = evaluation.model
+        measured = {"": evaluation.model} if evaluation.model else {}
+        told = "; ".join(
+            f"{name} PSNR {means['psnr_db']:.2f} dB, SSIM {means['ssim']:.4f}, MAE {means['mae']:.2f}".strip()
+            for name, means in (measured | dict(evaluation.reconstructions)).items()
+        )
         self.line(
-            f"evaluated {evaluation.examples} images of {split}: PSNR {model['psnr_db']:.2f} dB, SSIM "
-            f"{model['ssim']:.4f}, MAE {model['mae']:.2f}"
+            f"evaluated {evaluation.examples} images of {split}: {told or 'nothing to compare them with'}"
         )
 
     def samples(self, grid: np.ndarray, *, examples: int) -> None:
@@ -124,7 +127,7 @@ def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: i
         "step": step,
         "examples": examples,
         "split": split,
-        **{f"metric/{name}": value for name, value in evaluation.model.items()},
+        **{f"metric/{name}": value for name, value in evaluation.metrics.items()},
         "time_unix": time.time(),
     }
 

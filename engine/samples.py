@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data import imaging
-from engine.feeding import TrainingData, explained
+from engine.feeding import TrainingData, explained, to_picture
 from engine.task import Task
 
 
@@ -25,6 +24,7 @@ class Sampler:
 
     def __init__(self, *, task: Task, data: TrainingData, networks: Mapping[str, keras.Model], rows: int = 4):
         self._task = task
+        self._data = data
         self._networks = networks
         # Read once: a few pictures, and the files need not be there later.
         with explained(data, data.evaluation_split):
@@ -34,7 +34,7 @@ class Sampler:
 
     def grid(self) -> np.ndarray:
         """uint8 [rows * H, columns * W, 3 or 1]: one row an example, one column a picture."""
-        return np.concatenate(joined([imaging.to_uint8(images) for images in self._preview().values()]))
+        return np.concatenate(joined([to_picture(self._data, images) for images in self._preview().values()]))
 
     @tf.function(autograph=False)
     def _preview(self):

@@ -198,9 +198,12 @@ class Task(abc.ABC):
     Attributes:
       optimizers: settings of each optimizer by name; set it in `__init__`.
       side_inputs: names of what `translate` takes from a batch beside "input".
+      colour_spaces: those of `data.imaging.COLOUR_SPACES` that it can learn from; None: any. What it takes
+        and makes with 3 channels is in the data's, whichever that is.
     """
 
     optimizers: Mapping[str, Adam]
+    colour_spaces: tuple[str, ...] | None = None
     side_inputs: tuple[str, ...] = ()
 
     @abc.abstractmethod
@@ -229,12 +232,26 @@ class Task(abc.ABC):
     def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The picture made from `batch` outside training: float [B, H, W, C] in [-1, 1]."""
 
+    def reconstructions(
+        self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
+    ) -> Mapping[str, tuple[tf.Tensor, tf.Tensor]]:
+        """What evaluation measures beside the translation: name -> (picture, what it should be).
+
+        Each [B, H, W, C] in [-1, 1]. None by default.
+        """
+        del networks, batch
+        return {}
+
+    def input_picture(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """What `translate` sees of `batch`, to be shown beside its output: float [B, H, W, C] in [-1, 1]."""
+        return batch["input"]
+
     def preview(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
     ) -> Mapping[str, tf.Tensor]:
         """Columns of the sample grid, each [B, H, W, C] in [-1, 1], from left to right."""
         return {
-            "input": batch["input"],
+            "input": self.input_picture(batch),
             "output": self.translate(networks, batch),
             "target": batch["target"],
         }

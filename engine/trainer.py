@@ -275,6 +275,8 @@ class Trainer:
         self._reporter.evaluation(evaluation, split=split, step=self.step, examples=self.examples)
         self._decisions.after_evaluation(evaluation.model)
         name = self.experiment.best_metric
+        if name not in evaluation.model:  # nothing to compare translations with
+            return
         value, best = evaluation.model[name], float(self.state.best.numpy())
         better = value > best if HIGHER_IS_BETTER[name] else value < best
         if better or math.isnan(best):

@@ -4,7 +4,7 @@
   python -m engine.translate --torch_checkpoint=latest_net_G.pth --network=unet_256 --input=a.png --output=DIR
 
 Each picture is translated whole and written as DIR/<its name>.png, 8 bits; --raw also writes the network's
-output, float32 [H, W, C] in [-1, 1], as .npy beside it.
+output, float32 [H, W, C] in [-1, 1] and in the colour space it was trained in, as .npy beside it.
 In a notebook: `from engine.translate import translate; translate(workdir=..., input=..., output=...)`.
 """
 
@@ -154,12 +154,12 @@ def _translate_one(path: str, stem: str, translator: Translator, *, raw: bool) -
     picture = imaging.range_to_signed(pixels, low=low, high=high)  # [H, W, C]
     if picture.shape[-1] < translator.input_channels:  # grey, where colours are taken
         picture = tf.repeat(picture, translator.input_channels, axis=-1)
-    translated = tf.cast(translator.translate(picture[tf.newaxis])[0], tf.float32)  # [H, W, C]
+    translated = translator.translate(picture[tf.newaxis])[0]  # [H, W, C]
     channels = translated.shape[-1]
     if raw:
-        np.save(f"{stem}.npy", translated.numpy())
+        np.save(f"{stem}.npy", tf.cast(translated, tf.float32).numpy())
     if channels in (1, 3):
-        write_png(f"{stem}.png", imaging.to_uint8(translated))
+        write_png(f"{stem}.png", translator.to_picture(translated))
     elif not raw:
         raise ConfigurationError(
             f"the network makes {channels} channels, which no picture shows; add --raw for .npy files"

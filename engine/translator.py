@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
 
+from data import imaging
 from engine.cluster import set_precision
+from engine.feeding import to_network, to_picture
 from engine.opened_run import open_run
 from engine.task import ConfigurationError
 from models.layers import INFERENCE_NORMS, BatchNorm
@@ -25,13 +28,16 @@ class Translator:
       description: what translates, for the console.
       input_channels: of the pictures it takes.
       check_size: raises ConfigurationError for a height and width (pixels) that it does not take.
-      translate: [B, H, W, input_channels] in [-1, 1] -> [B, H', W', C] in [-1, 1].
+      translate: [B, H, W, input_channels] in [-1, 1] (RGB) -> what the network makes of it, in its own colour
+        space: [B, H', W', C] in [-1, 1].
+      to_picture: what it makes -> uint8 [B, H', W', C], 3 channels being RGB.
     """
 
     description: str
     input_channels: int
     check_size: Callable[[int, int], None]
     translate: Callable[[tf.Tensor], tf.Tensor]
+    to_picture: Callable[[tf.Tensor], tf.Tensor] = imaging.to_uint8
 
 
 def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str | None) -> Translator:
@@ -78,12 +84,13 @@ def translator_of_run(
     """
     _check_norm_mode(norm_mode)
     trainer = open_run(workdir, checkpoint=checkpoint)
-    task, example = trainer.experiment.task, trainer.experiment.data.example_spec
+    task, data = trainer.experiment.task, trainer.experiment.data
+    example = data.example_spec
     beside = _side_inputs(
         task.side_inputs,
         example,
         side_vector=side_vector,
-        class_names=getattr(trainer.experiment.data, "side_classes", ()),
+        class_names=getattr(data, "side_classes", ()),
     )
     networks = trainer.state.evaluation_networks
     batch_norms = _batch_norms(networks.values())
@@ -113,7 +120,7 @@ def translator_of_run(
 
     @tf.function(autograph=False, reduce_retracing=True)
     def translate(pictures):
-        batch = {"input": tf.cast(pictures, keras.config.floatx())}
+        batch = {"input": tf.cast(to_network(data, pictures), keras.config.floatx())}
         for name, numbers in beside.items():
             one = tf.constant([numbers], keras.config.floatx())
             batch[name] = tf.repeat(one, tf.shape(pictures)[0], axis=0)  # [B, K]
@@ -125,6 +132,7 @@ def translator_of_run(
         input_channels=input_channels,
         check_size=check_size,
         translate=translate,
+        to_picture=functools.partial(to_picture, data),
     )
 
 

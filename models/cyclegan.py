@@ -133,6 +133,11 @@ class CycleGan(Task):
     def translate(self, networks, batch):
         return networks["input_to_target"](batch["input"], training=False)
 
+    def reconstructions(self, networks, batch):
+        """What is left of a picture after both generators."""
+        columns = self.preview(networks, batch)
+        return {f"cycle_{side}": (columns[f"cycled_{side}"], batch[side]) for side in _OTHER}
+
     def preview(self, networks, batch):
         """Input, its translation and that back again; then the same from the target."""
         columns = {}

@@ -52,6 +52,8 @@ class NoisePairs:
     train_examples: int = 12
     size: int = 64
     evaluation_split: str = "val"
+    is_paired: bool = True
+    colour_space: str = "rgb"
 
     @property
     def example_spec(self):
@@ -86,7 +88,9 @@ class SmallPix2Pix(Pix2Pix):
     """pix2pix with networks of two layers: compiled in a second, with norm and dropout."""
 
     def networks(self, example):
-        def network(name, channels_in, activation, stride):
+        inputs, outputs = (example[role].shape[-1] for role in ("input", "target"))
+
+        def network(name, channels_in, channels_out, activation, stride):
             x = image = image_input(channels_in)
             x = Conv(4, 4, stride=2, padding=1, name="conv")(x)
             x = normalize(x, self.norm, inference_norm=self.inference_norm, name="norm")
@@ -95,13 +99,13 @@ class SmallPix2Pix(Pix2Pix):
                 x = keras.layers.Dropout(0.5, name="dropout")(x)
             if stride == 1:
                 x = keras.layers.UpSampling2D(name="up")(x)
-            x = Conv(3, 3, stride=stride, padding=1, name="out")(x)
+            x = Conv(channels_out, 3, stride=stride, padding=1, name="out")(x)
             x = keras.layers.Activation(activation, dtype=variable_dtype(), name="activation")(x)
             return keras.Model(image, x, name=name)
 
         return {
-            "generator": network("generator", 3, "tanh", 1),
-            "discriminator": network("discriminator", 6, "linear", 2),
+            "generator": network("generator", inputs, outputs, "tanh", 1),
+            "discriminator": network("discriminator", inputs + outputs, 3, "linear", 2),
         }
 
 

@@ -1,6 +1,7 @@
 """Pure image mathematics on tensors; nothing here reads files or keeps state."""
 
 from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadamard
+from data.imaging.colour_spaces import COLOUR_SPACES, rgb_to_space, space_to_rgb
 from data.imaging.lab import lab_to_rgb, rgb_to_lab
 from data.imaging.metrics import mae, mse, psnr_db, rmse, ssim
 from data.imaging.ranges import range_to_signed, to_signed, to_uint8
@@ -8,6 +9,7 @@ from data.imaging.similarity import MS_SSIM_WEIGHTS, multiscale_similarity, stru
 from data.imaging.ycbcr import rgb_to_ycbcr, ycbcr_to_rgb
 
 __all__ = [
+    "COLOUR_SPACES",
     "JPEG_LUMINANCE",
     "MS_SSIM_WEIGHTS",
     "block_dct",
@@ -19,8 +21,10 @@ __all__ = [
     "psnr_db",
     "range_to_signed",
     "rgb_to_lab",
+    "rgb_to_space",
     "rgb_to_ycbcr",
     "rmse",
+    "space_to_rgb",
     "ssim",
     "structural_similarity",
     "to_signed",

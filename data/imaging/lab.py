@@ -33,15 +33,14 @@ def rgb_to_lab(images):
         ValueError: the last axis is not 3.
     """
     x = _checked(images)
-    steep = x > 0.04045
     # Both branches are differentiated: each is only shown values on which its derivative is finite.
-    power = ((tf.where(steep, x, 1.0) + 0.055) / 1.055) ** 2.4
-    linear = tf.where(steep, power, x / 12.92)
-    t = _mixed(linear, _RGB_TO_XYZ / _WHITE_D65[:, None])  # X / Xn, Y / Yn, Z / Zn
-    large = t > _DELTA**3
-    root = tf.where(large, t, 1.0) ** (1 / 3)
-    f = tf.where(large, root, t / (3 * _DELTA**2) + 4 / 29)
-    fx, fy, fz = tf.unstack(f, axis=-1)
+    power = _power((tf.maximum(x, 0.04045) + 0.055) / 1.055, 2.4)
+    linear = tf.where(x > 0.04045, power, x / 12.92)
+    planes = []
+    for t in _mixed(linear, _RGB_TO_XYZ / _WHITE_D65[:, None]):  # X / Xn, Y / Yn, Z / Zn
+        root = _power(tf.maximum(t, _DELTA**3), 1 / 3)
+        planes.append(tf.where(t > _DELTA**3, root, t / (3 * _DELTA**2) + 4 / 29))
+    fx, fy, fz = planes
     return tf.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], axis=-1)
 
 
@@ -54,10 +53,9 @@ def lab_to_rgb(images):
     fy = (lightness + 16) / 116
     f = tf.stack([fy + a / 500, fy, fy - b / 200], axis=-1)
     t = tf.where(f > _DELTA, f**3, 3 * _DELTA**2 * (f - 4 / 29))
-    linear = _mixed(t, np.linalg.inv(_RGB_TO_XYZ) * _WHITE_D65)
-    steep = linear > 0.0031308
-    power = 1.055 * tf.where(steep, linear, 1.0) ** (1 / 2.4) - 0.055
-    return tf.where(steep, power, 12.92 * linear)
+    linear = tf.stack(_mixed(t, np.linalg.inv(_RGB_TO_XYZ) * _WHITE_D65), axis=-1)
+    power = 1.055 * _power(tf.maximum(linear, 0.0031308), 1 / 2.4) - 0.055
+    return tf.where(linear > 0.0031308, power, 12.92 * linear)
 
 
 def _checked(images):
@@ -69,7 +67,15 @@ def _checked(images):
     return images
 
 
+def _power(x, exponent):
+    """x**exponent of positive numbers: a third of the time that TensorFlow takes for `x**exponent`."""
+    return tf.exp(exponent * tf.math.log(x))
+
+
 def _mixed(x, weights):
-    """weights @ channels. Not a matrix product: GPUs round its operands to 10 bits (TF32)."""
-    weights = tf.constant(weights, x.dtype)
-    return tf.add_n([x[..., k : k + 1] * weights[:, k] for k in range(3)])  # [..., 1] * [3] -> [..., 3]
+    """weights @ channels, as three planes [...]. Not a matrix product: GPUs round its operands (TF32).
+
+    Planes, because operations along an axis of three are slow.
+    """
+    planes = tf.unstack(x, axis=-1)
+    return [tf.add_n([float(w) * plane for w, plane in zip(row, planes, strict=True)]) for row in weights]

@@ -88,14 +88,15 @@ def test_maps_move_as_their_pictures_do_and_keep_their_colours(source, run_prepa
     moving = (Crop(pad=2), Flip(vertical=True), Rotation(degrees=(-40, 40)), RandomResizedCrop())
     for settings in (
         {"load_size": (20, 24), "resize": "resize_with_pad"},
-        {"random_resized_crop": RandomResizedCrop()},
+        {"random_resized_crop": RandomResizedCrop(), "colour_space": "lab"},
         {"augmentations": (*moving[:2], Invert(), *moving[2:])},
     ):
         data, batch = batches_of(source, **settings)
         assert list(data.example_spec) == ["input", "target", "side_map"]
         assert batch["side_map"].shape == (24, 8, 8, 3)
-        picture = -batch["input"] if "augmentations" in settings else batch["input"]
-        np.testing.assert_allclose(batch["side_map"], picture, rtol=0, atol=1e-5)
+        expected = -batch["side_map"] if "augmentations" in settings else batch["side_map"]
+        expected = imaging.rgb_to_space(expected, settings.get("colour_space", "rgb"))
+        np.testing.assert_allclose(batch["input"], expected, rtol=0, atol=1e-5)
         assert np.ptp(batch["side_map"]) > 1
         # The first and the second epoch are cut and mirrored differently.
         order = np.argsort(batch["id"][:10]), 10 + np.argsort(batch["id"][10:20])
@@ -119,6 +120,8 @@ def test_maps_of_halves_of_other_channels_and_depth(tmp_path, save, run_prepare)
         expected = noise(number, 12, 16, 1) / 127.5 - 1
         np.testing.assert_allclose(batch["side_map"][k], expected, atol=1e-6)
         assert batch["side_vector"][k] == [number]
+    lab = PairedImages(dataset="made", data_dir=str(tmp_path / "datasets"), colour_space="lab")
+    assert lab.example_spec["side_map"].shape[-1] == 1  # it need not be coloured
 
 
 def test_without_side_information_nothing_changes(source, run_prepare):

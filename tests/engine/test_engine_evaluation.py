@@ -5,9 +5,11 @@ import pytest
 import tensorflow as tf
 from skimage.metrics import structural_similarity
 
+from engine.adaptive_batch import GrowOnPlateau
 from engine.batch_plan import rows_of_replicas
 from engine.cluster import make_strategy, set_precision
 from engine.evaluation import Evaluator, table
+from engine.experiment import Experiment
 from engine.task import ConfigurationError, Task
 
 
@@ -103,3 +105,43 @@ def test_pictures_too_small_for_ssim_are_refused_before_training(noise_pairs):
             data=noise_pairs(size=8),
             networks={},
         )
+
+
+class RoundTrip(Darker):
+    """Its reconstruction is the input less 0.1."""
+
+    def reconstructions(self, networks, batch):
+        return {"round_trip": (batch["input"] - 0.1, batch["input"])}
+
+
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_reconstructions_and_no_translations_where_targets_do_not_correspond(noise_pairs, is_paired):
+    data = noise_pairs(size=24, is_paired=is_paired)
+    set_precision("float32")
+    evaluator = Evaluator(
+        task=RoundTrip(),
+        strategy=make_strategy("mirrored", cpu_replicas=2),
+        data=data,
+        networks={},
+    )
+    result = evaluator.evaluate("test", baselines=True)
+    inputs = np.concatenate([batch["input"].numpy() for batch in data.evaluation("test", batch=2)])
+    expected = by_hand(grey_levels(inputs - np.float32(0.1)), grey_levels(inputs))
+    for name, value in expected.items():
+        assert result.reconstructions["round_trip"][name] == pytest.approx(value, rel=1e-3), name
+        assert result.metrics[f"round_trip_{name}"] == result.reconstructions["round_trip"][name]
+    assert bool(result.model) == bool(result.baselines) == is_paired
+    assert ("psnr_db" in result.metrics) == is_paired
+    text = table(result, split="test")
+    assert "round_trip" in text and ("model" in text) == is_paired
+
+
+def test_nothing_can_follow_a_metric_of_unpaired_data(noise_pairs):
+    def experiment(**settings):
+        data = noise_pairs(is_paired=False)
+        return Experiment(task=Darker(), data=data, total_examples=1, **settings)
+
+    experiment()
+    growing = GrowOnPlateau(start=1, maximum=2, patience=1)
+    with pytest.raises(ConfigurationError, match="GrowOnPlateau.*unpaired.*schedule by position"):
+        experiment(batch_schedule=growing)

@@ -18,6 +18,7 @@ from engine.task import ConfigurationError
 from engine.train import train
 from engine.translator import _side_inputs
 from models.networks import GENERATORS, Generator
+from models.pix2pix import Pix2Pix
 from models.resnet import resnet
 
 GIN = [
@@ -90,6 +91,8 @@ def test_classes_from_a_file_to_translated_pictures(translate, tmp_path, monkeyp
 
 def test_the_contact_sheet_shows_maps():
     class Data:
+        colour_space = "rgb"
+
         @staticmethod
         def batches(**_):
             shapes = {"target": 3, "side_map": 1, "input": 3}
@@ -99,7 +102,7 @@ def test_the_contact_sheet_shows_maps():
             }
             return tf.data.Dataset.from_tensors(images | {"side_vector": tf.zeros([2, 5])})
 
-    sheet = contact_sheet(Data, examples=2)
+    sheet = contact_sheet(Data, Pix2Pix(), examples=2)
     np.testing.assert_array_equal(sheet[4, [4, 12, 20]], [[255] * 3, [128] * 3, [0] * 3])
 
 

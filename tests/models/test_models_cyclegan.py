@@ -55,6 +55,10 @@ class GoldenPictures:
     targets: np.ndarray
 
     @property
+    def is_paired(self):
+        return False
+
+    @property
     def train_examples(self):
         return len(self.inputs)
 

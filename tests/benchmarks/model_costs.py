@@ -1,0 +1,124 @@
+"""What a training step of each task costs on this machine: parameters, FLOP, examples a second.
+
+python tests/benchmarks/model_costs.py [--size=256] [--rounds=3] [--tasks=pix2pix,cyclegan]
+
+Batch 1, every phase in its turn, made-up pictures, the networks that the task's gin file names. FLOP are
+those of the graph of one step with all phases due, forward and backward; a multiplication and an addition
+are two. TensorFlow's profiler counts what it knows: convolutions and products, not element-wise work.
+"""
+
+import argparse
+import dataclasses
+import math
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from engine import config
+from engine.batch_plan import BatchPlan
+from engine.feeding import distributed_batches
+from engine.replica_step import StepInputs
+from engine.run_directory import RunDirectory
+from engine.state import trainable_parameters
+from engine.step import RateInputs
+from engine.trainer import Trainer
+
+# Channels of input and target, and how much smaller the input is.
+TASKS = {"pix2pix": (3, 3, 1), "cyclegan": (3, 3, 1)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnePicture:
+    """The same made-up example for ever; stands for a task's own data set."""
+
+    stands_for: object
+    example_spec: dict
+    train_examples: int = 1000
+
+    def __getattr__(self, name):
+        return getattr(self.stands_for, name)
+
+    def batches(self, *, position_examples, global_batch):
+        example = {
+            name: tf.random.stateless_uniform(spec.shape, [7, 7], -1.0, 1.0)
+            for name, spec in self.example_spec.items()
+        }
+        return tf.data.Dataset.from_tensors(example).repeat().batch(global_batch).prefetch(1)
+
+
+def made_up_trainer(task, size):
+    """A trainer of the task's gin file, batch 1."""
+    channels_in, channels_out, smaller = TASKS[task]
+    experiment, _ = config.load_experiment(
+        gin_files=[f"gin/{task}.gin"], gin_params=["TOTAL_EXAMPLES = 1000"]
+    )
+    spec = {
+        "input": tf.TensorSpec([size // smaller, size // smaller, channels_in], tf.float32),
+        "target": tf.TensorSpec([size, size, channels_out], tf.float32),
+    }
+    data = OnePicture(stands_for=experiment.data, example_spec=spec)
+    experiment = dataclasses.replace(experiment, data=data, strategy="one_device", batch_schedule=1)
+    return Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
+
+
+def flop_of_step(trainer):
+    """Floating-point operations of the graph of one step in which all phases are due."""
+    loop, task = trainer.loop, trainer.experiment.task
+
+    @tf.function(autograph=False)
+    def step(batch):
+        inputs = StepInputs(tf.constant(0, tf.int64), tf.constant(0, tf.int64), tf.constant(1), None)
+        factors = {name: tf.constant(1.0, tf.float64) for name in task.optimizers}
+        rates = RateInputs(tf.constant(1.0, tf.float64), tf.constant(0, tf.int64), factors)
+        return loop._whole(batch, inputs, loop._settings(inputs, rates), task.phases())
+
+    specs = {
+        name: tf.TensorSpec([1, *spec.shape], spec.dtype)
+        for name, spec in trainer.experiment.data.example_spec.items()
+    }
+    graph = step.get_concrete_function(specs).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    return tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
+
+
+def timed_steps(trainer):
+    """A function that runs as many steps as the phases' periods ask for and gives seconds a step."""
+    plan = BatchPlan(global_batch=1, replicas=1)
+    iterator = distributed_batches(trainer.strategy, trainer.experiment.data, position_examples=0, plan=plan)
+    period = math.lcm(*(phase.every for phase in trainer.experiment.task.phases()))
+
+    def run():
+        began = time.perf_counter()
+        trainer.loop.run(iterator, num_steps=period, step=0, examples=0, plan=plan)
+        return (time.perf_counter() - began) / period
+
+    return run
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    arguments = parser.parse_args()
+    print("| gin file | parameters | GFLOP a step | examples a second |\n|---|---|---|---|")
+    for task in arguments.tasks.split(","):
+        trainer = made_up_trainer(task, arguments.size)
+        parameters = ", ".join(
+            f"{name} {trainable_parameters(network) / 1e6:.2f} M"
+            for name, network in trainer.state.networks.items()
+        )
+        flop = flop_of_step(trainer)
+        run = timed_steps(trainer)
+        run()  # traces
+        sec = np.median([run() for _ in range(arguments.rounds)])
+        print(f"| {task} | {parameters} | {flop / 1e9:.0f} | {1 / sec:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from engine.task import Adam, ConfigurationError, Phase, Step, Task
+from models.domain_judge import DomainJudge
 from models.image_pool import ImagePool
-from models.losses import gan_loss, l1
-from models.networks import build_generator, check_image_size
+from models.losses import l1
+from models.networks import build_generator, check_image_size, pass_both
 from models.patchgan import check_patchgan_size, patchgan
+from models.regularisation import Regularisation
 
 _OTHER = {"input": "target", "target": "input"}
 
@@ -21,15 +21,15 @@ class CycleGan(Task):
     `target_discriminator`.
 
     Args:
-      generator, generator_filters, discriminator_filters, norm, dropout, inference_norm, gan_loss: as of
-        `models.pix2pix.Pix2Pix`, here of both generators and both discriminators.
+      generator, generator_filters, discriminator_filters, norm, dropout, inference_norm, gan_loss,
+        regularisation: as of `models.pix2pix.Pix2Pix`, here of both generators and both discriminators.
       input_cycle_weight, target_cycle_weight: weights of the L1 distance of an input, a target from
         what both generators in turn make of it (lambda_A, lambda_B for direction AtoB).
       identity_weight: weight of the L1 distance of a picture from what the generator of its own domain
         makes of it, as a part of the cycle weight; 0 leaves it out.
       pool_size: fakes of each domain that are kept for its discriminator; 0 for none.
-      generator_optimizer, discriminator_optimizer: settings; one optimizer has both generators, one both
-        discriminators.
+      ema_decay: keeps moving averages of the generators for evaluation; None keeps none.
+      generator_optimizer, discriminator_optimizer: settings; each has both networks of its kind.
     """
 
     def __init__(
@@ -42,25 +42,36 @@ class CycleGan(Task):
         dropout: bool = False,
         inference_norm: str = "batch_statistics",
         gan_loss: str = "lsgan",
+        regularisation: Regularisation = Regularisation(),  # noqa: B008, frozen
         input_cycle_weight: float = 10.0,
         target_cycle_weight: float = 10.0,
         identity_weight: float = 0.5,
         pool_size: int = 50,
+        ema_decay: float | None = None,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
-        if gan_loss not in ("bce", "lsgan"):
-            raise ConfigurationError(f"CycleGan.gan_loss = {gan_loss!r}: unknown; use 'bce' or 'lsgan'")
+        regularisation.check(gan_loss=gan_loss, norm=norm)
         self.generator = generator
-        self._generators = {"filters": generator_filters, "norm": norm, "dropout": dropout}
-        self._generators |= {"inference_norm": inference_norm}
-        self._discriminators = {"filters": discriminator_filters, "norm": norm}
+        self._generators = {
+            "filters": generator_filters,
+            "dropout": dropout,
+            "inference_norm": inference_norm,
+        }
+        self._discriminators = {
+            "filters": discriminator_filters,
+            "spectral_norm": regularisation.spectral_norm,
+        }
         self.norm = norm
-        self.gan_loss = gan_loss
+        self.regularisation = regularisation
+        judge = {"gan_loss": gan_loss, "regularisation": regularisation}
+        self.judges = {side: DomainJudge(network=f"{side}_discriminator", **judge) for side in _OTHER}
         self.cycle_weights = {"input": input_cycle_weight, "target": target_cycle_weight}
         self.identity_weight = identity_weight
         self.pools = {side: ImagePool(name=f"{side}_pool", size=pool_size) for side in _OTHER}
-        self.optimizers = {"generators": generator_optimizer, "discriminators": discriminator_optimizer}
+        self.ema_decay = ema_decay
+        discriminators = regularisation.optimizer(discriminator_optimizer)
+        self.optimizers = {"generators": generator_optimizer, "discriminators": discriminators}
 
     def networks(self, example):
         channels = {side: example[side].shape[-1] for side in _OTHER}
@@ -69,31 +80,29 @@ class CycleGan(Task):
                 f"CycleGan.identity_weight = {self.identity_weight}: needs domains of as many channels, but "
                 f"inputs have {channels['input']} and targets {channels['target']}; use 0"
             )
+        check_image_size(self.generator, *example["input"].shape[:2])
+        check_patchgan_size(*example["input"].shape[:2])
         networks = {}
-        try:
-            check_image_size(self.generator, *example["input"].shape[:2])
-            check_patchgan_size(*example["input"].shape[:2])
-            for side, other in _OTHER.items():
-                name, sizes = f"{side}_to_{other}", {"input_channels": channels[side]}
-                networks[name] = build_generator(
-                    self.generator, name=name, output_channels=channels[other], **sizes, **self._generators
-                )
-                name = f"{side}_discriminator"
-                networks[name] = patchgan(name=name, **sizes, **self._discriminators)
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
+        for side, other in _OTHER.items():
+            name = f"{side}_to_{other}"
+            shared = {"input_channels": channels[side], "norm": self.norm}
+            sizes = {"output_channels": channels[other], **shared}
+            networks[name] = build_generator(self.generator, name=name, **sizes, **self._generators)
+            name = f"{side}_discriminator"
+            networks[name] = patchgan(name=name, **shared, **self._discriminators)
         return networks
 
     def state(self, example):
-        pools = {side: pool.state(example[side].shape) for side, pool in self.pools.items()}
-        return pools["input"] | pools["target"]
+        input_pool, target_pool = (pool.state(example[side].shape) for side, pool in self.pools.items())
+        return input_pool | target_pool
 
     def phases(self):
-        generators = ("input_to_target", "target_to_input")
-        discriminators = ("input_discriminator", "target_discriminator")
+        generators = {"updates": ("input_to_target", "target_to_input"), "ema_decay": self.ema_decay}
+        judging = {"updates": ("input_discriminator", "target_discriminator"), "optimizer": "discriminators"}
         return (
-            Phase(name="generators", loss=self.generate, updates=generators, optimizer="generators"),
-            Phase(name="discriminators", loss=self.judge, updates=discriminators, optimizer="discriminators"),
+            Phase(name="generators", loss=self.generate, optimizer="generators", **generators),
+            Phase(name="discriminators", loss=self.judge, **judging),
+            *self.regularisation.phases(self.r1_loss, **judging),
         )
 
     def forward(self, step: Step):
@@ -101,7 +110,7 @@ class CycleGan(Task):
         for side, other in _OTHER.items():
             generator = step.networks[f"{other}_to_{side}"]
             if self.identity_weight:
-                fake, kept = self._both(generator, step.batch[other], step.batch[side])
+                fake, kept = pass_both(generator, step.batch[other], step.batch[side])
                 outputs |= {f"fake_{side}": fake, f"kept_{side}": kept}
             else:
                 outputs[f"fake_{side}"] = generator(step.batch[other], training=True)
@@ -111,24 +120,26 @@ class CycleGan(Task):
         terms = {}
         for side, other in _OTHER.items():
             real, weight, outputs = step.batch[side], self.cycle_weights[side], step.outputs
-            judged = step.networks[f"{side}_discriminator"](outputs[f"fake_{side}"], training=True)
-            terms[f"gan_{side}"] = gan_loss(judged, real=True, kind=self.gan_loss)
+            fake = outputs[f"fake_{side}"]
+            terms[f"gan_{side}"] = self.judges[side].generator_loss(step, real=real, fake=fake)
             cycled = step.networks[f"{other}_to_{side}"](outputs[f"fake_{other}"], training=True)
             terms[f"cycle_{side}"] = weight * l1(cycled, real)
             if self.identity_weight:
-                distance = l1(outputs[f"kept_{side}"], real)
-                terms[f"identity_{side}"] = weight * self.identity_weight * distance
+                terms[f"identity_{side}"] = weight * self.identity_weight * l1(outputs[f"kept_{side}"], real)
         return terms
 
     def judge(self, step: Step):
-        """Half the mean of both terms, as in `models.pix2pix`."""
         terms = {}
-        for side in _OTHER:
-            fakes = self.pools[side].exchange(step, step.outputs[f"fake_{side}"])
-            real, fake = self._both(step.networks[f"{side}_discriminator"], step.batch[side], fakes)
-            terms[f"real_{side}"] = 0.5 * gan_loss(real, real=True, kind=self.gan_loss)
-            terms[f"fake_{side}"] = 0.5 * gan_loss(fake, real=False, kind=self.gan_loss)
+        for side, judge in self.judges.items():
+            fake = self.pools[side].exchange(step, step.outputs[f"fake_{side}"])
+            new = judge.discriminator_terms(step, real=step.batch[side], fake=fake)
+            terms |= {f"{name}_{side}": value for name, value in new.items()}
         return terms
+
+    def r1_loss(self, step: Step):
+        return {
+            f"penalty_{s}": judge.r1_penalty(step, real=step.batch[s]) for s, judge in self.judges.items()
+        }
 
     def translate(self, networks, batch):
         return networks["input_to_target"](batch["input"], training=False)
@@ -146,9 +157,3 @@ class CycleGan(Task):
             back = networks[f"{other}_to_{side}"](there, training=False)
             columns |= {side: batch[side], f"fake_{other}": there, f"cycled_{side}": back}
         return columns
-
-    def _both(self, network, first: tf.Tensor, second: tf.Tensor) -> list[tf.Tensor]:
-        """The network on two batches, each with batch statistics of its own."""
-        if self.norm == "batch":
-            return [network(first, training=True), network(second, training=True)]
-        return tf.split(network(tf.concat([first, second], 0), training=True), 2)  # of [2 B, ...]

@@ -8,7 +8,7 @@ with each class. All layers are NHWC.
 import keras
 import tensorflow as tf
 
-from engine.task import example_weights
+from engine.task import ConfigurationError, example_weights
 
 NORMS = ("batch", "instance", "none")
 INFERENCE_NORMS = ("batch_statistics", "moving_statistics")
@@ -17,7 +17,7 @@ INITIAL_STDDEV = 0.02
 
 def _check_choice(value, *, known, what):
     if value not in known:
-        raise ValueError(f"unknown {what} {value!r}; choose one of: {', '.join(known)}")
+        raise ConfigurationError(f"unknown {what} {value!r}; choose one of: {', '.join(known)}")
 
 
 def at_least_float32(x):
@@ -248,7 +248,7 @@ class ConvTranspose(keras.layers.Conv2DTranspose):
 def normalize(x, norm, *, inference_norm="batch_statistics", name):
     """x [B, H, W, C] through the normalisation called `norm`, one of NORMS.
 
-    Raises ValueError, listing the known names, if it or `inference_norm` is not known.
+    Raises ConfigurationError, listing the known names, if it or `inference_norm` is not known.
     """
     _check_choice(norm, known=NORMS, what="norm")
     _check_choice(inference_norm, known=INFERENCE_NORMS, what="inference_norm")

@@ -5,7 +5,9 @@ import functools
 from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 
+from engine.task import ConfigurationError
 from models.resnet import resnet
 from models.side_information import SideShapes
 from models.unet import unet
@@ -41,7 +43,7 @@ GENERATORS = {
 
 def _generator(network):
     if network not in GENERATORS:
-        raise ValueError(f"unknown network {network!r}; choose one of: {', '.join(GENERATORS)}")
+        raise ConfigurationError(f"unknown network {network!r}; choose one of: {', '.join(GENERATORS)}")
     return GENERATORS[network]
 
 
@@ -61,8 +63,8 @@ def build_generator(
 
     It maps [B, H, W, input_channels] to [B, H, W, output_channels], both in [-1, 1]. `norm` is one
     of layers.NORMS, `inference_norm` one of layers.INFERENCE_NORMS (what batch norm uses when
-    `training=False`), `side` what it gets beside its pictures. Raises ValueError, listing the known names,
-    for an unknown one.
+    `training=False`), `side` what it gets beside its pictures. Raises ConfigurationError, listing the known
+    names, for an unknown one.
     """
     return _generator(network).build(
         name=name,
@@ -77,16 +79,27 @@ def build_generator(
 
 
 def check_image_size(network, height, width):
-    """Raises ValueError with the remedy if `network` does not take [height, width] pixels."""
+    """Raises ConfigurationError with the remedy if `network` does not take [height, width] pixels."""
     generator = _generator(network)
     multiple, smallest = generator.size_multiple, generator.smallest_size
     if all(size >= smallest and size % multiple == 0 for size in (height, width)):
         return
     fitting = [max(smallest, multiple * round(size / multiple)) for size in (height, width)]
     finer = [name for name, other in GENERATORS.items() if other.size_multiple < multiple]
-    raise ValueError(
+    raise ConfigurationError(
         f"{network} does not take pictures of {height}x{width} pixels (height x width): both must "
         f"be multiples of {multiple}, at least {smallest}; crop or resize them to "
         f"{fitting[0]}x{fitting[1]}"
         + (f", or choose a network with a smaller multiple: {', '.join(finer)}" if finer else "")
     )
+
+
+def pass_both(network, first, second):
+    """A network's two outputs for two batches of equal shape, [B, ...] each, in training.
+
+    In one pass where that is the same: not where a pass moves something, such as spectral vectors or the
+    statistics of batch norm, of which each batch has its own.
+    """
+    if network.non_trainable_weights:
+        return [network(first, training=True), network(second, training=True)]
+    return tf.split(network(tf.concat([first, second], axis=0), training=True), 2)  # of [2 B, ...]

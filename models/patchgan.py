@@ -2,6 +2,7 @@
 
 import keras
 
+from engine.task import ConfigurationError
 from models.layers import Conv, has_bias, image_input, normalize, variable_dtype
 from models.side_information import SideInputs, SideShapes
 from models.spectral import SpectralNorm
@@ -50,10 +51,10 @@ def patchgan(
 
 
 def check_patchgan_size(height, width, *, layers=3):
-    """Raises ValueError with the remedy if pictures of [height, width] pixels leave no patch to judge."""
+    """Raises ConfigurationError with the remedy if pictures of [height, width] pixels leave no patch."""
     smallest = 3 * 2**layers
     if min(height, width) < smallest:
-        raise ValueError(
+        raise ConfigurationError(
             f"a discriminator of patches does not take pictures of {height}x{width} pixels (height x width): "
             f"both must be at least {smallest}; crop or resize them to that"
         )

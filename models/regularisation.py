@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -83,11 +83,25 @@ class Regularisation:
         return diff_augment(pictures, seeds, policy=self.diff_augment, name=role)
 
     def discriminator_terms(
-        self, judge: Judge, *, real: tf.Tensor, fake: tf.Tensor, gan_loss: str, seeds: Seeds
+        self,
+        judge: Judge,
+        *,
+        real: tf.Tensor,
+        fake: tf.Tensor,
+        gan_loss: str,
+        seeds: Seeds,
+        judged: Sequence[tf.Tensor] | None = None,
     ) -> Mapping[str, tf.Tensor]:
-        """What a discriminator minimises, by name, each [B]: see `models.losses.discriminator_terms`."""
-        judged_fake = judge(fake, "fake")
-        judged_real = judge(real, "real")  # a pass, and batch statistics, of its own
+        """What a discriminator minimises, by name, each [B]: see `models.losses.discriminator_terms`.
+
+        `judged` are the logits of real and fake where the task has made them in one pass; by default each has
+        a pass, and batch statistics, of its own.
+        """
+        if judged is None:
+            judged_fake = judge(fake, "fake")
+            judged_real = judge(real, "real")
+        else:
+            judged_real, judged_fake = judged
         terms = losses.discriminator_terms(judged_real, judged_fake, gan_loss, smoothing=self.label_smoothing)
         if gan_loss == "wgan_gp":
             share = seeds.uniform("gradient_penalty", (1, 1, 1))  # [B, 1, 1, 1]

@@ -2,6 +2,7 @@
 
 import keras
 
+from engine.task import ConfigurationError
 from models import layers
 from models.side_information import SideInputs, SideShapes
 
@@ -23,11 +24,11 @@ def resnet(
     Input [B, H, W, input_channels] in [-1, 1], H and W multiples of 4 and at least 8; output
     [B, H, W, output_channels] in [-1, 1] (tanh), in the policy's variable dtype. `dropout` is 0.5
     in the middle of every block. With `side` the input is a list, as of `SideInformation.beside`; a
-    vector is not concatenated where there is a norm (ValueError).
+    vector is not concatenated where there is a norm (ConfigurationError).
     """
     if side.tiled and norm != "none":
         # Reflection padding leaves a constant channel constant, so it is a constant after the convolution.
-        raise ValueError(
+        raise ConfigurationError(
             f"{name}: the {norm} norm after the first convolution takes out what a vector concatenated to "
             "the picture adds; set SideInformation.vector to 'film', or choose a U-Net"
         )

@@ -11,9 +11,11 @@ from models.losses.adversarial import (
     gan_loss,
     generator_loss,
 )
+from models.losses.contrastive import patch_nce
 from models.losses.coupled import top_k
 from models.losses.domains import DOMAINS, to_domain
 from models.losses.features import feature_matching, with_activations
+from models.losses.latent import kl_from_standard_normal
 from models.losses.penalties import gradient_penalty, lazy_adam, r1, r1_gamma
 from models.losses.perceptual import Perceptual
 from models.losses.pixels import charbonnier, l1, l2, mean_per_example, total_variation
@@ -30,11 +32,13 @@ __all__ = [
     "gan_loss",
     "generator_loss",
     "gradient_penalty",
+    "kl_from_standard_normal",
     "l1",
     "l2",
     "lazy_adam",
     "mean_per_example",
     "ms_ssim_loss",
+    "patch_nce",
     "r1",
     "r1_gamma",
     "satd",

@@ -36,5 +36,7 @@ def feature_matching(fake, real):
     Returns:
       [B]; no gradient through `real`.
     """
-    distances = [l1(a, tf.stop_gradient(b)) for a, b in zip(fake, real, strict=True)]
+    # Keras gives the only output of a model without its list.
+    pairs = zip(tf.nest.flatten(fake), tf.nest.flatten(real), strict=True)
+    distances = [l1(a, tf.stop_gradient(b)) for a, b in pairs]
     return tf.add_n(distances) / len(distances)

@@ -1,6 +1,7 @@
 """CycleGAN: the reference's course over five steps, replicas, accumulation, restarts, its pool."""
 
 import dataclasses
+import types
 
 import keras
 import numpy as np
@@ -12,10 +13,12 @@ from engine.batch_plan import BatchPlan
 from engine.endings import Interrupted
 from engine.feeding import distributed_batches
 from engine.schedules import LinearDecay
-from engine.task import Adam, ConfigurationError
+from engine.task import Adam, ConfigurationError, Seeds
 from models.cyclegan import CycleGan
 from models.layers import Conv, image_input, normalize, variable_dtype
+from models.networks import pass_both
 from models.pix2pix import Pix2Pix
+from models.regularisation import Regularisation
 from tests.engine.test_engine_accumulation import assert_same, plans_of, train
 from tests.engine.test_engine_resume import stop_at, variables
 from tests.models.test_models_goldens import (
@@ -157,6 +160,56 @@ def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
             np.testing.assert_array_equal(copy.numpy(), copies.values[0].numpy())
 
 
+def test_regularised_on_replicas_with_averages(make_trainer, noise_pairs):
+    """R1 and a loss that compares for both judges; averages of the generators."""
+    task = TinyCycleGan(
+        pool_size=4,
+        gan_loss="relativistic",
+        regularisation=Regularisation(r1=0.01, r1_every=1),
+        ema_decay=0.9,
+    )
+    data = noise_pairs(size=16)
+    one = make_trainer(task, data, **FLOAT64)
+    whole = train(one, plans_of(5, None, 1, 4))
+    assert np.all(np.isfinite(whole[0])) and np.all(np.ptp(whole[0], axis=0) > 1e-7)
+    names = {name for name in one.loop._metric_names[0] if name.startswith("loss/")}
+    assert {f"loss/r1/penalty_{side}" for side in ("input", "target")} < names
+    assert {f"loss/discriminators/pair_{side}" for side in ("input", "target")} < names
+    two = make_trainer(task, data, cpu_replicas=2, **FLOAT64)
+    assert_same(train(two, plans_of(5, None, 2, 4)), whole)
+    averaged = {name.split("/")[1] for name in whole[1] if name.startswith("averaged/")}
+    assert averaged == {"input_to_target", "target_to_input"}
+
+
+def test_settings_of_discriminators_reach_both():
+    keras.config.set_dtype_policy("float64")
+    regularisation = Regularisation(label_smoothing=0.1, diff_augment=("colour",), spectral_norm=True)
+    task, spec = TinyCycleGan(regularisation=regularisation), tf.TensorSpec([8, 8, 3], tf.float64)
+    networks = task.networks({"input": spec, "target": spec})
+    real, fake = (np.random.default_rng(k).normal(0, 1, (2, 8, 8, 3)) for k in range(2))
+    seeds = Seeds(key=tf.constant([1, 2]), global_batch=tf.constant(2), own=lambda x: x)
+    step = types.SimpleNamespace(networks=networks, seeds=seeds)
+    for side, judge in task.judges.items():
+        seen = (
+            regularisation.augment(x, seeds, f"{side}_discriminator/{role}")
+            for x, role in ((real, "real"), (fake, "fake"))
+        )
+        judged_real, judged_fake = (networks[f"{side}_discriminator"](x).numpy() for x in seen)
+        terms = judge.discriminator_terms(step, real=real, fake=fake)
+        np.testing.assert_allclose(
+            terms["real"], 0.5 * np.mean((judged_real - 0.9) ** 2, (1, 2, 3)), rtol=1e-9
+        )
+        np.testing.assert_allclose(terms["fake"], 0.5 * np.mean(judged_fake**2, (1, 2, 3)), rtol=1e-9)
+        found = judge.generator_loss(step, real=real, fake=fake)
+        np.testing.assert_allclose(found, np.mean((judged_fake - 1) ** 2, (1, 2, 3)), rtol=1e-9)
+    spec = tf.TensorSpec([24, 24, 3], tf.float64)
+    settings = {"generator_filters": 2, "discriminator_filters": 2, "generator": "resnet_6blocks"}
+    task = CycleGan(regularisation=regularisation, **settings)
+    networks = task.networks({"input": spec, "target": spec})
+    for side in task.judges:  # the spectral vectors
+        assert len(networks[f"{side}_discriminator"].non_trainable_weights) == 5
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_micro_batches_change_nothing(make_trainer, noise_pairs, replicas):
     task, data = TinyCycleGan(pool_size=4), noise_pairs(size=16)
@@ -218,7 +271,7 @@ def test_two_batches_through_one_network_keep_apart(norm):
     spec = tf.TensorSpec([8, 8, 3], tf.float64)
     network = task.networks({"input": spec, "target": spec})["input_to_target"]
     first, second = (np.random.default_rng(k).normal(k, 1 + k, (3, 8, 8, 3)) for k in range(2))
-    for ours, alone in zip(task._both(network, first, second), (first, second), strict=True):
+    for ours, alone in zip(pass_both(network, first, second), (first, second), strict=True):
         np.testing.assert_allclose(ours, network(alone, training=True), rtol=0, atol=1e-12)
 
 
@@ -239,7 +292,7 @@ def test_settings_that_cannot_work_are_refused():
             {"input": input_spec, "target": target_spec}
         )
 
-    with pytest.raises(ConfigurationError, match="unknown; use 'bce' or 'lsgan'"):
+    with pytest.raises(ConfigurationError, match="'ls': unknown; use one of bce, lsgan, hinge"):
         CycleGan(gan_loss="ls")
     with pytest.raises(ConfigurationError, match="inputs have 1 and targets 3; use 0"):
         networks(channels=(1, 3))
@@ -276,7 +329,8 @@ def test_domains_of_other_channels_train_without_identity(make_trainer, noise_pa
 def test_gin_file_has_the_published_settings():
     experiment, _ = config.load_experiment(gin_files=["gin/cyclegan.gin"])
     task, data = experiment.task, experiment.data
-    assert task.generator == "resnet_9blocks" and task.norm == "instance" and task.gan_loss == "lsgan"
+    assert task.generator == "resnet_9blocks" and task.norm == "instance"
+    assert {judge.gan_loss for judge in task.judges.values()} == {"lsgan"}
     assert task.cycle_weights == {"input": 10, "target": 10} and task.identity_weight == 0.5
     assert {pool.size for pool in task.pools.values()} == {50}
     for optimizer in task.optimizers.values():

@@ -39,6 +39,11 @@ def test_activations_of_a_discriminator_share_its_weights():
     first, logits = inner(pictures(0))
     assert first.shape == (2, 16, 16, 4)
     np.testing.assert_array_equal(logits, network(pictures(0)))
+    alone = losses.with_activations(network, ["conv_0"])
+    np.testing.assert_array_equal(
+        losses.feature_matching(alone(pictures(0)), alone(pictures(1))),
+        losses.feature_matching([first], [alone(pictures(1))]),
+    )
     with pytest.raises(ConfigurationError, match="discriminator has no layer 'conv_9'.*conv_0.*logits"):
         losses.with_activations(network, ["conv_9"])
 

@@ -103,7 +103,7 @@ def test_a_resnet_whose_norm_would_take_the_vector_out_is_refused(norm):
         for value in (-1.0, 1.0)
     ]
     np.testing.assert_allclose(*blind, rtol=0, atol=1e-9)  # why
-    with pytest.raises(ValueError, match=f"the {norm} norm .* to 'film', or choose a U-Net"):
+    with pytest.raises(ConfigurationError, match=f"the {norm} norm .* to 'film', or choose a U-Net"):
         NETWORKS["resnet"](3, norm=norm, side=SideShapes(tiled=2))
     assert NETWORKS["resnet"](3, norm=norm, side=SideShapes(map_channels=1))
 

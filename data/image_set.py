@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from data import caching, framing, imaging, records, synthetic
 from data.augmentation.geometry import RandomResizedCrop
 from data.errors import DataError
-from data.records import PreparedDataset, Records
+from data.records import SIDE_MAP, SIDE_VECTOR, PreparedDataset, Records
 from data.stream import Side, Stream
 from data.supply import Supply
 
@@ -32,7 +32,8 @@ class ImageSet:
 
     Images are decoded, then resized to load_size, then cropped and mirrored, in the dtype they are
     stored in; then augmented as float32 in [0, 1]; networks get float32 in [-1, 1], the ends being
-    those of the stored value range, or those of `colour_space`.
+    those of the stored value range, or those of `colour_space`. The map of an example, if it has one, is
+    moved as its images are, and keeps its values; its vector is given as it is stored.
 
     Attributes:
         dataset: name in `data_dir` (the latest version is taken), or "synthetic_facades", which is
@@ -103,16 +104,26 @@ class ImageSet:
 
     @property
     def example_spec(self) -> dict[str, tf.TensorSpec]:
-        """{"input", "target"}: `tf.TensorSpec` of one example, float32 [*crop_size, C] or smaller inputs."""
+        """{"input", "target", "side_map": `tf.TensorSpec` float32 [*crop_size, C], "side_vector": [K]}.
+
+        Inputs may be smaller than targets; the last two are there only where the data set has them.
+        """
         whole = self._framing.crop_size
-        size = {"input": [side // self._input_downscale for side in whole], "target": whole}
-        channels = {
-            role: side.channels for stream in self._streams["train"] for role, side in stream.sides.items()
+        small = [side // self._input_downscale for side in whole]
+        shapes = {
+            role: [*(small if role == "input" else whole), side.channels]
+            for stream in self._streams["train"]
+            for role, side in stream.sides.items()
         }
-        return {
-            role: tf.TensorSpec([*size[role], channels[role]], tf.float32, name=role)
-            for role in ("input", "target")
-        }
+        shapes = {role: shapes[role] for role in ("input", "target", SIDE_MAP) if role in shapes}
+        if self._opened.side_vector_size:
+            shapes[SIDE_VECTOR] = [self._opened.side_vector_size]
+        return {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
+
+    @property
+    def side_classes(self) -> tuple[str, ...]:
+        """Names of the classes for which the numbers of "side_vector" stand; empty if they do not."""
+        return self._opened.side_classes
 
     def batches(
         self,
@@ -131,7 +142,8 @@ class ImageSet:
 
         Returns:
             A `tf.data.Dataset` of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], of
-            `colour_space`, "id": int64 [b]}; an id is an example's index in the stored split.
+            `colour_space`, "id": int64 [b]}, and what else `example_spec` has; an id is an example's index in
+            the stored split.
 
         Raises:
             DataError: the data set cannot be used.
@@ -241,7 +253,11 @@ class ImageSet:
                 for role, (low, high) in ranges.items()
             }
             if self.colour_space != "rgb":  # RGB may have any number of channels
-                signed = {role: imaging.rgb_to_space(x, self.colour_space) for role, x in signed.items()}
+                signed |= {
+                    role: imaging.rgb_to_space(x, self.colour_space)
+                    for role, x in signed.items()
+                    if role != SIDE_MAP
+                }
             return batch | signed
 
         # Another space takes as long as decoding.
@@ -261,6 +277,9 @@ class ImageSet:
         """The streams of every split; "train" without what is held out."""
         opened, names = self._opened, self._split_names(self._opened)
         sides = self._sides(opened)
+        if SIDE_MAP in opened.features:
+            beside = Side(feature=SIDE_MAP, channels=opened.features[SIDE_MAP].shape[-1])
+            sides = tuple({**of_stream, SIDE_MAP: beside} for of_stream in sides)
         if "train" not in names:
             raise DataError(f"{opened.directory}: has no examples in a split named 'train'.")
         self._check_sizes(opened)
@@ -325,7 +344,7 @@ class ImageSet:
         if self.colour_space == "rgb":
             return
         for role, side in (item for of_stream in sides for item in of_stream.items()):
-            if side.channels != 3:
+            if side.channels != 3 and role != SIDE_MAP:
                 raise DataError(
                     f"{opened.directory}: colour_space = {self.colour_space!r} needs images of 3 channels, "
                     f"but the {role} (feature {side.feature!r}) has {side.channels}; set colour_space to "

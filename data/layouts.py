@@ -13,16 +13,25 @@ import typing
 import unicodedata
 from collections.abc import Callable
 
+import numpy as np
+
 from data.errors import DataError
 from data.pictures import ImageRef, is_image_name, number_of_frames
 from data.video import VideoFormat
 
 
 class Example(typing.NamedTuple):
-    """An example's name, unique in its split, and its pictures in the order of its layout's features."""
+    """What makes up an example.
+
+    Attributes:
+        name: unique in its split.
+        images: its pictures in the order of its layout's features, and its map if it has one.
+        side_vector: float32 [K], if it has one.
+    """
 
     name: str
     images: tuple[ImageRef, ...]
+    side_vector: np.ndarray | None = None
 
 
 class Refusal(typing.NamedTuple):

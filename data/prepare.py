@@ -25,6 +25,7 @@ from data import builders, pictures, prepare_flags, public_sets, splits, synthet
 from data.errors import DataError
 from data.layouts import FolderReader, check_strict
 from data.report import Report, first_lines
+from data.side_files import SideFiles
 from data.storing import Storing
 from data.survey import ImageReader, survey
 from data.video import VideoFormat
@@ -43,6 +44,9 @@ def prepare(
     group: str | None = None,
     split_lists: str | None = None,
     video: VideoFormat | None = None,
+    side_vector: str | None = None,
+    side_classes: str | None = None,
+    side_map: str | None = None,
     value_range: tuple[float, float] | None = None,
     max_pixels: int = pictures.MAX_PIXELS,
     readers: int = 8,
@@ -65,6 +69,7 @@ def prepare(
         match_a, match_b: as of `data.layouts.FolderReader`.
         val_fraction, test_fraction, group, split_lists: as of `data.splits.Division`.
         video: how raw video is read.
+        side_vector, side_classes, side_map: as `vector`, `classes`, `maps` of `data.side_files.SideFiles`.
         value_range, max_pixels: as of `data.survey.ImageReader`.
         readers: least number of shards of a split, as far as it has examples.
         threads: images read and encoded at a time; None is one for each CPU. The result is the same.
@@ -88,9 +93,10 @@ def prepare(
         threads=threads if threads is not None else os.cpu_count() or 1,
     )
     folders = FolderReader(video=video, match_a=match_a, match_b=match_b)
+    side_files = SideFiles(vector=side_vector, classes=side_classes, maps=side_map)
     if layout == "tfds":
-        changed = (division, reader.value_range, video, match_a, strict, overwrite)
-        if changed != (splits.Division(), None, VideoFormat(), None, False, False):
+        changed = (division, reader.value_range, video, match_a, side_files, strict, overwrite)
+        if changed != (splits.Division(), None, VideoFormat(), None, SideFiles(), False, False):
             raise DataError(
                 "layout tfds: takes name, data_dir and source only; leave out what is for images."
             )
@@ -106,8 +112,11 @@ def prepare(
     builders.check_free(name=name, data_dir=data_dir, overwrite=overwrite)
     source = os.fspath(source)
     found = splits.find_examples(layout=layout, source=source, division=division, reader=folders)
-    surveyed = survey(layout=layout, splits=found.splits, reader=reader)
-    refused = [*found.refused, *surveyed.refused]
+    attached = side_files.attach(found, layout=layout, video=video)
+    surveyed = survey(
+        layout=layout, splits=attached.splits, reader=reader, has_maps=side_files.maps is not None
+    )
+    refused = [*found.refused, *attached.refused, *surveyed.refused]
     if strict:
         check_strict(refused)
     splits.check_trainable(surveyed.splits, layout=layout, source=source, refused=refused)
@@ -121,6 +130,7 @@ def prepare(
         return {
             "layout": layout,
             **surveyed.smallest(storing.stored),
+            **attached.metadata,
             **({"channels": surveyed.side_channels} if surveyed.side_channels else {}),
             **({"refused": [refusal.reason for refusal in everything_refused]} if everything_refused else {}),
         }
@@ -129,7 +139,8 @@ def prepare(
         builders.write_dataset(
             name=name,
             data_dir=data_dir,
-            features={feature: stored.feature() for feature, stored in surveyed.formats.items()},
+            features={feature: stored.feature() for feature, stored in surveyed.formats.items()}
+            | attached.features,
             splits={split: functools.partial(storing.examples, split) for split in surveyed.splits},
             metadata=metadata,
             examples_per_shard={
@@ -152,7 +163,7 @@ def prepare(
         refused=tuple(refusal.reason for refusal in [*refused, *storing.refused]),
         duplicates=tuple(storing.duplicates()),
         ignored=tuple(found.ignored),
-        unlisted=found.unlisted,
+        unlisted=len(found.unlisted),
     )
 
 

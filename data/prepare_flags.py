@@ -19,6 +19,9 @@ _STRINGS = (
     ("group", None, "Regular expression, such as '(scene[0-9]+)_': examples whose names agree in group 1 "
      "come into one split."),
     ("split_lists", None, "Folder of train.txt, val.txt, test.txt with names of examples, one a line."),
+    ("side_vector", None, "CSV file, name,number,number,...: numbers for the networks beside each example."),
+    ("side_classes", None, "CSV file, name,class: the class of each example, stored one-hot."),
+    ("side_map", None, "Folder of images, found by name: a map for the networks beside each example."),
     ("value_range", None, "LOW,HIGH: values of float32 images, measured if not given; or of uint16 images "
      "that use a part of their range, such as 0,4095."),
     ("video_size", None, "WIDTHxHEIGHT of the frames of .yuv files."),
@@ -43,8 +46,8 @@ _VIDEO_ENUMS = (
 
 
 _PASSED_ON = (
-    "layout name match_a match_b val_fraction test_fraction group split_lists max_pixels readers threads "
-    "strict overwrite"
+    "layout name match_a match_b val_fraction test_fraction group split_lists side_vector side_classes "
+    "side_map max_pixels readers threads strict overwrite"
 ).split()
 
 

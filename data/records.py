@@ -11,6 +11,9 @@ from etils import epath
 
 from data.errors import DataError
 
+SIDE_VECTOR, SIDE_MAP = "side_vector", "side_map"
+"""Features of an example's side information, in data sets that have some: float32 [K]; an image."""
+
 _FRAME_BYTES = 16  # length and checksums that TFRecord adds to each record
 
 
@@ -82,6 +85,16 @@ class PreparedDataset:
     features: tfds.features.FeaturesDict
     splits: Mapping[str, Records]
     metadata: Mapping
+
+    @property
+    def side_vector_size(self):
+        """Numbers of the vector beside each example; 0 if there are none."""
+        return self.features[SIDE_VECTOR].shape[0] if SIDE_VECTOR in self.features else 0
+
+    @property
+    def side_classes(self):
+        """Names of the classes that the vector's numbers stand for; empty if they do not."""
+        return tuple(self.metadata.get("side_classes", ()))
 
 
 def find_dataset(dataset, data_dir):

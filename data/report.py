@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from data import records
 from data.errors import DataError
+from data.records import SIDE_MAP, SIDE_VECTOR
 from data.stored_images import StoredFormat, format_of
 
 _MOST_NAMED = 5
@@ -26,6 +27,8 @@ class Report:
         features: image feature -> how its images are stored.
         other_features: names of the features that are no images.
         side_channels: {"A", "B": channels} where the sides of unpaired images differ.
+        vector_size: numbers of each example's side vector; 0 if there are none.
+        classes: names of the classes it stands for, if it does.
         measured: features whose value range was measured, by decoding all images once more.
         shortest_side, longest_side: of all images, in pixels; None of a public data set.
         kept, re_encoded: images stored as they were, and without loss in another format.
@@ -44,6 +47,8 @@ class Report:
     features: Mapping[str, StoredFormat]
     other_features: tuple[str, ...] = ()
     side_channels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    vector_size: int = 0
+    classes: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
     shortest_side: int | None = None
     longest_side: int | None = None
@@ -69,6 +74,8 @@ class Report:
             features=images,
             other_features=tuple(name for name in opened.features if name not in images),
             side_channels=opened.metadata.get("channels", {}),
+            vector_size=opened.side_vector_size,
+            classes=opened.side_classes,
             **found,
         )
 
@@ -86,6 +93,9 @@ class Report:
                 f"as they are, {self.re_encoded} re-encoded without loss"
             )
         lines += [f"feature   {name}: {self._described(name)}" for name in self.features]
+        if self.vector_size:
+            said = f"; one-hot: {', '.join(self.classes)}" if self.classes else ""
+            lines.append(f"feature   {SIDE_VECTOR}: {_many(self.vector_size, 'number')}{said}")
         if self.refused:
             where = os.path.join(self.directory, "metadata.json")
             lines.append(f"left out  {_many(len(self.refused), 'example')}, all named in {where}:")
@@ -117,7 +127,8 @@ class Report:
 
     def _next_step(self):
         parameters = {"DATASET": f'"{self.dataset}"', "DATA_DIR": f'"{self.data_dir}"'}
-        one_feature = len(self.features) == 1
+        pictures = [name for name in self.features if name != SIDE_MAP]
+        one_feature = len(pictures) == 1
         if "pair" in self.features or {"A", "B"} <= self.features.keys():
             files = ["pix2pix"]
         elif one_feature and {"trainA", "trainB"} <= self.examples.keys():
@@ -126,11 +137,19 @@ class Report:
                 parameters["cyclegan.CycleGan.identity_weight"] = 0
         elif one_feature and "train" in self.examples:
             files = ["pix2pix", "single"]
-            [feature] = self.features
+            [feature] = pictures
             if feature != "image":
                 parameters["single.SingleImages.feature"] = f'"{feature}"'
         else:
             files = []
+        if "pix2pix" in files:
+            settings = {
+                "vector": ("film", self.vector_size),
+                "map": ("concatenate", SIDE_MAP in self.features),
+            }
+            for setting, (value, is_there) in settings.items():
+                if is_there:
+                    parameters[f"side_information.SideInformation.{setting}"] = f'"{value}"'
         flags = [f"--gin_file=gin/{name}.gin" for name in files]
         flags += [f"--gin_param={name} = {value}" for name, value in parameters.items()]
         if not files:

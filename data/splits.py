@@ -61,13 +61,13 @@ class Source:
             them is a fair sample, the others in the order of their names.
         ignored: paths of files that are no pictures.
         refused: examples left out.
-        unlisted: examples that no list of `Division.split_lists` names.
+        unlisted: names of the examples that no list of `Division.split_lists` names.
     """
 
     splits: Mapping[str, list[Example]]
     ignored: list[str]
     refused: list[Refusal]
-    unlisted: int = 0
+    unlisted: tuple[str, ...] = ()
 
 
 def find_examples(*, layout, source, division, reader):
@@ -89,7 +89,7 @@ def find_examples(*, layout, source, division, reader):
         raise DataError(f"layout {layout!r}: not known; choose one of {', '.join(LAYOUTS)}, tfds.")
     if reader.match_a is not None and layout != "paired":
         raise DataError(f"match_a, match_b: are for layout paired; leave them out with layout {layout}.")
-    unlisted = 0
+    unlisted = ()
     found = _read_split_folders(layout, source, reader)  # {split: {side: examples}}
     if found is None:
         sides = LAYOUTS[layout].read(reader, source)
@@ -224,7 +224,7 @@ def _by_group(sides, division):
 
 
 def _by_lists(sides, folder, source, reader):
-    """Divides by lists of names; gives the splits and how many examples are in no list."""
+    """Divides by lists of names; gives the splits and the names of the examples in no list."""
     split_of, lists = {}, _read_lists(folder)
     known = {example.name for examples in sides.values() for example in examples}
     known |= {refusal.name for refusal in reader.refused}
@@ -248,8 +248,8 @@ def _by_lists(sides, folder, source, reader):
         }
         for split in lists
     }
-    unlisted = sum(example.name not in split_of for examples in sides.values() for example in examples)
-    return found, unlisted
+    names = (example.name for examples in sides.values() for example in examples)
+    return found, tuple(name for name in names if name not in split_of)
 
 
 def _read_lists(folder):

@@ -9,6 +9,7 @@ from data.errors import DataError
 from data.layouts import LAYOUTS, Refusal, check_strict
 from data.leakage import Digests
 from data.parallel import map_in_order
+from data.records import SIDE_MAP, SIDE_VECTOR
 
 
 class Storing:
@@ -42,7 +43,8 @@ class Storing:
                 continue
             self.stored[split].append(number)
             self._compare(split, number, encoded)
-            yield {"name": example.name} | {feature: image.value for feature, image in encoded.items()}
+            vector = {} if example.side_vector is None else {SIDE_VECTOR: example.side_vector}
+            yield {"name": example.name, **vector} | {f: image.value for f, image in encoded.items()}
 
     def duplicates(self):
         """Names the pictures that stand in two splits, a line each."""
@@ -55,14 +57,14 @@ class Storing:
     def _encoded(self, example):
         """{feature: `Encoded`} of an example, or the `Refusal` of it."""
         images = {}
-        for feature, ref in zip(LAYOUTS[self._layout].features, example.images, strict=True):
+        for feature, ref in zip(self._survey.formats, example.images, strict=True):
             try:
                 images[feature] = stored_images.encode(
                     ref,
                     stored=self._survey.formats[feature],
                     video=self._reader.video,
                     max_pixels=self._reader.max_pixels,
-                    halves=self._layout == "side_by_side",
+                    halves=feature == "pair",
                 )
             except DataError as error:
                 return Refusal(example.name, str(error))
@@ -75,7 +77,9 @@ class Storing:
         for feature, image in encoded.items():
             self.kept += image.kept
             self.re_encoded += not image.kept
-            if self._layout == "side_by_side":
+            if feature == SIDE_MAP:
+                continue  # two splits may well have the same
+            if feature == "pair":
                 half = len(image.digest) // 2
                 roles = {"A": image.digest[:half], "B": image.digest[half:]}
             else:

@@ -11,7 +11,7 @@ from data import caching, damage, decoding, reading, resizing
 from data.augmentation.compose import augment
 from data.errors import DataError
 from data.framing import Framing, example_seed
-from data.records import Records
+from data.records import SIDE_VECTOR, Records
 from data.stored_images import format_of
 from data.supply import NO_CACHE, SKIP, Supply
 
@@ -39,7 +39,7 @@ class Stream:
         features: the `tfds` features of the records.
         split: all `Records` of the split.
         part: those of them that are drawn.
-        sides: role ("input", "target") -> `Side`; two roles may have the same image.
+        sides: role ("input", "target", "side_map") -> `Side`; two roles may have the same image.
         framing, augmentations: what is done to the images; augmentations only in training.
         seed: of the order and of all that is random in an example.
         supply: how records are read.
@@ -74,7 +74,7 @@ class Stream:
 
         Returns:
             A data set of {role: [*crop_size, C] in the stored dtype, or float32 in [0, 1] if there are
-            augmentations; "id": int64 []}.
+            augmentations; "id": int64 []; "side_vector": float32 [K] if there is one}.
         """
         read = {"records": self.part, "order": self.order, "position_examples": position_examples}
         if self.supply.service:
@@ -154,7 +154,8 @@ class Stream:
 
     @property
     def _by_id(self):
-        return self.supply.on_bad_record == SKIP or self._cache[0] is not None
+        # The cache is asked first: it must have been filled before an example is traced.
+        return self._cache[0] is not None or self.supply.on_bad_record == SKIP
 
     # Traced once, however often a stream is opened: at every batch boundary, for every evaluation.
     @functools.cached_property
@@ -176,11 +177,12 @@ class Stream:
             example["id"], lambda record, found: self._trained_on(self._decoded(record), found, epoch)
         )
 
-    def _trained_on(self, images, example_id, epoch):
-        """Frames and augments the images of an example: {role: image, "id"}."""
+    def _trained_on(self, decoded, example_id, epoch):
+        """Frames and augments the images of an example: {role: image, "id"}, and its vector."""
         seed = example_seed(self.seed, epoch, example_id)
+        images, vector = self._parted(decoded)
         framed = self._by_role(self.framing.training(images, seed, padding=self._padding))
-        return self._sized(self._augmented(framed, seed)) | {"id": example_id}
+        return self._sized(self._augmented(framed, seed)) | vector | {"id": example_id}
 
     def _augmented(self, images, seed):
         """{role: image} after the augmentations, float32 in [0, 1]; unchanged if there are none."""
@@ -204,15 +206,15 @@ class Stream:
         return images | {"input": smaller}
 
     def _evaluation_example(self, example):
-        images = self.framing.evaluation(self._decoded(example["record"]), padding=self._padding)
-        images = self._by_role(images)
+        images, vector = self._parted(self._decoded(example["record"]))
+        images = self._by_role(self.framing.evaluation(images, padding=self._padding))
         if self.augments_evaluation:
             images = self._augmented(images, example_seed(self.seed, _EVALUATION_EPOCH, example["id"]))
         if "name" in self.features:
             name = decoding.parse_record(self.features, example["record"])["name"]
         else:
             name = tf.strings.as_string(example["id"])
-        return self._sized(images) | {"id": example["id"], "name": name}
+        return self._sized(images) | vector | {"id": example["id"], "name": name}
 
     @functools.cached_property
     def _distinct_sides(self):
@@ -227,8 +229,13 @@ class Stream:
         of_side = dict(zip(self._distinct_sides, images, strict=True))
         return {role: of_side[side] for role, side in self.sides.items()}
 
+    def _parted(self, decoded):
+        """What `_decoded` gives: the images, and {"side_vector": float32 [K]} if there is one."""
+        images = len(self._distinct_sides)
+        return decoded[:images], {SIDE_VECTOR: decoded[-1]} if len(decoded) > images else {}
+
     def _decoded(self, record):
-        """The images of a record, one for each distinct side: [H, W, C] of the stored dtypes."""
+        """The images of a record, one for each distinct side: [H, W, C] of the stored dtypes; the vector."""
         parsed = decoding.parse_record(self.features, record)
         decoded = {}
         for side in self._distinct_sides:
@@ -249,7 +256,7 @@ class Stream:
                 start = _HALVES[side.half] * half
                 image = image[:, start : start + half]
             images.append(image)
-        return tuple(images)
+        return (*images, parsed[SIDE_VECTOR]) if SIDE_VECTOR in self.features else tuple(images)
 
     @functools.cached_property
     def _tolerant(self):

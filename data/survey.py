@@ -13,6 +13,7 @@ from data import pictures
 from data.errors import DataError
 from data.layouts import LAYOUTS, Example, Refusal
 from data.parallel import map_in_order
+from data.records import SIDE_MAP
 from data.stored_images import StoredFormat, common_format
 from data.video import VideoFormat
 
@@ -99,13 +100,14 @@ class Survey:
         return min(sides), max(sides)
 
 
-def survey(*, layout, splits, reader):
+def survey(*, layout, splits, reader, has_maps=False):
     """Reads the headers of all images.
 
     Args:
         layout: a key of `LAYOUTS`.
         splits: split -> list of `Example`.
-        reader: an `ImageReader`.
+        reader: an `ImageReader`; its value range is not for maps, whose own is measured.
+        has_maps: the last image of every example is its map.
 
     Returns:
         A `Survey`.
@@ -114,6 +116,7 @@ def survey(*, layout, splits, reader):
         DataError: the images of a feature cannot be of one format.
     """
     kinds = _Kinds()
+    features = LAYOUTS[layout].features + ((SIDE_MAP,) if has_maps else ())
     refused, kept, sizes, record_bytes = [], {}, {}, {}
 
     def look(example):
@@ -135,12 +138,13 @@ def survey(*, layout, splits, reader):
                 kept[split].append(example)
                 sizes[split].extend(seen[1])
                 total_bytes += seen[2]
-                kinds.add(layout, split, example, seen[0])
+                kinds.add(layout, features, split, example, seen[0])
             record_bytes[split] = total_bytes / max(1, len(kept[split]))
     formats, measured, side_channels = {}, [], {}
     if any(kept.values()):
-        features = LAYOUTS[layout].features
-        ranges = dict.fromkeys(kinds.without_range(features, reader), reader.value_range)
+        ranges = dict.fromkeys(kinds.without_range(LAYOUTS[layout].features, reader), reader.value_range)
+        if has_maps:
+            ranges |= dict.fromkeys(kinds.with_dtype([SIDE_MAP], "float32"))
         for number, feature in enumerate(features):
             if feature in ranges and ranges[feature] is None:
                 ranges[feature] = _measure(kept, number, reader)
@@ -165,18 +169,21 @@ class _Kinds:
     def __init__(self):
         self._of = collections.defaultdict(dict)  # (feature, side) -> {kind: [path, number of images]}
 
-    def add(self, layout, split, example, kinds):
+    def add(self, layout, features, split, example, kinds):
         side = split[-1] if len(LAYOUTS[layout].sides) > 1 else ""
-        for feature, ref, kind in zip(LAYOUTS[layout].features, example.images, kinds, strict=True):
+        for feature, ref, kind in zip(features, example.images, kinds, strict=True):
             kind = dataclasses.replace(kind, height=1, width=1)
             self._of[feature, side].setdefault(kind, [ref.path, 0])[1] += 1
 
+    def with_dtype(self, features, dtype):
+        """The features that have images of a dtype."""
+        return [feature for feature in features if dtype in {kind.dtype for kind in self._files(feature)}]
+
     def without_range(self, features, reader):
         """The features whose range is not in the headers: float32, else uint16 if a range is given."""
-        dtypes = {feature: {kind.dtype for kind in self._files(feature)} for feature in features}
-        found = [feature for feature in features if "float32" in dtypes[feature]]
+        found = self.with_dtype(features, "float32")
         if not found and reader.value_range is not None:
-            found = [feature for feature in features if "uint16" in dtypes[feature]]
+            found = self.with_dtype(features, "uint16")
             if not found:
                 raise DataError(
                     "value_range: is for float32 and uint16 images, and there are none; leave it out."
@@ -216,20 +223,28 @@ class _Kinds:
 def _image_size(layout, example, kinds):
     """(height, width) of the images of an example: of either half, or of all files."""
     first = kinds[0]
+    height, width = first.height, first.width
     if layout == "side_by_side":
         if first.width % 2:
             raise DataError(
                 f"{example.images[0].path}: is {first.width} pixels wide and cannot be cut into two "
                 "halves; layout side_by_side needs an even width."
             )
-        return first.height, first.width // 2
-    for ref, kind in zip(example.images, kinds, strict=True):
-        if (kind.height, kind.width) != (first.height, first.width):
+        width = first.width // 2
+    images = len(LAYOUTS[layout].features)
+    for number, (ref, kind) in list(enumerate(zip(example.images, kinds, strict=True)))[1:]:
+        if (kind.height, kind.width) == (height, width):
+            continue
+        if number >= images:
             raise DataError(
-                f"{example.images[0].path}: is {first.width}x{first.height}, but its partner {ref.path} "
-                f"is {kind.width}x{kind.height}; the two of a pair must be of one size."
+                f"{ref.path}: is a map of {kind.width}x{kind.height} for images of {width}x{height}; "
+                "they must be of one size."
             )
-    return first.height, first.width
+        raise DataError(
+            f"{example.images[0].path}: is {width}x{height}, but its partner {ref.path} is "
+            f"{kind.width}x{kind.height}; the two of a pair must be of one size."
+        )
+    return height, width
 
 
 def _expected_bytes(example, kinds):

@@ -63,7 +63,7 @@ class Evaluator:
       task: whose `translate` and `reconstructions` make the pictures.
       strategy: over whose replicas they are made.
       data: `evaluation(split)` gives "input" and "target", float [B, H, W, C] in [-1, 1], of its colour
-        space; what is measured is RGB.
+        space, and whatever else floating the task's `translate` takes; what is measured is RGB.
       networks: by name; their values at the time of each evaluation count.
 
     Raises:
@@ -126,7 +126,7 @@ class Evaluator:
         The pictures "input", "output" and "target"; reconstructions: name -> (made, original).
         """
         batches = self._data.evaluation(split, batch=self._batch).map(
-            lambda example: {"input": example["input"], "target": example["target"]}
+            lambda example: {name: x for name, x in example.items() if x.dtype.is_floating}
         )
         if self._several_workers:  # each reads the whole split and keeps its part
             options = tf.data.Options()
@@ -147,8 +147,8 @@ class Evaluator:
         rows = tf.shape(batch["input"])[0]
         # The last batch may leave a replica without a row, which kernels do not reliably take.
         padded = {
-            name: tf.pad(images, [[0, tf.maximum(0, 1 - rows)], [0, 0], [0, 0], [0, 0]])
-            for name, images in batch.items()
+            name: tf.pad(values, [[0, tf.maximum(0, 1 - rows)]] + [[0, 0]] * (values.shape.rank - 1))
+            for name, values in batch.items()
         }
         pictures = {"input": self._task.input_picture(padded), "target": padded["target"]}
         if self._data.is_paired:

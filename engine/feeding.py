@@ -22,7 +22,7 @@ class TrainingData(Protocol):
 
     @property
     def example_spec(self) -> Mapping[str, tf.TensorSpec]:
-        """Shape [H, W, C] and dtype of each image of an example."""
+        """Shape [H, W, C] and dtype of each image of an example, and of the numbers [K] beside them."""
 
     @property
     def is_paired(self) -> bool:

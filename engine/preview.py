@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
+from data import imaging
 from engine import config
 from engine.feeding import TrainingData, explained, to_picture
 from engine.program import run_program
@@ -23,17 +24,20 @@ _SHEET_RATIO = 16 / 9  # width / height of the sheet, as near as can be
 
 
 def contact_sheet(data: TrainingData, task: Task, *, examples: int, position_examples: int = 0) -> np.ndarray:
-    """The examples that training draws from a position on, input (as the task sees it) and target of each.
+    """The examples that training draws from a position on: input (as the task sees it), map, target of each.
 
     Returns:
       uint8 [H, W, 1 or 3]; examples in reading order, with white gaps between them.
     """
     with explained(data, "train", position_examples):
         batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
-    pairs = joined([to_picture(data, images) for images in (task.input_picture(batch), batch["target"])])
+    shown = [to_picture(data, images) for images in (task.input_picture(batch), batch["target"])]
+    if "side_map" in batch:  # of no colour space
+        shown.insert(1, imaging.to_uint8(batch["side_map"]))
+    pairs = joined(shown)
     pairs = np.pad(
         pairs, [(0, 0), (0, _GAP_PIXELS), (0, _GAP_PIXELS), (0, 0)], constant_values=255
-    )  # [examples, H + gap, 2 W + gap, C]
+    )  # [examples, H + gap, roles * W + gap, C]
     columns = max(1, round(math.sqrt(examples * pairs.shape[1] / pairs.shape[2] * _SHEET_RATIO)))
     rows = math.ceil(examples / columns)
     blank = np.full_like(pairs[:1], 255).repeat(rows * columns - examples, axis=0)

@@ -30,7 +30,7 @@ class Sampler:
         with explained(data, data.evaluation_split):
             first = next(iter(data.evaluation(data.evaluation_split, batch=rows)))
         dtype = keras.config.floatx()
-        self._batch = {name: tf.cast(first[name], dtype) for name in ("input", "target")}
+        self._batch = {name: tf.cast(x, dtype) for name, x in first.items() if x.dtype.is_floating}
 
     def grid(self) -> np.ndarray:
         """uint8 [rows * H, columns * W, 3 or 1]: one row an example, one column a picture; see `joined`."""

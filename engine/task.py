@@ -197,12 +197,14 @@ class Task(abc.ABC):
 
     Attributes:
       optimizers: settings of each optimizer by name; set it in `__init__`.
+      side_inputs: names of what `translate` takes from a batch beside "input".
       colour_spaces: those of `data.imaging.COLOUR_SPACES` that it can learn from; None: any. What it takes
         and makes with 3 channels is in the data's, whichever that is.
     """
 
     optimizers: Mapping[str, Adam]
     colour_spaces: tuple[str, ...] | None = None
+    side_inputs: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:

@@ -35,6 +35,7 @@ def translate(
     torch_checkpoint: str | None = None,
     network: str | None = None,
     norm_mode: str | None = None,
+    side_vector: str | None = None,
     raw: bool = False,
 ) -> list[str]:
     """Translates pictures one by one; all that the program does.
@@ -50,6 +51,8 @@ def translate(
       norm_mode: what batch norm normalises with: "batch_statistics" of each single picture, or
         "moving_statistics". None: as the run says, or "batch_statistics". Nothing depends on it without
         batch norm.
+      side_vector: of a run whose networks take numbers with each picture: "0.3,1" for all pictures, or the
+        name of a class of its data set.
       raw: also write float32 .npy files.
 
     Returns:
@@ -62,13 +65,17 @@ def translate(
         raise ConfigurationError("give one of --workdir=RUN and --torch_checkpoint=FILE: what translates")
     if network is not None and torch_checkpoint is None:
         raise ConfigurationError(f"--network={network}: goes with --torch_checkpoint; a run knows its own")
+    if side_vector is not None and workdir is None:
+        raise ConfigurationError(f"--side_vector={side_vector}: goes with --workdir; leave it out")
     targets = _targets(_found(input), output)
     if torch_checkpoint is not None:
         translator = translator_of_torch_file(
             os.path.expanduser(torch_checkpoint), network=network, norm_mode=norm_mode
         )
     else:
-        translator = translator_of_run(workdir, checkpoint=checkpoint, norm_mode=norm_mode)
+        translator = translator_of_run(
+            workdir, checkpoint=checkpoint, norm_mode=norm_mode, side_vector=side_vector
+        )
     for path in targets:  # all headers before any work
         _check(path, _kind_of(path), translator)
     try:
@@ -168,6 +175,7 @@ def define_flags(values: flags.FlagValues) -> None:
         ("torch_checkpoint", None, "A generator's *_net_*.pth of the PyTorch reference."),
         ("checkpoint", "latest", "Of a run: 'latest', 'best', or a position in examples."),
         ("network", None, "Of a torch_checkpoint: unet_128, unet_256, resnet_6blocks, resnet_9blocks, ..."),
+        ("side_vector", None, "Of a run that takes it: numbers such as 0.3,1 for all pictures, or a class."),
         ("norm_mode", None, "Batch norm on 'batch_statistics' of the picture or on 'moving_statistics'."),
     ):
         flags.DEFINE_string(name, default, text, flag_values=values)
@@ -186,6 +194,7 @@ def main(values: flags.FlagValues) -> None:
         torch_checkpoint=values.torch_checkpoint,
         network=values.network,
         norm_mode=values.norm_mode,
+        side_vector=values.side_vector,
         raw=values.raw,
     )
 

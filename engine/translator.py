@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -70,17 +71,27 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     )
 
 
-def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -> Translator:
+def translator_of_run(
+    workdir: str, *, checkpoint: str, norm_mode: str | None, side_vector: str | None = None
+) -> Translator:
     """The networks of a run of ours, the averaged ones where there are any.
 
     Args:
       checkpoint: "latest", "best", or a position in examples.
       norm_mode: as above; None is what the run's task says.
+      side_vector: what the networks get with every picture, if they take a vector: "0.3,1", or the name of a
+        class of the run's data set.
     """
     _check_norm_mode(norm_mode)
     trainer = open_run(workdir, checkpoint=checkpoint)
     task, data = trainer.experiment.task, trainer.experiment.data
     example = data.example_spec
+    beside = _side_inputs(
+        task.side_inputs,
+        example,
+        side_vector=side_vector,
+        class_names=getattr(data, "side_classes", ()),
+    )
     networks = trainer.state.evaluation_networks
     batch_norms = _batch_norms(networks.values())
     for layer in batch_norms if norm_mode is not None else ():
@@ -109,8 +120,11 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
 
     @tf.function(autograph=False, reduce_retracing=True)
     def translate(pictures):
-        inputs = tf.cast(to_network(data, pictures), keras.config.floatx())
-        return task.translate(networks, {"input": inputs})
+        batch = {"input": tf.cast(to_network(data, pictures), keras.config.floatx())}
+        for name, numbers in beside.items():
+            one = tf.constant([numbers], keras.config.floatx())
+            batch[name] = tf.repeat(one, tf.shape(pictures)[0], axis=0)  # [B, K]
+        return task.translate(networks, batch)
 
     return Translator(
         description=f"{workdir} at {trainer.examples} examples, "
@@ -120,6 +134,48 @@ def translator_of_run(workdir: str, *, checkpoint: str, norm_mode: str | None) -
         translate=translate,
         to_picture=functools.partial(to_picture, data),
     )
+
+
+def _side_inputs(
+    names: Sequence[str],
+    example: Mapping[str, tf.TensorSpec],
+    *,
+    side_vector: str | None,
+    class_names: Sequence[str],
+) -> dict[str, list[float]]:
+    """What stands beside every picture, by name; refuses what the task does not take, or asks for it.
+
+    Args:
+      names: what the task takes.
+      class_names: what the numbers of its vector stand for, if they do.
+    """
+    unknown = [name for name in names if name != "side_vector"]
+    if unknown:
+        raise ConfigurationError(
+            f"the run's networks take {unknown[0]!r} with each picture, for which there is no flag; prepare "
+            "a data set of the pictures and their maps, and use engine.evaluate"
+        )
+    if not names:
+        if side_vector is not None:
+            raise ConfigurationError(
+                f"--side_vector={side_vector}: the run's networks take none; leave it out"
+            )
+        return {}
+    [size] = example["side_vector"].shape
+    wanted = f"{size} number{'' if size == 1 else 's'} such as {','.join(['0.5'] * size)}"
+    if class_names:
+        wanted = f"one of {', '.join(class_names)}, or {wanted}"
+    if side_vector is None:
+        raise ConfigurationError(f"no --side_vector given, which the run's networks take: {wanted}")
+    if side_vector in class_names:
+        return {"side_vector": [float(name == side_vector) for name in class_names]}
+    try:
+        numbers = [float(text) for text in side_vector.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != size or not all(map(math.isfinite, numbers)):
+        raise ConfigurationError(f"--side_vector={side_vector}: must be {wanted}")
+    return {"side_vector": numbers}
 
 
 def _check_norm_mode(norm_mode: str | None) -> None:

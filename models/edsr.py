@@ -10,6 +10,7 @@ import tensorflow as tf
 from data import imaging
 from engine.task import ConfigurationError
 from models import layers
+from models.side_information import SideInputs, SideShapes
 
 
 @keras.saving.register_keras_serializable(package="gantry")
@@ -55,16 +56,18 @@ def edsr(
     norm="none",
     dropout=False,
     inference_norm="batch_statistics",
+    side=SideShapes(),  # noqa: B008, frozen
 ):
     """`blocks` residual blocks at the input's size, then one pixel shuffle for each doubling.
 
     Input [B, H, W, input_channels] in [-1, 1], any H and W; output [B, factor H, factor W, output_channels],
     in the policy's variable dtype. Where the channels agree the network adds to its input, enlarged, so that
     it begins near the bicubic picture. There is no tanh, which would bend that: outputs reach beyond [-1, 1]
-    a little. `dropout` is 0.5 in the middle of every block.
+    a little. `dropout` is 0.5 in the middle of every block. With `side` the input is a list, as of
+    `SideInformation.beside`.
 
     Raises:
-      ValueError: `factor` is no power of 2.
+      ConfigurationError: `factor` is no power of 2.
     """
     doublings = factor.bit_length() - 1
     if factor < 1 or 2**doublings != factor:
@@ -78,7 +81,7 @@ def edsr(
         return layers.Conv(width, 3, padding=1, name=name, **(initial | kwargs))(x)
 
     def normalize(x, name):
-        return layers.normalize(x, norm, inference_norm=inference_norm, name=name)
+        return inputs.modulated(layers.normalize(x, norm, inference_norm=inference_norm, name=name), name)
 
     def residual_block(x, name):
         """[B, H, W, filters] -> the same shape."""
@@ -90,7 +93,8 @@ def edsr(
         return keras.layers.Add(name=f"{name}_sum")([x, normalize(y, f"{name}_2_norm")])
 
     image = layers.image_input(input_channels)  # [B, H, W, input_channels]
-    x = first = conv(image, filters, name="first_conv")  # [B, H, W, filters]
+    inputs = SideInputs(side)
+    x = first = conv(inputs.concatenated(image), filters, name="first_conv")  # [B, H, W, filters]
     for block in range(1, blocks + 1):
         x = residual_block(x, f"block_{block}")
     x = conv(x, filters, name="trunk_conv")
@@ -106,4 +110,4 @@ def edsr(
         x = conv(x, output_channels, dtype=dtype, kernel_initializer="zeros", name="last_conv")
         base = Enlarge(factor, dtype=dtype, name="base")(image) if factor > 1 else image
         x = keras.layers.Add(dtype=dtype, name="sum")([base, x])
-    return keras.Model(image, x, name=name)
+    return keras.Model(inputs.with_image(image), x, name=name)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from engine.task import ConfigurationError
 from models.edsr import edsr
 from models.resnet import resnet
+from models.side_information import SideShapes
 from models.unet import unet
 
 
@@ -65,13 +66,14 @@ def build_generator(
     norm,
     dropout,
     inference_norm="batch_statistics",
+    side=SideShapes(),  # noqa: B008, frozen
 ):
     """The generator called `network`, a key of GENERATORS, as a Keras model called `name`.
 
     It maps [B, H, W, input_channels] to [B, H, W, output_channels], in [-1, 1] but for EDSR, which may
     reach beyond that a little. `norm` is one of layers.NORMS, `inference_norm` one of
-    layers.INFERENCE_NORMS (what batch norm uses when `training=False`). Raises
-    ConfigurationError, listing the known names, for an unknown one.
+    layers.INFERENCE_NORMS (what batch norm uses when `training=False`), `side` what it
+    gets beside its pictures. Raises ConfigurationError, listing the known names, for an unknown one.
     """
     return _generator(network).build(
         name=name,
@@ -81,6 +83,7 @@ def build_generator(
         norm=norm,
         dropout=dropout,
         inference_norm=inference_norm,
+        side=side,
     )
 
 

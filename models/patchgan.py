@@ -4,19 +4,30 @@ import keras
 
 from engine.task import ConfigurationError
 from models.layers import Conv, has_bias, image_input, normalize, variable_dtype
+from models.side_information import SideInputs, SideShapes
 from models.spectral import SpectralNorm
 
 ACTIVATIONS = ("activation_0", "activation_1", "activation_2", "activation_3")
 """Layers of `patchgan` with `layers=3` whose activations feature matching compares."""
 
 
-def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch", spectral_norm=False):
+def patchgan(
+    *,
+    name,
+    input_channels,
+    filters=64,
+    layers=3,
+    norm="batch",
+    spectral_norm=False,
+    side=SideShapes(),  # noqa: B008, frozen
+):
     """A convolutional discriminator; with `layers=3` every logit sees a patch of 70x70 pixels.
 
     Input [B, H, W, input_channels] in [-1, 1]; a conditional one takes both pictures concatenated
     over the channels. Output: logits, no sigmoid, in the policy's variable dtype, at layers=3
     [B, floor(H/8) - 2, floor(W/8) - 2, 1]: 30x30 for 256x256; H and W at least 2**layers * 3.
-    `spectral_norm` divides the kernel of every convolution by its largest singular value.
+    `spectral_norm` divides the kernel of every convolution by its largest singular value. With `side` the
+    input is a list, as of `SideInformation.beside`.
     """
 
     def conv(*args, **kwargs):
@@ -25,7 +36,9 @@ def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch", spectr
 
     use_bias = has_bias(norm)
     image = image_input(input_channels)  # [B, H, W, input_channels]
-    x = conv(filters, 4, stride=2, padding=1, name="conv_0")(image)  # [B, H/2, W/2, filters]
+    inputs = SideInputs(side)
+    first = conv(filters, 4, stride=2, padding=1, name="conv_0")
+    x = first(inputs.concatenated(image))  # [B, H/2, W/2, filters]
     x = keras.layers.LeakyReLU(0.2, name="activation_0")(x)
     for layer in range(1, layers + 1):
         width = filters * min(2**layer, 8)
@@ -33,10 +46,11 @@ def patchgan(*, name, input_channels, filters=64, layers=3, norm="batch", spectr
         x = conv(width, **geometry, use_bias=use_bias, name=f"conv_{layer}")(x)
         # Every layer halves the size but the last one, which takes a pixel off.
         x = normalize(x, norm, name=f"norm_{layer}")  # [B, H/2**(layer+1), ..., width]
+        x = inputs.modulated(x, f"norm_{layer}")
         x = keras.layers.LeakyReLU(0.2, name=f"activation_{layer}")(x)
     # The logits are convolved in the variables' dtype: bfloat16 would round them to 8 bits.
     x = conv(1, 4, padding=1, dtype=variable_dtype(), name="logits")(x)
-    return keras.Model(image, x, name=name)
+    return keras.Model(inputs.with_image(image), x, name=name)
 
 
 def check_patchgan_size(height, width, *, layers=3):

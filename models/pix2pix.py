@@ -9,6 +9,7 @@ from models.fidelity import Fidelity
 from models.losses import feature_matching, mean_per_example, top_k, with_activations
 from models.patchgan import ACTIVATIONS, check_patchgan_size, patchgan
 from models.regularisation import Regularisation
+from models.side_information import SideInformation
 from models.supervised import Supervised
 
 
@@ -19,17 +20,16 @@ class Pix2Pix(Supervised):
     the updated discriminator, as the reference does.
 
     Args:
-      generator, generator_filters, norm, dropout, inference_norm, l1_weight, fidelity, ema_decay,
-        generator_optimizer: as of `models.supervised.Supervised`; `norm` is that of both networks. Dropout is
-        the paper's only source of noise.
+      generator, generator_filters, norm, dropout, inference_norm, side_information, l1_weight, fidelity,
+        ema_decay, generator_optimizer: as of `models.supervised.Supervised`; norm and side information are
+        those of both networks. Dropout is the paper's only source of noise.
       discriminator_filters: channels of the discriminator's first layer.
       gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`: "bce", as published, "lsgan", "hinge", "wgan_gp"
         (with its gradient penalty) or "relativistic".
       regularisation: of the discriminator; none by default.
-      feature_matching_weight: of the L1 distance between the discriminator's activations for output and
-        target (pix2pixHD, arXiv 1711.11585, where it is 10); 0 leaves it out.
-      top_k: share of the examples whose fakes look most real that the adversarial term of the generator is
-        made of, see `models.losses.top_k`; 1 takes all.
+      feature_matching_weight: of `models.losses.feature_matching` of output and target, 10 as published.
+      top_k: share of the examples, those whose fakes look most real, that the adversarial term of the
+        generator is made of; see `models.losses.top_k`.
       conditional: the discriminator sees the input beside the picture.
       discriminator_optimizer: its settings.
     """
@@ -45,6 +45,7 @@ class Pix2Pix(Supervised):
         inference_norm: str = "batch_statistics",
         gan_loss: str = "bce",
         regularisation: Regularisation = Regularisation(),  # noqa: B008, frozen
+        side_information: SideInformation = SideInformation(),  # noqa: B008, frozen
         l1_weight: float = 100.0,
         fidelity: Fidelity = Fidelity(),  # noqa: B008, frozen
         feature_matching_weight: float = 0.0,
@@ -60,6 +61,7 @@ class Pix2Pix(Supervised):
             norm=norm,
             dropout=dropout,
             inference_norm=inference_norm,
+            side_information=side_information,
             l1_weight=l1_weight,
             fidelity=fidelity,
             ema_decay=ema_decay,
@@ -67,10 +69,8 @@ class Pix2Pix(Supervised):
         )
         regularisation.check(gan_loss=gan_loss, norm=norm)
         if feature_matching_weight < 0 or not 0 < top_k <= 1:
-            raise ConfigurationError(
-                f"feature_matching_weight = {feature_matching_weight} must be at least 0, top_k = {top_k} "
-                "in (0, 1]; 0 and 1 leave them out"
-            )
+            wrong = f"feature_matching_weight = {feature_matching_weight}, top_k = {top_k}"
+            raise ConfigurationError(f"{wrong}: must be at least 0, and in (0, 1]; 0 and 1 leave them out")
         self.discriminator_filters = discriminator_filters
         self.gan_loss = gan_loss
         self.regularisation = regularisation
@@ -90,16 +90,14 @@ class Pix2Pix(Supervised):
             filters=self.discriminator_filters,
             norm=self.norm,
             spectral_norm=self.regularisation.spectral_norm,
+            side=self.side_information.shapes(example),
         )
         return {"generator": generator, "discriminator": discriminator}
 
     def phases(self):
-        rows = {"updates": ("discriminator",), "optimizer": "discriminator"}
-        return (
-            Phase(name="discriminator", loss=self.discriminator_loss, **rows),
-            *self.regularisation.phases(self.r1_loss, **rows),
-            *super().phases(),
-        )
+        judging = {"updates": ("discriminator",), "optimizer": "discriminator"}
+        discriminator = Phase(name="discriminator", loss=self.discriminator_loss, **judging)
+        return discriminator, *self.regularisation.phases(self.r1_loss, **judging), *super().phases()
 
     def discriminator_loss(self, step: Step):
         """Half of all terms, which slows the discriminator against the generator."""
@@ -136,9 +134,13 @@ class Pix2Pix(Supervised):
             network = with_activations(network, [*ACTIVATIONS, "logits"])
 
         def judge(pictures: tf.Tensor, role: str) -> tf.Tensor:
+            def augmented(x):  # all of them alike
+                return self.regularisation.augment(x, step.seeds, role)
+
             shown = [step.batch["input"], pictures] if self.conditional else [pictures]
-            shown = [self.regularisation.augment(x, step.seeds, role) for x in shown]  # alike
-            made = network(tf.concat(shown, axis=-1), training=True)  # of [B, H, W, Cin + Cout]
+            shown = tf.concat([augmented(x) for x in shown], axis=-1)  # [B, H, W, Cin + Cout]
+            shown = self.side_information.beside(shown, step.batch, change=augmented)
+            made = network(shown, training=True)
             outputs = made if isinstance(made, list) else [made]
             if seen is not None:
                 seen[role] = outputs

@@ -2,7 +2,9 @@
 
 import keras
 
+from engine.task import ConfigurationError
 from models import layers
+from models.side_information import SideInputs, SideShapes
 
 
 def resnet(
@@ -15,20 +17,29 @@ def resnet(
     norm="instance",
     dropout=False,
     inference_norm="batch_statistics",
+    side=SideShapes(),  # noqa: B008, frozen
 ):
     """Two downsamplings, `blocks` residual blocks (6 or 9 in the reference), two upsamplings.
 
     Input [B, H, W, input_channels] in [-1, 1], H and W multiples of 4 and at least 8; output
     [B, H, W, output_channels] in [-1, 1] (tanh), in the policy's variable dtype. `dropout` is 0.5
-    in the middle of every block.
+    in the middle of every block. With `side` the input is a list, as of `SideInformation.beside`; a
+    vector is not concatenated where there is a norm (ConfigurationError).
     """
+    if side.tiled and norm != "none":
+        # Reflection padding leaves a constant channel constant, so it is a constant after the convolution.
+        raise ConfigurationError(
+            f"{name}: the {norm} norm after the first convolution takes out what a vector concatenated to "
+            "the picture adds; set SideInformation.vector to 'film', or choose a U-Net"
+        )
     use_bias = layers.has_bias(norm)
 
     def conv(x, width, kernel, *, name, **kwargs):
         return layers.Conv(width, kernel, use_bias=use_bias, name=name, **kwargs)(x)
 
     def normalize(x, name):
-        return layers.normalize(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
+        x = layers.normalize(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
+        return inputs.modulated(x, name)
 
     def norm_relu(x, name):
         return keras.layers.ReLU(name=f"{name}_activation")(normalize(x, name))
@@ -44,7 +55,8 @@ def resnet(
         return keras.layers.Add(name=f"{name}_sum")([x, y])
 
     image = layers.image_input(input_channels)  # [B, H, W, input_channels]
-    x = layers.ReflectionPadding2D(3, name="first_pad")(image)  # [B, H + 6, W + 6, input_channels]
+    inputs = SideInputs(side)
+    x = layers.ReflectionPadding2D(3, name="first_pad")(inputs.concatenated(image))  # [B, H + 6, W + 6, ...]
     x = norm_relu(conv(x, filters, 7, name="first_conv"), "first")  # [B, H, W, filters]
     for level in (1, 2):
         x = conv(x, filters * 2**level, 3, stride=2, padding=1, name=f"down_{level}_conv")
@@ -59,4 +71,4 @@ def resnet(
     x = layers.Conv(output_channels, 7, name="last_conv")(x)  # [B, H, W, output_channels]
     # In bfloat16 the tanh would leave 8 bits for a picture of 256 levels.
     x = keras.layers.Activation("tanh", dtype=layers.variable_dtype(), name="translated")(x)
-    return keras.Model(image, x, name=name)
+    return keras.Model(inputs.with_image(image), x, name=name)

@@ -9,6 +9,7 @@ from engine.task import Adam, ConfigurationError, Phase, Step, Task
 from models.fidelity import Fidelity
 from models.losses import l1
 from models.networks import build_generator, check_image_size
+from models.side_information import SideInformation
 
 
 class Supervised(Task):
@@ -21,6 +22,7 @@ class Supervised(Task):
       dropout: dropout in the generator.
       inference_norm: what batch norm uses outside training: "batch_statistics" of each single picture, or
         "moving_statistics".
+      side_information: what the generator gets with each picture; nothing by default.
       l1_weight: weight of the L1 distance from the target, in the pictures' own values.
       fidelity: other distances from the target; none by default.
       ema_decay: keeps an exponential moving average of the generator, decaying by this factor a step, which
@@ -36,6 +38,7 @@ class Supervised(Task):
         norm: str = "batch",
         dropout: bool = False,
         inference_norm: str = "batch_statistics",
+        side_information: SideInformation = SideInformation(),  # noqa: B008, frozen
         l1_weight: float = 1.0,
         fidelity: Fidelity = Fidelity(),  # noqa: B008, frozen
         ema_decay: float | None = None,
@@ -56,6 +59,8 @@ class Supervised(Task):
         self.norm = norm
         self.dropout = dropout
         self.inference_norm = inference_norm
+        self.side_information = side_information
+        self.side_inputs = side_information.names
         self.l1_weight = l1_weight
         self.fidelity = fidelity
         self.ema_decay = ema_decay
@@ -91,6 +96,7 @@ class Supervised(Task):
             norm=self.norm,
             dropout=self.dropout,
             inference_norm=self.inference_norm,
+            side=self.side_information.shapes(example),
         )
 
     def phases(self):
@@ -105,7 +111,8 @@ class Supervised(Task):
         )
 
     def forward(self, step: Step):
-        return {"fake": step.networks["generator"](step.batch["input"], training=True)}
+        inputs = self.side_information.beside(step.batch["input"], step.batch)
+        return {"fake": step.networks["generator"](inputs, training=True)}
 
     def generator_loss(self, step: Step):
         real, fake = step.batch["target"], step.outputs["fake"]
@@ -113,5 +120,6 @@ class Supervised(Task):
         return {"l1": self.l1_weight * l1(fake, real), **terms} if self.l1_weight else terms
 
     def translate(self, networks, batch):
+        inputs = self.side_information.beside(batch["input"], batch)
         # Generators without a tanh reach beyond the range.
-        return tf.clip_by_value(networks["generator"](batch["input"], training=False), -1.0, 1.0)
+        return tf.clip_by_value(networks["generator"](inputs, training=False), -1.0, 1.0)

@@ -3,6 +3,7 @@
 import keras
 
 from models import layers
+from models.side_information import SideInputs, SideShapes
 
 
 def unet(
@@ -15,12 +16,14 @@ def unet(
     norm="batch",
     dropout=True,
     inference_norm="batch_statistics",
+    side=SideShapes(),  # noqa: B008, frozen
 ):
     """A U-Net with `downsamplings` levels: 7 and 8 are the reference's unet_128, unet_256.
 
     Input [B, H, W, input_channels] in [-1, 1], H and W multiples of 2**downsamplings; output
     [B, H, W, output_channels] in [-1, 1] (tanh), in the policy's variable dtype. `dropout` is 0.5
     in the downsamplings - 5 inner blocks of 8 * filters channels. Needs downsamplings >= 5.
+    With `side` the input is a list, as of `SideInformation.beside`.
     """
     if downsamplings < 5:
         raise ValueError(f"{name}: downsamplings is {downsamplings}; a U-Net needs at least 5")
@@ -33,10 +36,11 @@ def unet(
         return layers.Conv(widths[level - 1], **geometry, name=f"down_{level}_conv")(x)
 
     def normalize(x, name):
-        return layers.normalize(x, norm, inference_norm=inference_norm, name=name)
+        return inputs.modulated(layers.normalize(x, norm, inference_norm=inference_norm, name=name), name)
 
     image = layers.image_input(input_channels)  # [B, H, W, input_channels]
-    x = down(image, 1)  # [B, H/2, W/2, filters]
+    inputs = SideInputs(side)
+    x = down(inputs.concatenated(image), 1)  # [B, H/2, W/2, filters]
     skips = [x]
     for level in range(2, downsamplings + 1):
         x = keras.layers.LeakyReLU(0.2, name=f"down_{level}_activation")(x)
@@ -59,4 +63,4 @@ def unet(
     x = layers.ConvTranspose(output_channels, 4, name="up_1_conv")(x)  # [B, H, W, output_channels]
     # In bfloat16 the tanh would leave 8 bits for a picture of 256 levels.
     x = keras.layers.Activation("tanh", dtype=layers.variable_dtype(), name="translated")(x)
-    return keras.Model(image, x, name=name)
+    return keras.Model(inputs.with_image(image), x, name=name)

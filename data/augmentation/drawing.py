@@ -7,10 +7,11 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from data.errors import DataError
+from data.records import SIDE_MAP
 
 INPUT = "input"
 TARGET = "target"
-_ROLES = {"both": (INPUT, TARGET), INPUT: (INPUT,), TARGET: (TARGET,)}
+_ROLES = {"both": (INPUT, TARGET, SIDE_MAP), INPUT: (INPUT,), TARGET: (TARGET,)}
 
 
 def check_number(owner, name: str, *, minimum: float, maximum: float = math.inf):

@@ -122,7 +122,7 @@ def test_lists(find, lists):
         "train": ["a", "b"],
         "test": ["ünï 1"],
     }
-    assert source.unlisted == 1 and not source.refused
+    assert len(source.unlisted) == 1 and not source.refused
 
 
 def test_lists_of_unpaired_images_are_for_both_sides(find, lists):

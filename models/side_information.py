@@ -1,0 +1,179 @@
+"""Side information: numbers or a map that networks get with each picture, concatenated or as FiLM.
+
+FiLM (Perez et al., arXiv 1709.07871) scales and shifts every channel of every normalised layer by what a
+small network makes of the numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import keras
+import tensorflow as tf
+
+from engine.task import ConfigurationError
+from models.layers import at_least_float32, variable_dtype
+
+VECTOR, MAP = "side_vector", "side_map"
+"""Names in a batch: float [B, K]; float [B, H, W, C] in [-1, 1], of the picture's height and width."""
+
+_WAYS = {"vector": ("none", "concatenate", "film"), "map": ("none", "concatenate")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SideShapes:
+    """What one network gets beside its picture, and how; nothing by default.
+
+    Args:
+      tiled: K of a vector that becomes K constant channels of the picture.
+      modulating: K of a vector that FiLM makes scales and shifts of.
+      film_units: units of FiLM's hidden layer.
+      map_channels: of a map that becomes further channels of the picture.
+    """
+
+    tiled: int = 0
+    modulating: int = 0
+    film_units: int = 64
+    map_channels: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SideInformation:
+    """Settings: what the networks of a task get beside their pictures; nothing by default.
+
+    Args:
+      vector: "none"; "concatenate", repeated over the picture as further channels; or "film", which scales
+        and shifts the channels after every norm, and at first changes nothing.
+      map: "none", or "concatenate", as further channels of the picture.
+      film_units: units of the hidden layer that FiLM's layers of one network share.
+
+    Raises:
+      ConfigurationError: a way that there is not.
+    """
+
+    vector: str = "none"
+    map: str = "none"
+    film_units: int = 64
+
+    def __post_init__(self):
+        for name, ways in _WAYS.items():
+            if getattr(self, name) not in ways:
+                raise ConfigurationError(
+                    f"SideInformation.{name} = {getattr(self, name)!r}: unknown; use one of {', '.join(ways)}"
+                )
+        if self.film_units < 1:
+            raise ConfigurationError(f"SideInformation.film_units = {self.film_units}: must be at least 1")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the networks take from a batch beside their pictures, in the order of their inputs."""
+        ways = {VECTOR: self.vector, MAP: self.map}
+        return tuple(name for name, way in ways.items() if way != "none")
+
+    def shapes(self, example: Mapping[str, tf.TensorSpec]) -> SideShapes:
+        """What a network is to be built for, given one example's shapes.
+
+        Raises:
+          ConfigurationError: the data set does not have it.
+        """
+        for name in self.names:
+            if name not in example:
+                setting = name.removeprefix("side_")
+                flags = "--side_vector or --side_classes" if name == VECTOR else "--side_map"
+                raise ConfigurationError(
+                    f"SideInformation.{setting} = {getattr(self, setting)!r}: the data set has no {name!r}; "
+                    f"prepare it with {flags}, or set 'none'"
+                )
+        return SideShapes(
+            tiled=example[VECTOR].shape[0] if self.vector == "concatenate" else 0,
+            modulating=example[VECTOR].shape[0] if self.vector == "film" else 0,
+            film_units=self.film_units,
+            map_channels=example[MAP].shape[-1] if self.map == "concatenate" else 0,
+        )
+
+    def beside(
+        self,
+        pictures: tf.Tensor,
+        batch: Mapping[str, tf.Tensor],
+        *,
+        change: Callable[[tf.Tensor], tf.Tensor] = lambda maps: maps,
+    ) -> tf.Tensor | list[tf.Tensor]:
+        """What a network is called with: the pictures alone, or a list of them and what stands beside.
+
+        Args:
+          change: what has been done to the pictures, for maps to stay in their places.
+        """
+        ways = {VECTOR: lambda vectors: vectors, MAP: change}
+        others = [ways[name](batch[name]) for name in self.names]
+        return [pictures, *others] if others else pictures
+
+
+class SideInputs:
+    """The inputs of one network beside its picture, as symbolic tensors; for builders of networks."""
+
+    def __init__(self, shapes: SideShapes):
+        def symbolic(name, *shape):
+            return keras.Input(shape, dtype=variable_dtype(), name=name) if shape[-1] else None
+
+        self._tiled = bool(shapes.tiled)
+        self._vector = symbolic(VECTOR, shapes.tiled or shapes.modulating)
+        self._map = symbolic(MAP, None, None, shapes.map_channels)
+        self._hidden = None
+        if shapes.modulating:
+            hidden = keras.layers.Dense(shapes.film_units, name="film_hidden")(self._vector)
+            self._hidden = keras.layers.LeakyReLU(0.2, name="film_activation")(hidden)
+
+    def concatenated(self, image: keras.KerasTensor) -> keras.KerasTensor:
+        """[B, H, W, C] with what is concatenated to it as further channels."""
+        if self._tiled:
+            image = TiledConcatenation(name="side_vector_concatenation")([image, self._vector])
+        if self._map is not None:
+            image = keras.layers.Concatenate(name="side_map_concatenation")([image, self._map])
+        return image
+
+    def modulated(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """[B, H, W, C] after FiLM, where there is some; the layer's name is `name`_film."""
+        return x if self._hidden is None else FeatureModulation(name=f"{name}_film")([x, self._hidden])
+
+    def with_image(self, image: keras.KerasTensor) -> keras.KerasTensor | list[keras.KerasTensor]:
+        """All inputs of the network, in the order of `SideInformation.beside`."""
+        others = [other for other in (self._vector, self._map) if other is not None]
+        return [image, *others] if others else image
+
+
+@keras.saving.register_keras_serializable(package="gantry")
+class TiledConcatenation(keras.layers.Layer):
+    """[image [B, H, W, C], vector [B, K]] -> [B, H, W, C + K]: the vector at every place."""
+
+    def compute_output_shape(self, input_shape):
+        image, vector = input_shape
+        return (*image[:-1], image[-1] + vector[-1])
+
+    def call(self, inputs):
+        image, vector = inputs
+        shape = tf.concat([tf.shape(image)[:-1], tf.shape(vector)[-1:]], axis=0)
+        tiled = tf.broadcast_to(vector[:, tf.newaxis, tf.newaxis, :], shape)  # [B, H, W, K]
+        return tf.concat([image, tiled], axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="gantry")
+class FeatureModulation(keras.layers.Layer):
+    """FiLM: [x [B, H, W, C], hidden [B, U]] -> (1 + gamma) x + beta, both [B, C] and affine in hidden.
+
+    The weights start at zero, so that the layer changes nothing before it is trained.
+    """
+
+    def build(self, input_shape):
+        (*_, channels), (*_, units) = input_shape
+        self.kernel = self.add_weight(shape=(units, 2 * channels), initializer="zeros", name="kernel")
+        self.bias = self.add_weight(shape=(2 * channels,), initializer="zeros", name="bias")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def call(self, inputs):
+        x, hidden = map(at_least_float32, inputs)
+        made = hidden @ tf.cast(self.kernel, x.dtype) + tf.cast(self.bias, x.dtype)  # [B, 2 C]
+        gamma, beta = tf.split(made[:, tf.newaxis, tf.newaxis, :], 2, axis=-1)  # [B, 1, 1, C]
+        return tf.cast((1 + gamma) * x + beta, self.compute_dtype)

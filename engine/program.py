@@ -9,7 +9,6 @@ from absl import app, flags, logging
 
 from data.errors import DataError
 from engine.endings import Diverged, Interrupted
-from engine.task import ConfigurationError
 
 DONE, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 2, 3, 42
 
@@ -47,9 +46,9 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
     """Runs `main` and turns how it ended into an exit code, and an error into one line on stderr."""
     try:
         if len(argv) > 1:
-            raise ConfigurationError(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
+            raise flags.Error(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
         main(values)
-    except (ConfigurationError, DataError) as error:
+    except (flags.Error, DataError, *_configuration_error()) as error:
         return _complain(error, BAD_INPUT)
     except Diverged as error:
         return _complain(error, DIVERGED)
@@ -61,6 +60,12 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
             INTERRUPTED,
         )
     return DONE
+
+
+def _configuration_error() -> tuple[type[Exception], ...]:
+    # engine.task brings TensorFlow, which not every program needs: without it nothing raised its error.
+    task = sys.modules.get("engine.task")
+    return (task.ConfigurationError,) if task else ()
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -65,7 +65,9 @@ class Job:
 
     def run(self, *flags, **cloud):
         """Exit code, lines of stdout, lines of stderr. `cloud`: what is there, what is to go wrong."""
-        (self.cloud / "state.json").write_text(json.dumps(self.state() | cloud))
+        state = self.cloud / "state.json.new"  # whole for a training that still reads it
+        state.write_text(json.dumps(self.state() | cloud))
+        state.replace(self.cloud / "state.json")
         (self.cloud / "calls.jsonl").write_text("")
         environment = os.environ | {
             "PATH": f"{self.cloud / 'bin'}:{os.environ['PATH']}",

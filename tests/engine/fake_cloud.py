@@ -267,7 +267,8 @@ def train(flags):
         print(f"step {step}: loss", flush=True)
         while not stopped and step in (Cloud()["preempt_at"], Cloud()["terminate_at"]):
             time.sleep(0.02)  # does not run ahead of what is to happen to it
-    while Cloud()["runs_forever"] and not stopped:
+    end = time.monotonic() + 60  # should a test leave it behind
+    while Cloud()["runs_forever"] and not stopped and time.monotonic() < end:
         time.sleep(0.02)
     if stopped:
         (run / "saved").write_text("")

@@ -88,7 +88,7 @@ def write(snapshot: Snapshot, directory: str, *, keep: int) -> None:
             raise
         flush(directory)
         tidy(directory)
-        _prune(directory, keep=keep)
+        _prune(directory, keep=keep, just_written=snapshot.examples)
 
 
 def positions(directory: str) -> list[int]:
@@ -227,12 +227,12 @@ def _give_way(directory: str, position: int) -> None:
     tf.io.gfile.rename(path, os.path.join(directory, aside + name))
 
 
-def _prune(directory: str, *, keep: int) -> None:
+def _prune(directory: str, *, keep: int, just_written: int) -> None:
     undamaged = 0
     for position in reversed(positions(directory)):
         path = os.path.join(directory, _name(position))
         if undamaged < keep:
-            undamaged += manifest.damage(path, examples=position) is None
+            undamaged += position == just_written or manifest.damage(path, examples=position) is None
             continue
         # Renamed first, so that no half of it is ever taken for a checkpoint.
         doomed = os.path.join(directory, _REMOVING + _name(position))

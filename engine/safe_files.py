@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -22,8 +24,10 @@ def explained_writing(path: str) -> Iterator[None]:
         yield
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+        reason = re.sub(r"\{\{.*?\}\}", "", reason)  # TensorFlow's name of the operation
+        reason = reason.split(";")[-1]  # the system's words follow the path
         raise ConfigurationError(
-            f"{path}: cannot be written ({' '.join(reason.split())[:200]}); make room there or make it "
+            f"{path}: cannot be written ({' '.join(reason.split())}); make room there or make it "
             "writable, then the same command goes on from the last checkpoint"
         ) from error
 
@@ -38,6 +42,9 @@ def flush(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such call
+            raise
     finally:
         os.close(descriptor)
 

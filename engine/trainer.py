@@ -176,9 +176,9 @@ class Trainer:
             self._reporter.config_text(self._config_text)
             self._announce()
             with Interruption() as interruption:
-                self._wall_time.check_beginning()
                 self._train(interruption)
                 self._saver.wait()
+            smallest_of_workers(self.strategy, 0)  # none ends before the chief has written everything
         finally:
             self._saver.close()
             self._reporter.close()
@@ -190,6 +190,8 @@ class Trainer:
     def _train(self, interruption: Interruption) -> None:
         step, examples, total = self.step, self.examples, self.plan.total_examples
         iterator, sec_per_step, self._batch = None, math.inf, None
+        if examples < total:
+            self._wall_time.check_beginning()
         while examples < total:
             batch = self._decisions.global_batch(examples)
             if self._batch is not self.plan.batches[batch]:

@@ -10,6 +10,11 @@ class Interrupted(RuntimeError):
     """A signal ended the run early; everything is saved."""
 
 
+def not_finite(metrics: Mapping[str, float]) -> str:
+    """The names, with phase and term, of what is not finite."""
+    return ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
+
+
 class Diverged(RuntimeError):
     """A loss or gradient is not finite. The message names the phase, the value and the step.
 
@@ -17,18 +22,18 @@ class Diverged(RuntimeError):
       metrics: of the step.
       step: its number, counted from 1.
       saved_at: examples at the last checkpoint; None if there is none.
+      why: what more is to be said than that it happened.
     """
 
-    def __init__(self, metrics: Mapping[str, float], *, step: int, saved_at: int | None):
-        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    def __init__(self, metrics: Mapping[str, float], *, step: int, saved_at: int | None, why: str = ""):
         saved = (
             "no checkpoint was written yet"
             if saved_at is None
             else f"the checkpoint at {saved_at} examples is from before it"
         )
         super().__init__(
-            f"diverged in step {step}: {', '.join(broken)} not finite; {saved}. Lower LEARNING_RATE or use "
-            "PRECISION = 'float32'"
+            f"diverged in step {step}: {not_finite(metrics)} not finite{why and ' '}{why}; {saved}. Lower "
+            "LEARNING_RATE or use PRECISION = 'float32'"
         )
 
 

@@ -6,9 +6,10 @@ import dataclasses
 
 from engine.adaptive_batch import GrowOnPlateau
 from engine.batch_schedules import BatchGrowth
-from engine.durations import Duration, examples_of
+from engine.durations import Duration, examples_of, seconds_of
 from engine.evaluation import HIGHER_IS_BETTER
 from engine.feeding import TrainingData
+from engine.non_finite import POLICIES
 from engine.task import ConfigurationError, InitialWeights, MetricSchedule, Task
 
 
@@ -39,7 +40,11 @@ class Experiment:
       noise_scale_smoothing: decay of its averages, for each step.
       steps_per_loop: steps between two looks of Python at the run, at most.
       log_every, save_every, sample_every, evaluate_every: periods; 0 means only at the end.
-      keep_checkpoints: newest checkpoints kept.
+      keep_checkpoints: newest undamaged checkpoints kept.
+      max_wall_time: time from the start of the process, such as "8h30m", within which the run saves and
+        stops as if interrupted; None: no limit.
+      on_non_finite: what happens when a loss or gradient is not finite: "stop", "skip" or "restore"; see
+        `engine.non_finite`.
       best_metric: the evaluation metric by which RUN/best is chosen; there is none where inputs and targets
         do not correspond, as no metric tells then.
     """
@@ -68,6 +73,8 @@ class Experiment:
     sample_every: Duration = 4000
     evaluate_every: Duration = 0
     keep_checkpoints: int = 3
+    max_wall_time: str | None = None
+    on_non_finite: str = "stop"
     best_metric: str = "psnr_db"
 
     def __post_init__(self):
@@ -92,6 +99,13 @@ class Experiment:
             raise ConfigurationError(
                 f"Experiment.best_metric = {self.best_metric!r}: unknown; use one of "
                 f"{', '.join(HIGHER_IS_BETTER)}"
+            )
+        if self.max_wall_time is not None:
+            seconds_of(self.max_wall_time, name="Experiment.max_wall_time")
+        if self.on_non_finite not in POLICIES:
+            raise ConfigurationError(
+                f"Experiment.on_non_finite = {self.on_non_finite!r}: unknown; use one of "
+                f"{', '.join(POLICIES)}"
             )
         if not self.data.is_paired and self._followers:
             raise ConfigurationError(
@@ -140,6 +154,8 @@ _FREE_TO_CHANGE = frozenset(
         "sample_every",
         "evaluate_every",
         "keep_checkpoints",
+        "max_wall_time",
+        "on_non_finite",
         "best_metric",
         "largest_micro_batch",
         "memory_fraction",

@@ -16,7 +16,8 @@ from engine import probe
 from engine.batch_schedules import resolve_batch_schedule
 from engine.cluster import accelerators
 from engine.experiment import Experiment
-from engine.run_directory import RunDirectory, to_json, write_text
+from engine.run_directory import RunDirectory, to_json
+from engine.safe_files import write_text
 from engine.task import ConfigurationError
 
 

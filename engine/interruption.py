@@ -15,6 +15,7 @@ class Interruption:
 
     def __init__(self):
         self.requested: str | None = None
+        self._signalled = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -27,10 +28,15 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def request(self, reason: str) -> None:
+        """Asks the run to save and stop, for another reason than a signal."""
+        self.requested = self.requested or reason
+
     def _note(self, number, frame) -> None:
         del frame
-        if self.requested:
+        if self._signalled:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+        self._signalled = True
+        self.request(signal.Signals(number).name)
         # Not print: it may have been interrupted itself.
         os.write(1, b"stopping: this goes on to a point where it can be saved; again to stop at once\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -10,8 +11,9 @@ from absl import app, flags, logging
 from data.errors import DataError
 from engine.endings import Diverged, Interrupted
 from engine.errors import ConfigurationError
+from engine.starting import AT_ONCE, INTERRUPTED
 
-DONE, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 2, 3, 42
+DONE, BAD_INPUT, DIVERGED = 0, 2, 3
 
 
 def run_program(
@@ -19,7 +21,8 @@ def run_program(
 ) -> None:
     """Parses the flags and runs `main`; leaves the process with one of the exit codes.
 
-    0 done; 2 bad configuration or input (one line on stderr says what, where and how to mend);
+    0 done; 2 bad configuration, input or environment, such as a full disk (one line on stderr says what,
+    where and how to mend);
     3 diverged; 42 interrupted and saved, start again; 1 anything else, with its traceback.
 
     Args:
@@ -32,7 +35,7 @@ def run_program(
         print(help_text(sys.modules[main.__module__].__doc__, define_flags))
         sys.exit(DONE)
     define_flags(flags.FLAGS)
-    app.run(lambda argv: sys.exit(exit_code(main, argv, flags.FLAGS)), flags_parser=_parse)
+    app.run(lambda argv: sys.exit(_interruptible(main, argv)), flags_parser=_parse)
 
 
 def help_text(description: str, define_flags: Callable[[flags.FlagValues], None]) -> str:
@@ -56,11 +59,15 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
     except Interrupted as error:
         return _complain(error, INTERRUPTED)
     except KeyboardInterrupt:  # before training began, or a second time while it was saving
-        return _complain(
-            "interrupted at once; the same command goes on from the last checkpoint, if there is one",
-            INTERRUPTED,
-        )
+        return _complain(AT_ONCE, INTERRUPTED)
     return DONE
+
+
+def _interruptible(main: Callable[[flags.FlagValues], None], argv: Sequence[str]) -> int:
+    # Both unwind the stack, here and wherever a program does not answer them itself.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    return exit_code(main, argv, flags.FLAGS)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

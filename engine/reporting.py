@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from engine.evaluation import Evaluation
 from engine.run_directory import RunDirectory, append_row
+from engine.safe_files import append_text, explained_writing
 from engine.samples import write_png
 
 
@@ -37,9 +38,12 @@ class Reporter:
             smoothing=0.1,
             disable=None if is_chief else True,  # None: only on a terminal
         )
-        self._writer = (
-            tf.summary.create_file_writer(run.tensorboard) if is_chief else tf.summary.create_noop_writer()
-        )
+        with explained_writing(run.tensorboard):
+            self._writer = (
+                tf.summary.create_file_writer(run.tensorboard)
+                if is_chief
+                else tf.summary.create_noop_writer()
+            )
 
     def line(self, text: str) -> None:
         """Prints one or more lines above the progress bar and appends them to log.txt."""
@@ -48,8 +52,7 @@ class Reporter:
         self._bar.clear()
         print(text, flush=True)
         self._bar.refresh()
-        with tf.io.gfile.GFile(self._run.console_log, "a") as file:
-            file.write(text + "\n")
+        append_text(self._run.console_log, text + "\n")
 
     def progress(self, examples: int) -> None:
         self._bar.update(examples - self._bar.n)
@@ -89,8 +92,10 @@ class Reporter:
         """A grid of pictures: a PNG and a TensorBoard image."""
         if not self._is_chief:
             return
-        tf.io.gfile.makedirs(self._run.samples)
-        write_png(os.path.join(self._run.samples, f"samples_{examples:08d}.png"), grid)
+        path = os.path.join(self._run.samples, f"samples_{examples:08d}.png")
+        with explained_writing(path):
+            tf.io.gfile.makedirs(self._run.samples)
+            write_png(path, grid)
         with self._writer.as_default(step=examples):
             tf.summary.image("samples", grid[np.newaxis])
 
@@ -101,7 +106,8 @@ class Reporter:
 
     def close(self) -> None:
         self._bar.close()
-        self._writer.close()
+        with explained_writing(self._run.tensorboard):
+            self._writer.close()
 
     def _status(self, row: Mapping) -> str:
         losses = {}

@@ -16,7 +16,9 @@ import uuid
 from collections.abc import Mapping
 
 import tensorflow as tf
+from absl import logging
 
+from engine.safe_files import append_text, write_text
 from engine.task import ConfigurationError
 
 
@@ -86,24 +88,42 @@ class RunDirectory:
     def note(self, text: str) -> None:
         """Prints a line outside training, and appends it to log.txt."""
         print(text, flush=True)
-        with tf.io.gfile.GFile(self.console_log, "a") as file:
-            file.write(text + "\n")
+        append_text(self.console_log, text + "\n")
 
 
 def read_rows(path: str) -> list[dict]:
     """The complete rows of a .jsonl file, none if it does not exist."""
     if not tf.io.gfile.exists(path):
         return []
-    with tf.io.gfile.GFile(path) as file:
-        lines = file.read().split("\n")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    rows = []
     # What follows the last newline was still being written when the process ended.
-    return [json.loads(line) for line in lines[:-1]]
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # so was this one, or a crash of the machine lost it
+            logging.warning("%s: line %d is no row and is left out", path, number)
+    return rows
 
 
 def append_row(path: str, row: Mapping) -> None:
-    """Appends one row and flushes it. Values that are not finite are written as null."""
-    with tf.io.gfile.GFile(path, "a") as file:
-        file.write(to_json(row) + "\n")
+    """Appends one row and flushes it. Values that are not finite are written as null.
+
+    Raises:
+      ConfigurationError: it cannot be written.
+    """
+    text = to_json(row) + "\n"
+    append_text(path, text if _ends_a_line(path) else "\n" + text)
+
+
+def _ends_a_line(path: str) -> bool:
+    size = tf.io.gfile.stat(path).length if tf.io.gfile.exists(path) else 0
+    if not size:
+        return True
+    with tf.io.gfile.GFile(path, "rb") as file:
+        file.seek(size - 1)
+        return file.read(1) == b"\n"
 
 
 def to_json(row: Mapping) -> str:
@@ -113,11 +133,3 @@ def to_json(row: Mapping) -> str:
         for key, value in row.items()
     }
     return json.dumps(strict, allow_nan=False)
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a small file so that a reader sees the old text or the new one, never a part."""
-    temporary = path + ".tmp"
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(temporary, path, overwrite=True)

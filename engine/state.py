@@ -63,6 +63,11 @@ class TrainState:
                 named[f"{kind}/{name}"] = variable
         return named
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all variables together."""
+        return sum(v.dtype.size * math.prod(v.shape) for v in self.variables().values())
+
 
 def build_state(
     task: Task,

@@ -1,6 +1,6 @@
 """The compiled training loop: many steps in one call.
 
-while step < steps and all finite:
+while step < steps and all finite and there is time:
   batch = next(iterator)
   one micro-batch:   strategy.run(replica step)     forward once, then every due phase in its order
   several:           accumulated step               phase by phase over the micro-batches
@@ -29,7 +29,8 @@ class LoopResult:
     """What a call of the compiled loop did.
 
     Args:
-      steps: steps done; fewer than asked if a loss or gradient was not finite in the last of them.
+      steps: steps done; fewer than asked if a loss or gradient was not finite in the last of them, or time
+        was up.
       metrics: `loss/<phase>/<term>`, `grad_norm/<phase>` and `learning_rate/<phase>` of the last step;
         phases that were not due are missing.
       data_wait_sec: seconds spent waiting for batches.
@@ -66,6 +67,8 @@ class TrainLoop:
       train_state: the variables, built under the strategy's scope.
       scaling: gives the hyper-parameters at a position and batch size.
       seed: of all randomness in the networks and losses.
+      undo_non_finite: a step in which something is not finite leaves moving statistics, spectral vectors
+        and the task's state as they were.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class TrainLoop:
         train_state: TrainState,
         scaling: BatchScaling,
         seed: int,
+        undo_non_finite: bool = False,
     ):
         self._task = task
         self._strategy = strategy
@@ -83,6 +87,11 @@ class TrainLoop:
         self._replica_step = ReplicaStep(task=task, train_state=train_state, seed=seed)
         self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=strategy)
         self._dtype = tf.as_dtype(keras.config.floatx())
+        self._to_undo: list[tf.Variable] = []
+        if undo_non_finite:
+            networks = train_state.networks.values()
+            self._to_undo = [w.value for network in networks for w in network.non_trainable_weights]
+            self._to_undo += train_state.task_state.values()
         phases = task.phases()
         self._period = math.lcm(*(phase.every for phase in phases))
         due = [tuple(p for p in phases if p.is_due(s)) for s in range(self._period)]
@@ -104,13 +113,18 @@ class TrainLoop:
         examples: int,
         plan: BatchPlan,
         rates: RateInputs | None = None,
+        within_sec: float = math.inf,
     ) -> LoopResult:
-        """Does up to `num_steps` steps of the plan from the given position.
+        """Does up to `num_steps` steps of the plan from the given position, at least one.
 
         Args:
           iterator: of `engine.feeding.distributed_batches` for the same plan.
           rates: None where neither the batch nor a plateau has changed a learning rate.
+          within_sec: no step begins after so many seconds. Several workers, which have to do the same
+            steps, do not look at the clock.
         """
+        if isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            within_sec = math.inf
         rates = rates or RateInputs(1.0, 0, {})
         micro_batch = None
         if plan.is_padded:
@@ -133,6 +147,7 @@ class TrainLoop:
                 },
             ),
             tf.constant(plan.accumulation) if plan.accumulation > 1 else None,
+            tf.constant(within_sec, tf.float64),
         )
         steps = int(done)
         names = self._metric_names[self._pattern_of_step[(step + steps - 1) % self._period]]
@@ -144,7 +159,14 @@ class TrainLoop:
         )
 
     @tf.function(autograph=False)
-    def _loop(self, iterator, num_steps, start: StepInputs, rates: RateInputs, accumulation):
+    def _loop(self, iterator, num_steps, start: StepInputs, rates: RateInputs, accumulation, within_sec):
+        began = tf.timestamp()
+
+        def goes_on(done, metrics, finite, wait_sec):
+            with tf.control_dependencies([metrics, finite]):  # the step before is done
+                elapsed_sec = tf.timestamp() - began
+            return (done < num_steps) & finite & ((done == 0) | (elapsed_sec < within_sec))
+
         def body(done, metrics, finite, wait_sec):
             with tf.control_dependencies([metrics, finite]):  # the step before is done
                 asked = tf.timestamp()
@@ -164,7 +186,7 @@ class TrainLoop:
             return done + 1, metrics, finite, wait_sec
 
         return tf.while_loop(
-            lambda done, metrics, finite, wait_sec: (done < num_steps) & finite,
+            goes_on,
             body,
             (
                 tf.constant(0, tf.int64),
@@ -182,11 +204,14 @@ class TrainLoop:
 
         def run(pattern: int):
             phases = self._patterns[pattern]
+            before = self._strategy.run(lambda: [variable.read_value() for variable in self._to_undo])
             if accumulation is None:
                 metrics, finite = self._whole(batch, inputs, settings, phases)
             else:
                 metrics, finite = self._accumulated_step.run(batch, inputs, accumulation, settings, phases)
             self._metric_names[pattern] = list(metrics)
+            if self._to_undo:
+                self._strategy.run(self._undo, args=(finite, before))
             return tf.stack(list(metrics.values())), finite
 
         if len(self._patterns) == 1:
@@ -194,6 +219,16 @@ class TrainLoop:
         pattern = tf.gather(tf.constant(self._pattern_of_step), inputs.step % self._period)
         # The choice is made outside the replicas, which may not communicate inside a condition.
         return tf.switch_case(pattern, [lambda i=i: run(i) for i in range(len(self._patterns))])
+
+    def _undo(self, finite, before):
+        """Sets this replica's copies back unless all was finite (in replica context)."""
+
+        def set_back():
+            for variable, value in zip(self._to_undo, before, strict=True):
+                tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
+            return tf.constant(True)
+
+        tf.cond(finite, lambda: tf.constant(True), set_back)
 
     def _whole(self, batch, inputs, settings, phases):
         per_replica = self._strategy.run(

@@ -14,20 +14,25 @@ from engine.actions import Action, steps_until_next
 from engine.batch_plan import BatchPlan
 from engine.cluster import is_chief, make_strategy, set_precision, smallest_of_workers
 from engine.decisions import Decisions, initial_decisions
-from engine.endings import Diverged, Interrupted, OutOfMemory
+from engine.endings import Diverged, Interrupted, OutOfMemory, not_finite
 from engine.evaluation import HIGHER_IS_BETTER, Evaluator
 from engine.experiment import Experiment
 from engine.feeding import distributed_batches, explained, needs_static_shapes
 from engine.interruption import Interruption
+from engine.non_finite import NonFinitePolicy, initial_counts
 from engine.reporting import Reporter, Speed
 from engine.run_directory import RunDirectory
 from engine.run_plan import plan_run
 from engine.samples import Sampler
+from engine.saving import BackgroundSaver
 from engine.state import build_state, trainable_parameters
 from engine.step import LoopResult, TrainLoop
+from engine.wall_time import WallTime
 
 LOOP_SEC = 5.0
-"""A call of the compiled loop is kept shorter than this, so that signals are answered."""
+"""No step of a call of the compiled loop begins later than this, so that signals are answered."""
+
+_ASSUMED_BYTES_PER_SEC = 50e6  # of a save, before the first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,7 @@ class Trainer:
             strategy=self.strategy,
             seed=experiment.seed,
             initial_weights=experiment.initial_weights if new else None,
-            decisions=initial_decisions(self.plan.schedule, optimizers),
+            decisions=initial_decisions(self.plan.schedule, optimizers) | initial_counts(),
             noise_settings=self.plan.noise_settings,
         )
         self._decisions = Decisions(
@@ -96,7 +101,9 @@ class Trainer:
             train_state=self.state,
             scaling=self.plan.scaling,
             seed=experiment.seed,
+            undo_non_finite=experiment.on_non_finite == "skip",
         )
+        self._non_finite = NonFinitePolicy(experiment.on_non_finite, self.state.decisions)
         self.evaluator = Evaluator(
             task=experiment.task,
             strategy=self.strategy,
@@ -104,6 +111,8 @@ class Trainer:
             networks=self.state.evaluation_networks,
         )
         self.is_chief = is_chief(self.strategy)
+        self._saver = BackgroundSaver(is_chief=self.is_chief)
+        self._wall_time = WallTime(experiment.max_wall_time)
         self._speed = Speed()
         self._notes_told = 0
         self._last: LoopResult | None = None  # of the step just done, as is its batch
@@ -130,8 +139,18 @@ class Trainer:
         return int(self.state.examples.numpy())
 
     def restore(self) -> int | None:
-        """Goes back to the newest checkpoint of the run; None if there is none yet."""
-        self._saved_at = checkpoints.restore_latest(self.state, self.run_directory.checkpoints)
+        """Goes back to the newest undamaged checkpoint of the run; None if there is none yet."""
+        directory = self.run_directory.checkpoints
+        self._saver.wait()
+        if self.is_chief:
+            checkpoints.tidy(directory)
+            checkpoints.tidy(self.run_directory.best)
+        smallest_of_workers(self.strategy, 0)  # the others look when the chief is done
+        newest = checkpoints.newest_undamaged(directory)
+        position = smallest_of_workers(self.strategy, -1 if newest is None else newest)
+        if position >= 0:
+            checkpoints.read(self.state, directory, position)
+        self._saved_at = position if position >= 0 else None
         return self._saved_at
 
     def run(self) -> Summary:
@@ -140,6 +159,7 @@ class Trainer:
         Raises:
           Interrupted: SIGINT or SIGTERM came; the state is saved.
           Diverged: a loss or gradient was not finite; the last checkpoint is from before it.
+          ConfigurationError: something could not be written; what was saved before is all there.
           OutOfMemory: a step did not fit; smaller micro-batches may.
         """
         started = time.monotonic()
@@ -157,7 +177,10 @@ class Trainer:
             self._announce()
             with Interruption() as interruption:
                 self._train(interruption)
+                self._saver.wait()
+            smallest_of_workers(self.strategy, 0)  # none ends before the chief has written everything
         finally:
+            self._saver.close()
             self._reporter.close()
         summary = Summary(step=self.step, examples=self.examples, train_sec=time.monotonic() - started)
         if self.is_chief:
@@ -167,6 +190,8 @@ class Trainer:
     def _train(self, interruption: Interruption) -> None:
         step, examples, total = self.step, self.examples, self.plan.total_examples
         iterator, sec_per_step, self._batch = None, math.inf, None
+        if examples < total:
+            self._wall_time.check_beginning()
         while examples < total:
             batch = self._decisions.global_batch(examples)
             if self._batch is not self.plan.batches[batch]:
@@ -195,18 +220,21 @@ class Trainer:
                         examples=examples,
                         plan=self._batch,
                         rates=self._decisions.rates(),
+                        within_sec=LOOP_SEC,
                     )
             except tf.errors.ResourceExhaustedError as error:
+                self._saver.wait()
                 raise OutOfMemory(examples=examples, micro_batch=self._batch.micro_batch) from error
             sec = time.monotonic() - began
-            if not result.finite:
-                raise Diverged(result.metrics, step=step + result.steps, saved_at=self._saved_at)
             sec_per_step = sec / result.steps
             before, examples = examples, examples + result.steps * batch
             step += result.steps
             self.state.step.assign(step)
             self.state.examples.assign(examples)
             self._last = result
+            self._non_finite.after_loop(finite=result.finite, steps=result.steps)
+            if not result.finite:
+                self._go_on_or_diverge(result)
             self._speed.add(
                 examples=examples - before,
                 steps=result.steps,
@@ -216,17 +244,41 @@ class Trainer:
             self._reporter.progress(examples)
             for action in self._actions:
                 if action.is_due(before, examples, total):
-                    action.fire()
+                    with self._wall_time.timed(action):
+                        action.fire()
+            self._saver.check()
+            loop_sec = max(sec_per_step, min(LOOP_SEC, sec_per_step * self.experiment.steps_per_loop))
+            reached = examples + batch * max(1, int(loop_sec / sec_per_step))
+            if self._wall_time.is_nearly_over(
+                [action for action in self._actions if action.is_due(examples, reached, total)],
+                loop_sec=loop_sec,
+                save_sec=self._saver.write_sec or self.state.size_bytes / _ASSUMED_BYTES_PER_SEC,
+            ):
+                interruption.request(f"max_wall_time = {self._wall_time.limit!r} is nearly over")
             if interruption.requested and examples < total:
                 self._stop(interruption.requested)
 
     def _stop(self, reason: str) -> None:
         if self._saved_at != self.examples:
             self._save()
+        self._saver.wait()
         raise Interrupted(
             f"{reason}: saved at {self.examples} of {self.plan.total_examples} examples; the same command "
             "continues the run"
         )
+
+    def _go_on_or_diverge(self, result: LoopResult) -> None:
+        """Does about a step that was not finite what the settings say."""
+        policy = self._non_finite
+        self._saver.wait()  # what it says of the last checkpoint is then true
+        why = policy.why_stop(saved_at=self._saved_at)
+        if why is not None:
+            raise Diverged(result.metrics, step=self.step, saved_at=self._saved_at, why=why)
+        done = f"left out; {policy.skipped} such steps so far"
+        if policy.policy == "restore":
+            with policy.going_back(self.state):
+                done = f"back to the weights of {self.restore()} examples, and on with the next batch"
+        self._reporter.line(f"step {self.step}: {not_finite(result.metrics)} not finite: {done}")
 
     def _announce(self) -> None:
         experiment, strategy = self.experiment, self.strategy
@@ -262,6 +314,7 @@ class Trainer:
                     f"noise_scale/{phase}": noise_scale.value().noise_scale
                     for phase, noise_scale in self.state.noise_scales.items()
                 },
+                **({"skipped_steps": self._non_finite.skipped} if self._non_finite.policy == "skip" else {}),
                 **self._speed.read(),
             }
         )
@@ -281,7 +334,7 @@ class Trainer:
         better = value > best if HIGHER_IS_BETTER[name] else value < best
         if better or math.isnan(best):
             self.state.best.assign(value)
-            checkpoints.save(self.state, self.run_directory.best, keep=1, is_chief=self.is_chief)
+            self._saver.save(self.state, self.run_directory.best, keep=1)
 
     def _sample(self) -> None:
         if self._sampler is None:
@@ -293,10 +346,5 @@ class Trainer:
         self._reporter.samples(self._sampler.grid(), examples=self.examples)
 
     def _save(self) -> None:
-        checkpoints.save(
-            self.state,
-            self.run_directory.checkpoints,
-            keep=self.experiment.keep_checkpoints,
-            is_chief=self.is_chief,
-        )
+        self._saver.save(self.state, self.run_directory.checkpoints, keep=self.experiment.keep_checkpoints)
         self._saved_at = self.examples

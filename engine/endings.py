@@ -10,6 +10,16 @@ class Interrupted(RuntimeError):
     """A signal ended the run early; everything is saved."""
 
 
+class WorkerLost(RuntimeError):
+    """Another worker has ended or does not answer; all go on together from the last checkpoint."""
+
+    def __init__(self):
+        super().__init__(
+            "another worker has ended or does not answer (its own output says why); start the same command "
+            "again on all workers: they go on from the last checkpoint, if there is one"
+        )
+
+
 class Diverged(RuntimeError):
     """A loss or gradient is not finite. The message names the phase, the value and the step.
 

@@ -25,6 +25,7 @@ from engine.run_plan import plan_run
 from engine.samples import Sampler
 from engine.state import build_state, trainable_parameters
 from engine.step import LoopResult, TrainLoop
+from engine.workers import Agreement
 
 LOOP_SEC = 5.0
 """A call of the compiled loop is kept shorter than this, so that signals are answered."""
@@ -104,6 +105,7 @@ class Trainer:
             networks=self.state.evaluation_networks,
         )
         self.is_chief = is_chief(self.strategy)
+        self._agreement = Agreement(self.strategy)
         self._speed = Speed()
         self._notes_told = 0
         self._last: LoopResult | None = None  # of the step just done, as is its batch
@@ -138,7 +140,7 @@ class Trainer:
         """Trains from where the run stands to its end, and marks it DONE.
 
         Raises:
-          Interrupted: SIGINT or SIGTERM came; the state is saved.
+          Interrupted: SIGINT or SIGTERM came, to this worker or to another; the state is saved.
           Diverged: a loss or gradient was not finite; the last checkpoint is from before it.
           OutOfMemory: a step did not fit; smaller micro-batches may.
         """
@@ -217,12 +219,18 @@ class Trainer:
             for action in self._actions:
                 if action.is_due(before, examples, total):
                     action.fire()
-            if interruption.requested and examples < total:
-                self._stop(interruption.requested)
+            # Workers that did different numbers of steps, or saved at different ones, would wait for ever.
+            stop, sec_per_step = self._agreement.reach(
+                stop=interruption.requested is not None, sec_per_step=sec_per_step
+            )
+            if stop and examples < total:
+                self._stop(interruption.requested or "another worker was asked to stop")
 
     def _stop(self, reason: str) -> None:
         if self._saved_at != self.examples:
             self._save()
+        # None ends before the chief's files are complete: whoever sees a worker end may end the others.
+        self._agreement.reach(stop=True, sec_per_step=0.0)
         raise Interrupted(
             f"{reason}: saved at {self.examples} of {self.plan.total_examples} examples; the same command "
             "continues the run"

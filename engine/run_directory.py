@@ -117,7 +117,7 @@ def to_json(row: Mapping) -> str:
 
 def write_text(path: str, text: str) -> None:
     """Writes a small file so that a reader sees the old text or the new one, never a part."""
-    temporary = path + ".tmp"
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"  # memory may run out on several workers at once
     with tf.io.gfile.GFile(temporary, "w") as file:
         file.write(text)
     tf.io.gfile.rename(temporary, path, overwrite=True)

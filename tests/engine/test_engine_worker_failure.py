@@ -88,6 +88,30 @@ def assert_ended_for_want_of_another(process, error, began):
     assert time.monotonic() - began < 30
 
 
+def test_what_workers_know_alone_becomes_the_same_for_all():
+    text = """
+import json, os
+import data.quiet_tensorflow
+from engine.cluster import make_strategy
+from engine.workers import Agreement
+index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+agreement = Agreement(make_strategy("auto"))
+print(agreement.reach(stop=False, sec_per_step=1.0 + index))
+print(agreement.reach(stop=index == 1, sec_per_step=0.1 + index / 3))
+"""
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.launch", "--workers=2", "--", sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    mean = (0.1 + (0.1 + 1 / 3)) / 2
+    expected = [f"[worker {i}] {answer}" for i in range(2) for answer in ((False, 1.5), (True, mean))]
+    assert sorted(done.stdout.splitlines()) == expected
+
+
 def test_stopped_then_killed_and_the_weights_are_those_of_an_undisturbed_run(tmp_path, synthetic_datasets):
     run, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
     # Two replicas of one process: a sum of two numbers has the same bits in either order.

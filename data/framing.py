@@ -74,6 +74,23 @@ class Framing:
         corner = ((size[0] - height) // 2, (size[1] - width) // 2)
         return self._part(images, size, corner, False, padding)
 
+    def check_sizes(self, metadata, *, where):
+        """Raises DataError if images that are not resized are too small to cut from.
+
+        Args:
+            metadata: of the data set; tells of its smallest images.
+            where: its directory, for the message.
+        """
+        if self.load_size is not None:
+            return
+        for side, crop in zip(("height", "width"), self.crop_size, strict=True):
+            smallest = metadata.get(f"smallest_{side}")
+            if smallest and smallest["pixels"] < crop:
+                raise DataError(
+                    f"{where}: crop_size = {self.crop_size} does not fit into {smallest['name']!r}, whose "
+                    f"{side} is {smallest['pixels']}; lower crop_size, or set load_size to resize the images."
+                )
+
     def _part(self, images, size, corner, mirrored, padding):
         """The part at `corner` (top, left) of all images at `size`, mirrored or not."""
         height, width = self.crop_size

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from data import caching, framing, imaging, records, synthetic
+from data import caching, delivering, framing, imaging, records, synthetic
 from data.augmentation.geometry import RandomResizedCrop
 from data.errors import DataError
 from data.records import SIDE_MAP, SIDE_VECTOR, PreparedDataset, Records
@@ -17,8 +16,6 @@ from data.stream import Side, Stream
 from data.supply import Supply
 
 HELD_OUT = "train_held_out"
-_LARGEST_HELD_OUT = 100
-_HELD_OUT_FRACTION = 0.05
 _SECOND_STREAM = 0x9E3779B97F4A7C15
 """Added to the seed for the second of two streams, which are shuffled and augmented apart."""
 
@@ -240,30 +237,13 @@ class ImageSet:
         )
 
     def _delivered(self, batches, *, in_unit_range):
-        """Batches as networks want them: images of the stored dtype (small to keep) become float32."""
         ranges = {
             role: (0.0, 1.0) if in_unit_range else stream.value_range(role)
             for stream in self._streams["train"]
             for role in stream.sides
         }
-
-        def to_signed(batch):
-            signed = {
-                role: imaging.range_to_signed(batch[role], low=low, high=high)
-                for role, (low, high) in ranges.items()
-            }
-            if self.colour_space != "rgb":  # RGB may have any number of channels
-                signed |= {
-                    role: imaging.rgb_to_space(x, self.colour_space)
-                    for role, x in signed.items()
-                    if role != SIDE_MAP
-                }
-            return batch | signed
-
-        # Another space takes as long as decoding.
-        parallel = 1 if self.colour_space == "rgb" else tf.data.AUTOTUNE
-        batches = batches.map(to_signed, num_parallel_calls=parallel)
-        return batches.prefetch(1).with_options(self.supply.options)
+        batches = delivering.delivered(batches, ranges=ranges, colour_space=self.colour_space)
+        return batches.with_options(self.supply.options)
 
     @functools.cached_property
     def _opened(self) -> PreparedDataset:
@@ -282,15 +262,18 @@ class ImageSet:
             sides = tuple({**of_stream, SIDE_MAP: beside} for of_stream in sides)
         if "train" not in names:
             raise DataError(f"{opened.directory}: has no examples in a split named 'train'.")
-        self._check_sizes(opened)
-        self._check_channels(opened, sides)
+        self._framing.check_sizes(opened.metadata, where=opened.directory)
+        delivering.check_channels(sides, self.colour_space, where=opened.directory)
         streams = {}
         for split, of_split in names.items():
             whole = [opened.splits[name] for name in of_split]
             parts = {split: whole}
             if split == "train":
                 if "val" not in names:
-                    train, held_out = zip(*map(self._without_held_out, whole), strict=True)
+                    train, held_out = zip(
+                        *(records.without_held_out(of_side, opened.directory) for of_side in whole),
+                        strict=True,
+                    )
                     parts = {split: train, HELD_OUT: held_out}
                 parts[split] = [part.fraction(self.train_fraction, self.seed) for part in parts[split]]
             for name, drawn in parts.items():
@@ -314,52 +297,6 @@ class ImageSet:
             augments_evaluation=self._augments_evaluation,
             input_downscale=self._input_downscale,
         )
-
-    def _without_held_out(self, train: Records) -> tuple[Records, Records]:
-        """A split in two: what is trained on, and what is held out for evaluation."""
-        held_out = min(_LARGEST_HELD_OUT, max(1, int(train.examples * _HELD_OUT_FRACTION)))
-        if held_out == train.examples:
-            raise DataError(
-                f"{self._opened.directory}: its only example would be held out for evaluation; add "
-                "examples or a split 'val'."
-            )
-        kept = train.examples - held_out
-        return train.part(0, kept), train.part(kept, train.examples)
-
-    def _check_sizes(self, opened: PreparedDataset) -> None:
-        """Refuses, at open, images that are too small to crop when they are not resized."""
-        if self._framing.load_size is not None:
-            return
-        for side, crop in zip(("height", "width"), self._framing.crop_size, strict=True):
-            smallest = opened.metadata.get(f"smallest_{side}")
-            if smallest and smallest["pixels"] < crop:
-                raise DataError(
-                    f"{opened.directory}: crop_size = {self.crop_size} does not fit into "
-                    f"{smallest['name']!r}, whose {side} is {smallest['pixels']}; lower crop_size, "
-                    "or set load_size to resize the images."
-                )
-
-    def _check_channels(self, opened: PreparedDataset, sides: Sequence[Mapping[str, Side]]) -> None:
-        """Refuses, at open, images that have no red, green and blue to make another colour space of."""
-        if self.colour_space == "rgb":
-            return
-        for role, side in (item for of_stream in sides for item in of_stream.items()):
-            if side.channels != 3 and role != SIDE_MAP:
-                raise DataError(
-                    f"{opened.directory}: colour_space = {self.colour_space!r} needs images of 3 channels, "
-                    f"but the {role} (feature {side.feature!r}) has {side.channels}; set colour_space to "
-                    "'rgb', which leaves images as they are."
-                )
-
-
-def image_features(opened: PreparedDataset) -> dict[str, int]:
-    """Name of each image feature of a data set -> its channels; Image, or Tensor [H, W, C]."""
-    return {
-        name: feature.shape[-1]
-        for name, feature in opened.features.items()
-        if isinstance(feature, tfds.features.Image)
-        or (isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 3)
-    }
 
 
 def _joined(streams: Sequence[tf.data.Dataset]) -> tf.data.Dataset:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from data.errors import DataError
-from data.image_set import ImageSet, image_features
+from data.image_set import ImageSet
 from data.stream import Side
 
 DIRECTIONS = ("AtoB", "BtoA")
@@ -27,7 +27,7 @@ class PairedImages(ImageSet):
             raise DataError(f"direction = {self.direction!r}: must be 'AtoB' or 'BtoA'.")
 
     def _sides(self, opened):
-        channels = image_features(opened)
+        channels = opened.image_features
         if "pair" in channels:
             both = [Side(feature="pair", half=half, channels=channels["pair"]) for half in ("left", "right")]
         elif set(self.sides) <= channels.keys():

@@ -14,6 +14,8 @@ from data.errors import DataError
 SIDE_VECTOR, SIDE_MAP = "side_vector", "side_map"
 """Features of an example's side information, in data sets that have some: float32 [K]; an image."""
 
+_LARGEST_HELD_OUT = 100
+_HELD_OUT_FRACTION = 0.05
 _FRAME_BYTES = 16  # length and checksums that TFRecord adds to each record
 
 
@@ -87,6 +89,16 @@ class PreparedDataset:
     metadata: Mapping
 
     @property
+    def image_features(self):
+        """Name of each image feature -> its channels; Image, or Tensor [H, W, C]."""
+        return {
+            name: feature.shape[-1]
+            for name, feature in self.features.items()
+            if isinstance(feature, tfds.features.Image)
+            or (isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 3)
+        }
+
+    @property
     def side_vector_size(self):
         """Numbers of the vector beside each example; 0 if there are none."""
         return self.features[SIDE_VECTOR].shape[0] if SIDE_VECTOR in self.features else 0
@@ -152,6 +164,25 @@ def open_dataset(dataset, data_dir):
         splits={name: _records(split) for name, split in info.splits.items() if split.num_examples},
         metadata=info.metadata or {},
     )
+
+
+def without_held_out(train, where):
+    """A split in two `Records`: what is trained on, and its end, held out for evaluation.
+
+    Args:
+        train: all of the split.
+        where: its directory, for the message.
+
+    Raises:
+        DataError: there is one example only.
+    """
+    held_out = min(_LARGEST_HELD_OUT, max(1, int(train.examples * _HELD_OUT_FRACTION)))
+    if held_out == train.examples:
+        raise DataError(
+            f"{where}: its only example would be held out for evaluation; add examples or a split 'val'."
+        )
+    kept = train.examples - held_out
+    return train.part(0, kept), train.part(kept, train.examples)
 
 
 def _records(split):

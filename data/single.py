@@ -3,7 +3,7 @@
 import dataclasses
 
 from data.errors import DataError
-from data.image_set import ImageSet, image_features
+from data.image_set import ImageSet
 from data.stream import Side
 
 
@@ -39,7 +39,7 @@ class SingleImages(ImageSet):
         return self.downscale
 
     def _sides(self, opened):
-        channels = image_features(opened)
+        channels = opened.image_features
         if self.feature not in channels:
             raise DataError(
                 f"{opened.directory}: has no image feature {self.feature!r} (its features are "

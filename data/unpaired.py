@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from data.errors import DataError
-from data.image_set import ImageSet, image_features
+from data.image_set import ImageSet
 from data.pairs import DIRECTIONS
 from data.stream import Side
 
@@ -43,7 +43,7 @@ class UnpairedImages(ImageSet):
         return {split: both for split, both in names.items() if set(both) <= opened.splits.keys()}
 
     def _sides(self, opened):
-        channels = image_features(opened)
+        channels = opened.image_features
         if len(channels) != 1 or not {"trainA", "trainB"} <= opened.splits.keys():
             raise DataError(
                 f"{opened.directory}: holds no unpaired images (its splits are {', '.join(opened.splits)}, "

@@ -9,7 +9,7 @@ from absl import app, flags, logging
 
 from data.errors import DataError
 from engine.endings import Diverged, Interrupted, WorkerLost
-from engine.task import ConfigurationError
+from engine.errors import ConfigurationError
 
 DONE, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 2, 3, 42
 

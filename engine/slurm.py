@@ -8,7 +8,7 @@ import re
 
 import tensorflow as tf
 
-from engine.task import ConfigurationError
+from engine.errors import ConfigurationError
 
 _FIRST_PORT, _PORTS = 20_000, 10_000  # below those that Linux gives out by itself
 

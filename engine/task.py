@@ -32,9 +32,7 @@ from typing import Any, Protocol, runtime_checkable
 import keras
 import tensorflow as tf
 
-
-class ConfigurationError(ValueError):
-    """Something the user set cannot work. The message is one line: what, where, how to mend."""
+from engine.errors import ConfigurationError
 
 
 @runtime_checkable

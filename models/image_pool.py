@@ -56,7 +56,7 @@ class ImagePool:
             chances=chances,
             slots=tf.cast(self.size * slots, tf.int32),
         )
-        return step.own(returned)
+        return tf.ensure_shape(step.own(returned), fakes.shape)  # loops forget it
 
 
 def exchange(

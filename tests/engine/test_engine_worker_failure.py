@@ -25,8 +25,8 @@ PARAMS = [
 # The training program, in which worker 1 runs out of memory in the step that begins at 30 examples.
 OUT_OF_MEMORY = """
 import json, os
-import tensorflow as tf
 from engine import train
+import tensorflow as tf
 from engine.step import TrainLoop
 run_steps = TrainLoop.run
 def run(self, *args, **kwargs):

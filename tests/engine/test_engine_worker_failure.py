@@ -146,7 +146,7 @@ def test_stopped_then_killed_and_the_weights_are_those_of_an_undisturbed_run(tmp
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
 def test_the_chief_ends_without_the_other(tmp_path, synthetic_datasets, number):
     """A worker that is stopped keeps its connections open, so that only its heartbeat is missing."""
     workers = start_two(tmp_path, synthetic_datasets, params=["TOTAL_EXAMPLES = 4000"])

@@ -29,6 +29,9 @@ class _Hush(importlib.abc.MetaPathFinder):
 
 
 def _without_stderr(execute, module) -> None:
+    # When one of several workers ends, TensorFlow logs as errors what the others then raise. Set no earlier:
+    # a program that starts workers would hand its own level on to them.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -39,6 +42,5 @@ def _without_stderr(execute, module) -> None:
         os.close(stderr)
 
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "tensorflow" not in sys.modules:
     sys.meta_path.insert(0, _Hush())

@@ -8,6 +8,7 @@ import os
 import keras
 import tensorflow as tf
 
+from engine.slurm import tf_config_of_slurm
 from engine.task import ConfigurationError
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
@@ -33,9 +34,9 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1) -> tf.distribute
 
     Args:
       name: "one_device" takes the first GPU or the CPU; "mirrored" all GPUs of this machine, or
-        `cpu_replicas` logical CPU devices where there is none; "multi_worker" what TF_CONFIG says;
-        "tpu" the TPU of this TPU VM (or the one named by TPU_NAME); "auto" the last of these that
-        this machine has.
+        `cpu_replicas` logical CPU devices where there is none; "multi_worker" what TF_CONFIG says,
+        or without it SLURM; "tpu" the TPU of this TPU VM (or the one named by TPU_NAME); "auto" the
+        last of these that this machine has, several workers only where TF_CONFIG names them.
       cpu_replicas: replicas on a machine without accelerators; they share its cores, so they test
         distribution rather than speed training up.
 
@@ -54,11 +55,15 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1) -> tf.distribute
     if name == "tpu":
         return _tpu_strategy()
     if name == "multi_worker":
-        if not _worker_count():
-            raise ConfigurationError(
-                "STRATEGY = 'multi_worker': the environment variable TF_CONFIG names no worker; set it on "
-                "every worker, or use STRATEGY = 'auto'"
-            )
+        if not worker_count():
+            from_slurm = tf_config_of_slurm()
+            if from_slurm is None:
+                raise ConfigurationError(
+                    "STRATEGY = 'multi_worker': the environment variable TF_CONFIG names no worker, and this "
+                    "is no SLURM step of several tasks; set it on every worker, start the workers with "
+                    "engine.launch, or use STRATEGY = 'auto'"
+                )
+            os.environ["TF_CONFIG"] = from_slurm
         return tf.distribute.MultiWorkerMirroredStrategy()
     devices = _local_devices(cpu_replicas)
     if name == "one_device" or len(devices) == 1:
@@ -97,13 +102,14 @@ def accelerators() -> list[str]:
 def _detect(cpu_replicas: int) -> str:
     if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
         return "tpu"
-    if _worker_count() > 1:
+    if worker_count() > 1:
         return "multi_worker"
     several = len(tf.config.list_physical_devices("GPU")) > 1 or cpu_replicas > 1
     return "mirrored" if several else "one_device"
 
 
-def _worker_count() -> int:
+def worker_count() -> int:
+    """How many workers TF_CONFIG names, this one included; 0 without it."""
     try:
         cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     except ValueError as error:

@@ -10,6 +10,16 @@ class Interrupted(RuntimeError):
     """A signal ended the run early; everything is saved."""
 
 
+class WorkerLost(RuntimeError):
+    """Another worker has ended or does not answer; all go on together from the last checkpoint."""
+
+    def __init__(self):
+        super().__init__(
+            "another worker has ended or does not answer (its own output says why); start the same command "
+            "again on all workers: they go on from the last checkpoint, if there is one"
+        )
+
+
 def not_finite(metrics: Mapping[str, float]) -> str:
     """The names, with phase and term, of what is not finite."""
     return ", ".join(name for name, value in metrics.items() if not math.isfinite(value))

@@ -70,7 +70,7 @@ def measure(experiment: Experiment, config_text: str) -> probe.Probe:
 def keep(
     experiment: Experiment, run: RunDirectory, *, largest_micro_batch: int, memory_ran_out: bool = False
 ) -> None:
-    """Notes in the run what it computes with; on the chief only.
+    """Notes in the run what it computes with; on the chief, or where memory ran out.
 
     Args:
       memory_ran_out: it then holds whatever the configuration says.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from data.errors import DataError
-from engine.endings import Diverged, Interrupted
+from engine.endings import Diverged, Interrupted, WorkerLost
 from engine.errors import ConfigurationError
 from engine.starting import AT_ONCE, INTERRUPTED
 
@@ -22,8 +22,8 @@ def run_program(
     """Parses the flags and runs `main`; leaves the process with one of the exit codes.
 
     0 done; 2 bad configuration, input or environment, such as a full disk (one line on stderr says what,
-    where and how to mend);
-    3 diverged; 42 interrupted and saved, start again; 1 anything else, with its traceback.
+    where and how to mend); 3 diverged; 42 interrupted and saved, or another worker was lost: start again;
+    1 anything else, with its traceback.
 
     Args:
       main: the program, given the parsed flags.
@@ -56,7 +56,7 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
         return _complain(error, BAD_INPUT)
     except Diverged as error:
         return _complain(error, DIVERGED)
-    except Interrupted as error:
+    except (Interrupted, WorkerLost) as error:
         return _complain(error, INTERRUPTED)
     except KeyboardInterrupt:  # before training began, or a second time while it was saving
         return _complain(AT_ONCE, INTERRUPTED)

@@ -6,15 +6,20 @@ import os
 import time
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 import psutil
 import tensorflow as tf
 from tqdm import tqdm
 
+from engine.batch_plan import BatchPlan
 from engine.evaluation import Evaluation
+from engine.experiment import Experiment
+from engine.noise_scale import NoiseScale
 from engine.run_directory import RunDirectory, append_row
 from engine.safe_files import append_text, explained_writing
 from engine.samples import write_png
+from engine.state import trainable_parameters
 
 
 class Reporter:
@@ -125,6 +130,58 @@ class Reporter:
             + f"  {rate:.1f} ex/s  data wait {100 * row['data_wait_fraction']:.0f} %"
             f"  host {row['host_memory_bytes'] / 2**30:.1f} GiB  left {_clock(left_sec)}"
         )
+
+
+def opening_line(
+    experiment: Experiment,
+    strategy: tf.distribute.Strategy,
+    networks: Mapping[str, keras.Model],
+    *,
+    examples: int,
+    total: int,
+) -> str:
+    """What is about to be trained, on what, from where."""
+    if examples >= total:
+        return f"complete already: {examples} examples; raise TOTAL_EXAMPLES to go on"
+    parameters = ", ".join(f"{name} {trainable_parameters(network):,}" for name, network in networks.items())
+    return (
+        f"{f'resuming at {examples} of' if examples else 'training'} "
+        f"{total} examples ({experiment.data.train_examples} an epoch) on "
+        f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}, "
+        f"{experiment.precision}; parameters: {parameters}"
+    )
+
+
+def training_row(
+    batch: BatchPlan,
+    metrics: Mapping[str, float],
+    *,
+    step: int,
+    examples: int,
+    examples_per_epoch: int,
+    noise_scales: Mapping[str, NoiseScale],
+    skipped_steps: int | None,
+) -> dict:
+    """A row of train.jsonl, without what `Speed` adds.
+
+    Args:
+      batch, metrics: of the step just done.
+      step, examples: done by then.
+      noise_scales: of each phase that is measured.
+      skipped_steps: of the whole run; None where none may be skipped.
+    """
+    return {
+        "step": step,
+        "examples": examples,
+        "epoch": examples / examples_per_epoch,
+        "global_batch": batch.global_batch,
+        "per_replica_batch": batch.per_replica_batch,
+        "accumulation": batch.accumulation,
+        "replicas": batch.replicas,
+        **metrics,
+        **{f"noise_scale/{phase}": scale.value().noise_scale for phase, scale in noise_scales.items()},
+        **({} if skipped_steps is None else {"skipped_steps": skipped_steps}),
+    }
 
 
 def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: int) -> dict:

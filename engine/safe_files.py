@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import uuid
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -55,7 +56,7 @@ def write_text(path: str, text: str) -> None:
     Raises:
       ConfigurationError: it cannot be written; the old text stays.
     """
-    temporary = path + ".tmp"
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"  # memory may run out on several workers at once
     with explained_writing(path):
         with tf.io.gfile.GFile(temporary, "w") as file:
             file.write(text)

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from absl import flags
 
 from engine import config, fitting
-from engine.endings import OutOfMemory
+from engine.cluster import worker_count
+from engine.endings import Interrupted, OutOfMemory
 from engine.program import run_program
 from engine.run_directory import RunDirectory
 from engine.task import ConfigurationError
 from engine.trainer import Summary, Trainer
+from engine.workers import others_needed
 
 
 def train(
@@ -37,7 +39,9 @@ def train(
 
     Raises:
       ConfigurationError, data.errors.DataError: something set by the user cannot work.
-      engine.endings.Interrupted: a signal came; everything is saved.
+      engine.endings.Interrupted: a signal came, and everything is saved; or memory ran out on one of
+        several workers, and the next start computes on less at once.
+      engine.endings.WorkerLost: another worker has ended; the last checkpoint counts.
       engine.endings.Diverged: a loss or gradient was not finite.
     """
     if not gin_files:
@@ -60,17 +64,24 @@ def train(
     automatic = experiment.largest_micro_batch == "auto"
     experiment = fitting.fit(experiment, run, text, say=run.note)
     while True:
-        trainer = Trainer(experiment, run, config_text=text)
-        trainer.restore()
-        if trainer.is_chief:
-            run.write_config(text)
-            if automatic:
-                fitting.keep(experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch)
-                automatic = False
         try:
-            return trainer.run()
+            with others_needed():
+                trainer = Trainer(experiment, run, config_text=text)
+                trainer.restore()
+                if trainer.is_chief:
+                    run.write_config(text)
+                    if automatic:
+                        fitting.keep(experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch)
+                        automatic = False
+                return trainer.run()
         except OutOfMemory as error:
             experiment = fitting.halve(experiment, run, micro_batch=error.micro_batch)
+            if worker_count() > 1:  # the others wait for this step, and cannot be joined again
+                raise Interrupted(
+                    f"out of memory at {error.examples} examples with {error.micro_batch} at once on a "
+                    f"replica: the next start computes on {experiment.largest_micro_batch}; start the same "
+                    "command again on all workers"
+                ) from error
             run.note(
                 f"out of memory at {error.examples} examples with {error.micro_batch} at once on a replica: "
                 f"going on from the last checkpoint with {experiment.largest_micro_batch}; the global "

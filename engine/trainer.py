@@ -20,14 +20,15 @@ from engine.experiment import Experiment
 from engine.feeding import distributed_batches, explained, needs_static_shapes
 from engine.interruption import Interruption
 from engine.non_finite import NonFinitePolicy, initial_counts
-from engine.reporting import Reporter, Speed
+from engine.reporting import Reporter, Speed, opening_line, training_row
 from engine.run_directory import RunDirectory
 from engine.run_plan import plan_run
 from engine.samples import Sampler
 from engine.saving import BackgroundSaver
-from engine.state import build_state, trainable_parameters
+from engine.state import build_state
 from engine.step import LoopResult, TrainLoop
 from engine.wall_time import WallTime
+from engine.workers import Agreement
 
 LOOP_SEC = 5.0
 """No step of a call of the compiled loop begins later than this, so that signals are answered."""
@@ -113,6 +114,7 @@ class Trainer:
         self.is_chief = is_chief(self.strategy)
         self._saver = BackgroundSaver(is_chief=self.is_chief)
         self._wall_time = WallTime(experiment.max_wall_time)
+        self._agreement = Agreement(self.strategy)
         self._speed = Speed()
         self._notes_told = 0
         self._last: LoopResult | None = None  # of the step just done, as is its batch
@@ -157,7 +159,7 @@ class Trainer:
         """Trains from where the run stands to its end, and marks it DONE.
 
         Raises:
-          Interrupted: SIGINT or SIGTERM came; the state is saved.
+          Interrupted: SIGINT or SIGTERM came, to this worker or to another; the state is saved.
           Diverged: a loss or gradient was not finite; the last checkpoint is from before it.
           ConfigurationError: something could not be written; what was saved before is all there.
           OutOfMemory: a step did not fit; smaller micro-batches may.
@@ -174,7 +176,8 @@ class Trainer:
         )
         try:
             self._reporter.config_text(self._config_text)
-            self._announce()
+            opening = {"examples": self.examples, "total": self.plan.total_examples}
+            self._reporter.line(opening_line(self.experiment, self.strategy, self.state.networks, **opening))
             with Interruption() as interruption:
                 self._train(interruption)
                 self._saver.wait()
@@ -255,13 +258,19 @@ class Trainer:
                 save_sec=self._saver.write_sec or self.state.size_bytes / _ASSUMED_BYTES_PER_SEC,
             ):
                 interruption.request(f"max_wall_time = {self._wall_time.limit!r} is nearly over")
-            if interruption.requested and examples < total:
-                self._stop(interruption.requested)
+            # Workers that did different numbers of steps, or saved at different ones, would wait for ever.
+            stop, sec_per_step = self._agreement.reach(
+                stop=interruption.requested is not None, sec_per_step=sec_per_step
+            )
+            if stop and examples < total:
+                self._stop(interruption.requested or "another worker was asked to stop")
 
     def _stop(self, reason: str) -> None:
         if self._saved_at != self.examples:
             self._save()
         self._saver.wait()
+        # None ends before the chief's files are complete: whoever sees a worker end may end the others.
+        self._agreement.reach(stop=True, sec_per_step=0.0)
         raise Interrupted(
             f"{reason}: saved at {self.examples} of {self.plan.total_examples} examples; the same command "
             "continues the run"
@@ -280,43 +289,21 @@ class Trainer:
                 done = f"back to the weights of {self.restore()} examples, and on with the next batch"
         self._reporter.line(f"step {self.step}: {not_finite(result.metrics)} not finite: {done}")
 
-    def _announce(self) -> None:
-        experiment, strategy = self.experiment, self.strategy
-        parameters = ", ".join(
-            f"{name} {trainable_parameters(network):,}" for name, network in self.state.networks.items()
-        )
-        if self.examples >= self.plan.total_examples:
-            self._reporter.line(f"complete already: {self.examples} examples; raise TOTAL_EXAMPLES to go on")
-            return
-        self._reporter.line(
-            f"{f'resuming at {self.examples} of' if self.examples else 'training'} "
-            f"{self.plan.total_examples} examples ({experiment.data.train_examples} an epoch) on "
-            f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}, "
-            f"{experiment.precision}; parameters: {parameters}"
-        )
-
     def _log(self) -> None:
-        batch = self._batch
         for note in self.experiment.data.notes()[self._notes_told :]:
             self._reporter.line(note)
             self._notes_told += 1
         self._reporter.log_row(
-            {
-                "step": self.step,
-                "examples": self.examples,
-                "epoch": self.examples / self.experiment.data.train_examples,
-                "global_batch": batch.global_batch,
-                "per_replica_batch": batch.per_replica_batch,
-                "accumulation": batch.accumulation,
-                "replicas": batch.replicas,
-                **self._last.metrics,
-                **{
-                    f"noise_scale/{phase}": noise_scale.value().noise_scale
-                    for phase, noise_scale in self.state.noise_scales.items()
-                },
-                **({"skipped_steps": self._non_finite.skipped} if self._non_finite.policy == "skip" else {}),
-                **self._speed.read(),
-            }
+            training_row(
+                self._batch,
+                self._last.metrics,
+                step=self.step,
+                examples=self.examples,
+                examples_per_epoch=self.experiment.data.train_examples,
+                noise_scales=self.state.noise_scales,
+                skipped_steps=self._non_finite.skipped if self._non_finite.policy == "skip" else None,
+            )
+            | self._speed.read()
         )
 
     def _decide(self) -> None:

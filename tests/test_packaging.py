@@ -68,6 +68,7 @@ def test_console_scripts_point_at_the_binaries():
         "gantry-translate": "engine.translate:run",
         "gantry-preview": "engine.preview:run",
         "gantry-data-service": "engine.data_service:run",
+        "gantry-launch": "engine.launch:run",
         "gantry-tpu-job": "engine.tpu_job:run",
     }
     for target in PROJECT["scripts"].values():

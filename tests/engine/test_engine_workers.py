@@ -1,27 +1,15 @@
 """Two worker processes over loopback give what one process gives."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 
+from engine.launch import tf_configs
 from engine.run_directory import read_rows
 
 WGAN_GP = os.path.join(os.path.dirname(__file__), "new_gan", "wgan_gp.gin")
-
-
-def free_addresses(count):
-    """Addresses no one listens on; all sockets are held until the last is found."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 def start(workdir, datasets, **environment):
@@ -61,17 +49,7 @@ def without_volatile(path):
 
 
 def test_two_workers_equal_one_process(tmp_path, synthetic_datasets):
-    cluster = {"worker": free_addresses(2)}
-    finish(
-        *(
-            start(
-                tmp_path / "two",
-                synthetic_datasets,
-                TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}),
-            )
-            for i in range(2)
-        )
-    )
+    finish(*(start(tmp_path / "two", synthetic_datasets, TF_CONFIG=tf_config) for tf_config in tf_configs(2)))
     finish(start(tmp_path / "one", synthetic_datasets))
     assert sorted(os.listdir(tmp_path / "two")) == sorted(os.listdir(tmp_path / "one"))
     rows = read_rows(str(tmp_path / "two/train.jsonl"))

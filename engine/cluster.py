@@ -90,8 +90,13 @@ def smallest_of_workers(strategy: tf.distribute.Strategy, number):
     """The smallest of the numbers that the workers bring; `number` itself with one worker, or if None."""
     if not isinstance(number, int) or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return number
-    own = strategy.run(lambda: tf.constant([number]))
-    return int(tf.reduce_min(strategy.gather(own, axis=0)))
+
+    @tf.function(autograph=False)  # TensorFlow warns of eager collectives
+    def gathered():
+        own = strategy.run(lambda: tf.identity(tf.constant([number])))
+        return strategy.gather(own, axis=0)
+
+    return int(tf.reduce_min(gathered()))
 
 
 def accelerators() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -60,6 +61,9 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
         return _complain(error, INTERRUPTED)
     except KeyboardInterrupt:  # before training began, or a second time while it was saving
         return _complain(AT_ONCE, INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return DONE
 
 

@@ -112,6 +112,7 @@ print(agreement.reach(stop=index == 1, sec_per_step=0.1 + index / 3))
     assert sorted(done.stdout.splitlines()) == expected
 
 
+@pytest.mark.soak
 def test_stopped_then_killed_and_the_weights_are_those_of_an_undisturbed_run(tmp_path, synthetic_datasets):
     run, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
     # Two replicas of one process: a sum of two numbers has the same bits in either order.

@@ -295,7 +295,10 @@ def test_what_a_step_of_each_variant_moves(make_trainer, noise_pairs, variant, t
     np.testing.assert_array_equal(losses[1], both)
 
 
-@pytest.mark.parametrize("variant, norm, replicas", [("bicycle_gan", "instance", 3), ("clr_gan", "batch", 2)])
+@pytest.mark.parametrize(
+    ("variant", "norm", "replicas"),
+    [("bicycle_gan", "instance", 3), pytest.param("clr_gan", "batch", 2, marks=pytest.mark.soak)],
+)
 def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, variant, norm, replicas):
     """Batches of 5, then of 1, which leave replicas without an example; an average is kept."""
     task = tiny(variant=variant, norm=norm, discriminators={"scales": 1}, ema_decay=0.9)
@@ -311,7 +314,7 @@ def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, variant, 
 
     one, two_sizes = lively_trainer(), plans_of(5, None, 1, 3) + plans_of(1, None, 1, 2)
     whole = train(one, two_sizes)
-    assert np.all(np.ptp(whole[0], axis=0) > 1e-4)  # each term changes
+    assert np.all(np.ptp(whole[0], axis=0) > 1e-3 * np.mean(whole[0], axis=0))  # each term changes
     averaged = {name.split("/")[1] for name in whole[1] if name.startswith("averaged")}
     assert averaged == {"generator", "encoder"}
     several = lively_trainer(cpu_replicas=replicas)
@@ -376,6 +379,7 @@ class OneOfTwoColours:
 
     train_examples: int = 64
     size: int = 16
+    is_paired: bool = True
 
     @property
     def example_spec(self):

@@ -185,6 +185,7 @@ def test_micro_batches_and_replicas_change_nothing(make_trainer, noise_pairs):
     assert_same_run(train(three, plans_of(4, None, 3, 3)), whole)  # 2, 2 and no example
 
 
+@pytest.mark.soak
 def test_regularised_fastcut_on_two_replicas_keeps_an_average(make_trainer, noise_pairs):
     task = TinyCut(
         nce=tiny(),

@@ -145,7 +145,9 @@ class TinyCycleGan(CycleGan):
 FLOAT64 = {"total_examples": 1, "precision": "float64"}
 
 
-@pytest.mark.parametrize(("norm", "replicas"), [("instance", 2), ("instance", 3), ("batch", 2)])
+@pytest.mark.parametrize(
+    ("norm", "replicas"), [pytest.param("instance", 2, marks=pytest.mark.soak), ("instance", 3), ("batch", 2)]
+)
 def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
     """Batches of 5 and, on the last replicas, of nothing; the pool fills, then swaps."""
     task, data = TinyCycleGan(norm=norm, pool_size=4), noise_pairs(size=16)
@@ -210,7 +212,7 @@ def test_settings_of_discriminators_reach_both():
         assert len(networks[f"{side}_discriminator"].non_trainable_weights) == 5
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_micro_batches_change_nothing(make_trainer, noise_pairs, replicas):
     task, data = TinyCycleGan(pool_size=4), noise_pairs(size=16)
     whole = train(make_trainer(task, data, **FLOAT64), plans_of(5, None, 1, 8))

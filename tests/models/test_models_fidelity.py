@@ -220,7 +220,9 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize(("name", "largest"), [("supervised", 2), ("super_resolution", None)])
+@pytest.mark.parametrize(
+    ("name", "largest"), [pytest.param("supervised", 2, marks=pytest.mark.soak), ("super_resolution", None)]
+)
 def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, name, largest):
     task, data = TASKS[name], SmallerInputs(noise_pairs(size=32))
     data = data if name == "super_resolution" else data.pairs

@@ -58,7 +58,11 @@ def test_every_adversarial_loss_is_tried():
     assert set(CASES) == set(losses.ADVERSARIAL_LOSSES)
 
 
-@pytest.mark.parametrize("gan_loss", CASES)
+QUICK = ("wgan_gp", "relativistic")  # those whose examples could meet
+MARKED = [pytest.param(case, marks=() if case in QUICK else pytest.mark.soak) for case in CASES]
+
+
+@pytest.mark.parametrize("gan_loss", MARKED)
 def test_pieces_and_replicas_give_the_step_of_one(make_trainer, noise_pairs, make_task, gan_loss):
     task, data = make_task(gan_loss, CASES[gan_loss]), noise_pairs(size=SIZE)
     settings = {"total_examples": 1, "precision": "float64"}

@@ -49,6 +49,11 @@ class Decisions:
         self._metric_schedules = _metric_schedules(optimizers)
         self._variables = variables
 
+    @property
+    def decide_every_examples(self) -> int | None:
+        """How often the schedule looks at noise scales; None or 0 if never."""
+        return self._schedule.decide_every_examples
+
     def global_batch(self, examples: int) -> int:
         """The batch of the step that starts at `examples`; notes a change of it."""
         size = self._schedule.batch(examples, self._read("schedule/"))

@@ -10,20 +10,20 @@ import keras
 import tensorflow as tf
 
 from engine import checkpoints
-from engine.actions import Action, steps_until_next
+from engine.actions import steps_until_next
 from engine.batch_plan import BatchPlan
 from engine.cluster import is_chief, make_strategy, set_precision, smallest_of_workers
 from engine.decisions import Decisions, initial_decisions
 from engine.endings import Diverged, Interrupted, OutOfMemory, not_finite
-from engine.evaluation import HIGHER_IS_BETTER, Evaluator
+from engine.evaluation import Evaluator
+from engine.events import Events, LoopCall
 from engine.experiment import Experiment
 from engine.feeding import distributed_batches, explained, needs_static_shapes
 from engine.interruption import Interruption
 from engine.non_finite import NonFinitePolicy, initial_counts
-from engine.reporting import Reporter, Speed, opening_line, training_row
+from engine.reporting import Reporter, opening_line
 from engine.run_directory import RunDirectory
 from engine.run_plan import plan_run
-from engine.samples import Sampler
 from engine.saving import BackgroundSaver
 from engine.state import build_state
 from engine.step import LoopResult, TrainLoop
@@ -42,11 +42,13 @@ class Summary:
 
     Args:
       step, examples: where the run stands.
+      metrics: of the last step, by name as in a row of train.jsonl; empty if this call did none.
       train_sec: seconds this call took.
     """
 
     step: int
     examples: int
+    metrics: dict[str, float]
     train_sec: float
 
 
@@ -115,22 +117,7 @@ class Trainer:
         self._saver = BackgroundSaver(is_chief=self.is_chief)
         self._wall_time = WallTime(experiment.max_wall_time)
         self._agreement = Agreement(self.strategy)
-        self._speed = Speed()
-        self._notes_told = 0
-        self._last: LoopResult | None = None  # of the step just done, as is its batch
-        self._batch: BatchPlan | None = None
-        self._sampler: Sampler | None = None
-        self._saved_at: int | None = None
-        self._reporter: Reporter | None = None
-        # Everything that belongs to a position happens before its checkpoint is written.
-        decide_every = self.plan.schedule.decide_every_examples
-        self._actions = [
-            Action(experiment.examples("log_every"), self._log),
-            *([Action(decide_every, self._decide)] if decide_every else []),
-            Action(experiment.examples("evaluate_every"), self._evaluate),
-            Action(experiment.examples("sample_every"), self._sample),
-            Action(experiment.examples("save_every"), self._save),
-        ]
+        self._restored_at: int | None = None
 
     @property
     def step(self) -> int:
@@ -152,8 +139,8 @@ class Trainer:
         position = smallest_of_workers(self.strategy, -1 if newest is None else newest)
         if position >= 0:
             checkpoints.read(self.state, directory, position)
-        self._saved_at = position if position >= 0 else None
-        return self._saved_at
+        self._restored_at = position if position >= 0 else None
+        return self._restored_at
 
     def run(self) -> Summary:
         """Trains from where the run stands to its end, and marks it DONE.
@@ -168,106 +155,124 @@ class Trainer:
         if self.is_chief:
             self.run_directory.cut_logs(self.examples)
             self.run_directory.clear_done()
-        self._reporter = Reporter(
+        reporter = Reporter(
             self.run_directory,
             total_examples=self.plan.total_examples,
             done_examples=self.examples,
             is_chief=self.is_chief,
         )
         try:
-            self._reporter.config_text(self._config_text)
+            reporter.config_text(self._config_text)
             opening = {"examples": self.examples, "total": self.plan.total_examples}
-            self._reporter.line(opening_line(self.experiment, self.strategy, self.state.networks, **opening))
+            reporter.line(opening_line(self.experiment, self.strategy, self.state.networks, **opening))
+            events = self._events(reporter)
             with Interruption() as interruption:
-                self._train(interruption)
+                self._train(events, interruption)
                 self._saver.wait()
             smallest_of_workers(self.strategy, 0)  # none ends before the chief has written everything
         finally:
             self._saver.close()
-            self._reporter.close()
-        summary = Summary(step=self.step, examples=self.examples, train_sec=time.monotonic() - started)
+            reporter.close()
+        summary = Summary(
+            step=self.step,
+            examples=self.examples,
+            metrics=events.last.result.metrics if events.last else {},
+            train_sec=time.monotonic() - started,
+        )
         if self.is_chief:
             self.run_directory.mark_done({"step": summary.step, "examples": summary.examples})
         return summary
 
-    def _train(self, interruption: Interruption) -> None:
-        step, examples, total = self.step, self.examples, self.plan.total_examples
-        iterator, sec_per_step, self._batch = None, math.inf, None
-        if examples < total:
+    def _events(self, reporter: Reporter) -> Events:
+        return Events(
+            self.experiment,
+            self.run_directory,
+            state=self.state,
+            evaluator=self.evaluator,
+            decisions=self._decisions,
+            non_finite=self._non_finite,
+            saver=self._saver,
+            reporter=reporter,
+            saved_at=self._restored_at,
+        )
+
+    def _train(self, events: Events, interruption: Interruption) -> None:
+        total = self.plan.total_examples
+        batch, sec_per_step = None, math.inf
+        if self.examples < total:
             self._wall_time.check_beginning()
-        while examples < total:
-            batch = self._decisions.global_batch(examples)
-            if self._batch is not self.plan.batches[batch]:
-                self._batch = self.plan.batches[batch]
+        while self.examples < total:
+            due = self.plan.batches[self._decisions.global_batch(self.examples)]
+            if due is not batch:
+                batch, sec_per_step = due, math.inf
                 iterator = distributed_batches(
-                    self.strategy, self.experiment.data, position_examples=examples, plan=self._batch
+                    self.strategy, self.experiment.data, position_examples=self.examples, plan=batch
                 )
-                sec_per_step = math.inf
-            num_steps = steps_until_next(
-                self._actions,
-                examples=examples,
-                total=total,
-                boundary=self.plan.schedule.next_start(examples),
-                global_batch=batch,
-            )
-            # The first call for a batch, which may compile, does one step and tells how long one is.
-            affordable = 1 if math.isinf(sec_per_step) else max(1, int(LOOP_SEC / sec_per_step))
-            num_steps = min(num_steps, affordable, self.experiment.steps_per_loop)
-            began = time.monotonic()
-            try:
-                with explained(self.experiment.data, "train", examples):
-                    result = self.loop.run(
-                        iterator,
-                        num_steps=num_steps,
-                        step=step,
-                        examples=examples,
-                        plan=self._batch,
-                        rates=self._decisions.rates(),
-                        within_sec=LOOP_SEC,
-                    )
-            except tf.errors.ResourceExhaustedError as error:
-                self._saver.wait()
-                raise OutOfMemory(examples=examples, micro_batch=self._batch.micro_batch) from error
-            sec = time.monotonic() - began
-            sec_per_step = sec / result.steps
-            before, examples = examples, examples + result.steps * batch
-            step += result.steps
-            self.state.step.assign(step)
-            self.state.examples.assign(examples)
-            self._last = result
-            self._non_finite.after_loop(finite=result.finite, steps=result.steps)
-            if not result.finite:
-                self._go_on_or_diverge(result)
-            self._speed.add(
-                examples=examples - before,
-                steps=result.steps,
-                sec=sec,
-                wait_sec=result.data_wait_sec,
-            )
-            self._reporter.progress(examples)
-            for action in self._actions:
-                if action.is_due(before, examples, total):
-                    with self._wall_time.timed(action):
-                        action.fire()
+            call = self._call_loop(iterator, batch, num_steps=self._num_steps(events, batch, sec_per_step))
+            sec_per_step = call.sec / call.result.steps
+            self._non_finite.after_loop(finite=call.result.finite, steps=call.result.steps)
+            if not call.result.finite:
+                self._go_on_or_diverge(events, call.result)
+            events.after(call, total=total, wall_time=self._wall_time)
             self._saver.check()
-            loop_sec = max(sec_per_step, min(LOOP_SEC, sec_per_step * self.experiment.steps_per_loop))
-            reached = examples + batch * max(1, int(loop_sec / sec_per_step))
-            if self._wall_time.is_nearly_over(
-                [action for action in self._actions if action.is_due(examples, reached, total)],
-                loop_sec=loop_sec,
-                save_sec=self._saver.write_sec or self.state.size_bytes / _ASSUMED_BYTES_PER_SEC,
-            ):
+            if self._time_is_nearly_over(events, batch, sec_per_step):
                 interruption.request(f"max_wall_time = {self._wall_time.limit!r} is nearly over")
             # Workers that did different numbers of steps, or saved at different ones, would wait for ever.
             stop, sec_per_step = self._agreement.reach(
                 stop=interruption.requested is not None, sec_per_step=sec_per_step
             )
-            if stop and examples < total:
-                self._stop(interruption.requested or "another worker was asked to stop")
+            if stop and self.examples < total:
+                self._stop(events, interruption.requested or "another worker was asked to stop")
 
-    def _stop(self, reason: str) -> None:
-        if self._saved_at != self.examples:
-            self._save()
+    def _num_steps(self, events: Events, batch: BatchPlan, sec_per_step: float) -> int:
+        """Steps of the next call of the loop: to the next event or batch, and no longer than LOOP_SEC."""
+        num_steps = steps_until_next(
+            events.actions,
+            examples=self.examples,
+            total=self.plan.total_examples,
+            boundary=self.plan.schedule.next_start(self.examples),
+            global_batch=batch.global_batch,
+        )
+        # The first call for a batch, which may compile, does one step and tells how long one is.
+        affordable = 1 if math.isinf(sec_per_step) else max(1, int(LOOP_SEC / sec_per_step))
+        return min(num_steps, affordable, self.experiment.steps_per_loop)
+
+    def _call_loop(self, iterator, batch: BatchPlan, *, num_steps: int) -> LoopCall:
+        """Calls the compiled loop and moves the run's position by what it did."""
+        before, began = self.examples, time.monotonic()
+        try:
+            with explained(self.experiment.data, "train", before):
+                result = self.loop.run(
+                    iterator,
+                    num_steps=num_steps,
+                    step=self.step,
+                    examples=before,
+                    plan=batch,
+                    rates=self._decisions.rates(),
+                    within_sec=LOOP_SEC,
+                )
+        except tf.errors.ResourceExhaustedError as error:
+            self._saver.wait()
+            raise OutOfMemory(examples=before, micro_batch=batch.micro_batch) from error
+        sec = time.monotonic() - began
+        self.state.step.assign(self.step + result.steps)
+        self.state.examples.assign(before + result.steps * batch.global_batch)
+        return LoopCall(batch=batch, result=result, before=before, sec=sec)
+
+    def _time_is_nearly_over(self, events: Events, batch: BatchPlan, sec_per_step: float) -> bool:
+        """Whether the next call of the loop, what follows it and a save may be too long for max_wall_time."""
+        total, examples = self.plan.total_examples, self.examples
+        loop_sec = max(sec_per_step, min(LOOP_SEC, sec_per_step * self.experiment.steps_per_loop))
+        reached = examples + batch.global_batch * max(1, int(loop_sec / sec_per_step))
+        return self._wall_time.is_nearly_over(
+            [action for action in events.actions if action.is_due(examples, reached, total)],
+            loop_sec=loop_sec,
+            save_sec=self._saver.write_sec or self.state.size_bytes / _ASSUMED_BYTES_PER_SEC,
+        )
+
+    def _stop(self, events: Events, reason: str) -> None:
+        if events.saved_at != self.examples:
+            events.save()
         self._saver.wait()
         # None ends before the chief's files are complete: whoever sees a worker end may end the others.
         self._agreement.reach(stop=True, sec_per_step=0.0)
@@ -276,62 +281,16 @@ class Trainer:
             "continues the run"
         )
 
-    def _go_on_or_diverge(self, result: LoopResult) -> None:
+    def _go_on_or_diverge(self, events: Events, result: LoopResult) -> None:
         """Does about a step that was not finite what the settings say."""
         policy = self._non_finite
         self._saver.wait()  # what it says of the last checkpoint is then true
-        why = policy.why_stop(saved_at=self._saved_at)
+        why = policy.why_stop(saved_at=events.saved_at)
         if why is not None:
-            raise Diverged(result.metrics, step=self.step, saved_at=self._saved_at, why=why)
+            raise Diverged(result.metrics, step=self.step, saved_at=events.saved_at, why=why)
         done = f"left out; {policy.skipped} such steps so far"
         if policy.policy == "restore":
             with policy.going_back(self.state):
-                done = f"back to the weights of {self.restore()} examples, and on with the next batch"
-        self._reporter.line(f"step {self.step}: {not_finite(result.metrics)} not finite: {done}")
-
-    def _log(self) -> None:
-        for note in self.experiment.data.notes()[self._notes_told :]:
-            self._reporter.line(note)
-            self._notes_told += 1
-        self._reporter.log_row(
-            training_row(
-                self._batch,
-                self._last.metrics,
-                step=self.step,
-                examples=self.examples,
-                examples_per_epoch=self.experiment.data.train_examples,
-                noise_scales=self.state.noise_scales,
-                skipped_steps=self._non_finite.skipped if self._non_finite.policy == "skip" else None,
-            )
-            | self._speed.read()
-        )
-
-    def _decide(self) -> None:
-        self._decisions.after_noise_scale(self.state.noise_scales)
-
-    def _evaluate(self) -> None:
-        split = self.experiment.data.evaluation_split
-        evaluation = self.evaluator.evaluate(split)
-        self._reporter.evaluation(evaluation, split=split, step=self.step, examples=self.examples)
-        self._decisions.after_evaluation(evaluation.model)
-        name = self.experiment.best_metric
-        if name not in evaluation.model:  # nothing to compare translations with
-            return
-        value, best = evaluation.model[name], float(self.state.best.numpy())
-        better = value > best if HIGHER_IS_BETTER[name] else value < best
-        if better or math.isnan(best):
-            self.state.best.assign(value)
-            self._saver.save(self.state, self.run_directory.best, keep=1)
-
-    def _sample(self) -> None:
-        if self._sampler is None:
-            self._sampler = Sampler(
-                task=self.experiment.task,
-                data=self.experiment.data,
-                networks=self.state.evaluation_networks,
-            )
-        self._reporter.samples(self._sampler.grid(), examples=self.examples)
-
-    def _save(self) -> None:
-        self._saver.save(self.state, self.run_directory.checkpoints, keep=self.experiment.keep_checkpoints)
-        self._saved_at = self.examples
+                events.saved_at = self.restore()
+            done = f"back to the weights of {events.saved_at} examples, and on with the next batch"
+        events.reporter.line(f"step {self.step}: {not_finite(result.metrics)} not finite: {done}")

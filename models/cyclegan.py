@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 from engine.task import Adam, ConfigurationError, Phase, Step, Task
 from models.domain_judge import DomainJudge
 from models.image_pool import ImagePool
 from models.losses import l1
 from models.networks import build_generator, check_image_size, pass_both
-from models.patchgan import check_patchgan_size, patchgan
 from models.regularisation import Regularisation
 
 _OTHER = {"input": "target", "target": "input"}
@@ -51,20 +52,13 @@ class CycleGan(Task):
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
-        regularisation.check(gan_loss=gan_loss, norm=norm)
         self.generator = generator
-        self._generators = {
-            "filters": generator_filters,
-            "dropout": dropout,
-            "inference_norm": inference_norm,
-        }
-        self._discriminators = {
-            "filters": discriminator_filters,
-            "spectral_norm": regularisation.spectral_norm,
-        }
         self.norm = norm
+        generators = {"filters": generator_filters, "dropout": dropout, "inference_norm": inference_norm}
+        self._build_generator = functools.partial(build_generator, generator, norm=norm, **generators)
         self.regularisation = regularisation
-        judge = {"gan_loss": gan_loss, "regularisation": regularisation}
+        judge = {"filters": discriminator_filters, "norm": norm}
+        judge |= {"gan_loss": gan_loss, "regularisation": regularisation}
         self.judges = {side: DomainJudge(network=f"{side}_discriminator", **judge) for side in _OTHER}
         self.cycle_weights = {"input": input_cycle_weight, "target": target_cycle_weight}
         self.identity_weight = identity_weight
@@ -81,15 +75,12 @@ class CycleGan(Task):
                 f"inputs have {channels['input']} and targets {channels['target']}; use 0"
             )
         check_image_size(self.generator, *example["input"].shape[:2])
-        check_patchgan_size(*example["input"].shape[:2])
         networks = {}
         for side, other in _OTHER.items():
+            sizes = {"input_channels": channels[side], "output_channels": channels[other]}
             name = f"{side}_to_{other}"
-            shared = {"input_channels": channels[side], "norm": self.norm}
-            sizes = {"output_channels": channels[other], **shared}
-            networks[name] = build_generator(self.generator, name=name, **sizes, **self._generators)
-            name = f"{side}_discriminator"
-            networks[name] = patchgan(name=name, **shared, **self._discriminators)
+            networks[name] = self._build_generator(name=name, **sizes)
+            networks[f"{side}_discriminator"] = self.judges[side].build(example[side].shape)
         return networks
 
     def state(self, example):
@@ -137,9 +128,8 @@ class CycleGan(Task):
         return terms
 
     def r1_loss(self, step: Step):
-        return {
-            f"penalty_{s}": judge.r1_penalty(step, real=step.batch[s]) for s, judge in self.judges.items()
-        }
+        real = step.batch
+        return {f"penalty_{s}": judge.r1_penalty(step, real=real[s]) for s, judge in self.judges.items()}
 
     def translate(self, networks, batch):
         return networks["input_to_target"](batch["input"], training=False)

@@ -1,32 +1,54 @@
-"""Adversarial losses of a discriminator of one domain, which does not see what fakes were made from."""
+"""A discriminator of one domain, which does not see what fakes were made from, and its losses."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
 from engine.task import Step
 from models.networks import pass_both
+from models.patchgan import check_patchgan_size, patchgan
 from models.regularisation import Regularisation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DomainJudge:
-    """Losses between an unconditional discriminator and the generator of its domain; pictures [B, H, W, C].
+    """An unconditional discriminator against the generator of its domain; pictures [B, H, W, C].
 
     Those of the discriminator are halved, which slows it against the generator, as published for pix2pix,
     CycleGAN and CUT.
 
     Args:
       network: name of the discriminator.
+      filters: channels of its first layer; all others follow.
+      norm: "batch", "instance" or "none".
       gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`.
       regularisation: of the discriminator.
     """
 
     network: str
+    filters: int
+    norm: str
     gan_loss: str
     regularisation: Regularisation
+
+    def __post_init__(self):
+        self.regularisation.check(gan_loss=self.gan_loss, norm=self.norm)
+
+    def build(self, shape: Sequence[int]) -> keras.Model:
+        """The discriminator of pictures [H, W, C]; ConfigurationError for a size it does not take."""
+        height, width, channels = shape
+        check_patchgan_size(height, width)
+        return patchgan(
+            name=self.network,
+            input_channels=channels,
+            filters=self.filters,
+            norm=self.norm,
+            spectral_norm=self.regularisation.spectral_norm,
+        )
 
     def discriminator_terms(self, step: Step, *, real: tf.Tensor, fake: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the discriminator minimises, by name, each [B]."""

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import engine.train
 from engine.adaptive_batch import GrowOnPlateau
+from engine.events import Events
 from engine.memory import MemoryModel
 from engine.probe import Probe
 from engine.run_directory import RunDirectory, read_rows
@@ -162,7 +163,7 @@ def test_learning_rate_warms_up_after_each_growth_and_follows_its_rule(make_trai
     )
 
 
-def test_moving_average_keeps_its_memory_in_examples(make_trainer, noise_pairs):
+def test_moving_average_keeps_its_memory_in_examples(make_trainer, noise_pairs, monkeypatch):
     task, weights = Linear(ema_decay=0.9), []
     trainer = make_trainer(
         task,
@@ -172,10 +173,13 @@ def test_moving_average_keeps_its_memory_in_examples(make_trainer, noise_pairs):
         scale_ema_decay=True,
         precision="float64",
     )
-    log = trainer._log
-    trainer._actions[0] = type(trainer._actions[0])(
-        1, lambda: (weights.append(trainer.state.networks["net"].trainable_variables[0].numpy()), log())
-    )
+    log = Events.log
+
+    def watch(events):
+        weights.append(trainer.state.networks["net"].trainable_variables[0].numpy())
+        log(events)
+
+    monkeypatch.setattr(Events, "log", watch)
     trainer.run()
     average = np.ones_like(weights[0])
     for weight, decay in zip(weights, [0.9, 0.9, 0.9**3, 0.9**3], strict=True):

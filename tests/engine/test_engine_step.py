@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine.events import Events
 from engine.task import Adam, ConfigurationError, Phase, Task, Term
 
 SIZE = 16
@@ -86,17 +87,16 @@ def test_terms_reach_only_the_networks_they_name(make_trainer, noise_pairs):
 
     data = noise_pairs(size=SIZE)
     phase = Phase(name="p", loss=with_both, updates=("first", "second"), optimizer="adam")
-    trainer = make_trainer(Scale((phase,)), data, total_examples=1)
-    trainer.run()
+    metrics = make_trainer(Scale((phase,)), data, total_examples=1).run().metrics
     # The gradient of one term is the mean input of each channel; the second network gets it twice.
     mean = images(data, [0])[0].mean(axis=(0, 1, 2)) / 3
     norm = np.sqrt(np.sum(mean**2) + np.sum((2 * mean) ** 2))
-    assert trainer._last.metrics["grad_norm/p"] == pytest.approx(norm, rel=1e-5)
+    assert metrics["grad_norm/p"] == pytest.approx(norm, rel=1e-5)
     # A term that does not depend on the batch counts once, whatever the batch.
-    assert trainer._last.metrics["loss/p/constant"] == pytest.approx(3.0)
+    assert metrics["loss/p/constant"] == pytest.approx(3.0)
 
 
-def test_every_skips_steps_and_ema_averages_those_done(make_trainer, noise_pairs):
+def test_every_skips_steps_and_ema_averages_those_done(make_trainer, noise_pairs, monkeypatch):
     def loss(step):
         return {"mean": tf.reduce_mean(step.networks["second"](step.batch["target"]), [1, 2, 3])}
 
@@ -107,13 +107,13 @@ def test_every_skips_steps_and_ema_averages_those_done(make_trainer, noise_pairs
     )
     seen, average = [], np.ones(3)
     trainer = make_trainer(Scale(phases), noise_pairs(size=SIZE), total_examples=6)
-    log = trainer._log
+    log = Events.log
 
-    def watch():
-        seen.append(("loss/rare/mean" in trainer._last.metrics, weight(trainer)))
-        log()
+    def watch(events):
+        seen.append(("loss/rare/mean" in events.last.result.metrics, weight(trainer)))
+        log(events)
 
-    trainer._actions[0] = type(trainer._actions[0])(1, watch)
+    monkeypatch.setattr(Events, "log", watch)
     trainer.run()
     assert [due for due, _ in seen] == [False, False, True, False, False, True]
     for _, value in seen:
@@ -146,11 +146,11 @@ def test_gather_and_own_are_inverse_and_in_example_order(make_trainer, noise_pai
         batch_schedule=5,
         total_examples=10,
     )
-    trainer.run()
+    metrics = trainer.run().metrics
     gathered = trainer.state.task_state["ids"]
     for copy in gathered.values:  # every replica holds the same
         np.testing.assert_array_equal(copy.numpy(), [5, 6, 7, 8, 9])
-    assert trainer._last.metrics["loss/fit/same"] == pytest.approx(1.0)
+    assert metrics["loss/fit/same"] == pytest.approx(1.0)
 
 
 def test_dropout_differs_between_replicas_and_repeats(make_trainer, noise_pairs):
@@ -213,8 +213,8 @@ def test_bfloat16_keeps_float32_weights_and_stays_near_float32(make_trainer, noi
             total_examples=40,
             precision=precision,
         )
-        trainer.run()
-        losses[precision] = [v for k, v in trainer._last.metrics.items() if k.startswith("loss/")]
+        metrics = trainer.run().metrics
+        losses[precision] = [v for k, v in metrics.items() if k.startswith("loss/")]
         network = trainer.state.networks["generator"]
         assert {v.dtype for v in network.trainable_variables} == {"float32"}
     assert network.get_layer("conv").compute_dtype == "bfloat16"

@@ -1,0 +1,165 @@
+"""What happens at positions of a run: rows are logged, batches decided on, splits evaluated, states saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from engine.actions import Action
+from engine.batch_plan import BatchPlan
+from engine.decisions import Decisions
+from engine.evaluation import HIGHER_IS_BETTER, Evaluator
+from engine.experiment import Experiment
+from engine.non_finite import NonFinitePolicy
+from engine.reporting import Reporter, Speed, training_row
+from engine.run_directory import RunDirectory
+from engine.samples import Sampler
+from engine.saving import BackgroundSaver
+from engine.state import TrainState
+from engine.step import LoopResult
+from engine.wall_time import WallTime
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopCall:
+    """A call of the compiled loop.
+
+    Args:
+      batch: layout of its batches.
+      result: what it did.
+      before: examples of the run before it.
+      sec: seconds it took.
+    """
+
+    batch: BatchPlan
+    result: LoopResult
+    before: int
+    sec: float
+
+
+class Events:
+    """The events of one run; each reads position and weights from the run's variables.
+
+    Args:
+      experiment: the settings.
+      run: where everything is written.
+      state: every variable of the run.
+      evaluator: of the run's networks.
+      decisions: what evaluations and noise scales lead to.
+      non_finite: has counted the steps that were skipped.
+      saver: writes checkpoints.
+      reporter: tells all that happens.
+      saved_at: examples at the last checkpoint; None if there is none.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: RunDirectory,
+        *,
+        state: TrainState,
+        evaluator: Evaluator,
+        decisions: Decisions,
+        non_finite: NonFinitePolicy,
+        saver: BackgroundSaver,
+        reporter: Reporter,
+        saved_at: int | None,
+    ):
+        self._experiment = experiment
+        self._run = run
+        self._state = state
+        self._evaluator = evaluator
+        self._decisions = decisions
+        self._non_finite = non_finite
+        self._saver = saver
+        self.reporter = reporter
+        self.saved_at = saved_at
+        self.last: LoopCall | None = None
+        self._speed = Speed()
+        self._notes_told = 0
+        self._sampler: Sampler | None = None
+        # Everything that belongs to a position happens before its checkpoint is written.
+        decide_every = decisions.decide_every_examples
+        self.actions = [
+            Action(experiment.examples("log_every"), self.log),
+            *([Action(decide_every, self.decide)] if decide_every else []),
+            Action(experiment.examples("evaluate_every"), self.evaluate),
+            Action(experiment.examples("sample_every"), self.sample),
+            Action(experiment.examples("save_every"), self.save),
+        ]
+
+    def after(self, call: LoopCall, *, total: int, wall_time: WallTime) -> None:
+        """Fires what is due after a call of the loop, and notes how long each took.
+
+        Args:
+          total: examples of the whole run, at whose end everything is due.
+        """
+        self.last = call
+        examples = self._examples
+        self._speed.add(
+            examples=examples - call.before,
+            steps=call.result.steps,
+            sec=call.sec,
+            wait_sec=call.result.data_wait_sec,
+        )
+        self.reporter.progress(examples)
+        for action in self.actions:
+            if action.is_due(call.before, examples, total):
+                with wall_time.timed(action):
+                    action.fire()
+
+    def log(self) -> None:
+        notes = self._experiment.data.notes()
+        for note in notes[self._notes_told :]:
+            self.reporter.line(note)
+        self._notes_told = len(notes)
+        self.reporter.log_row(
+            training_row(
+                self.last.batch,
+                self.last.result.metrics,
+                step=self._step,
+                examples=self._examples,
+                examples_per_epoch=self._experiment.data.train_examples,
+                noise_scales=self._state.noise_scales,
+                skipped_steps=self._non_finite.skipped if self._non_finite.policy == "skip" else None,
+            )
+            | self._speed.read()
+        )
+
+    def decide(self) -> None:
+        self._decisions.after_noise_scale(self._state.noise_scales)
+
+    def evaluate(self) -> None:
+        split = self._experiment.data.evaluation_split
+        evaluation = self._evaluator.evaluate(split)
+        self.reporter.evaluation(evaluation, split=split, step=self._step, examples=self._examples)
+        self._decisions.after_evaluation(evaluation.model)
+        name = self._experiment.best_metric
+        if name not in evaluation.model:  # nothing to compare translations with
+            return
+        value, best = evaluation.model[name], float(self._state.best.numpy())
+        better = value > best if HIGHER_IS_BETTER[name] else value < best
+        if better or math.isnan(best):
+            self._state.best.assign(value)
+            self._saver.save(self._state, self._run.best, keep=1)
+
+    def sample(self) -> None:
+        if self._sampler is None:
+            self._sampler = Sampler(
+                task=self._experiment.task,
+                data=self._experiment.data,
+                networks=self._state.evaluation_networks,
+            )
+        self.reporter.samples(self._sampler.grid(), examples=self._examples)
+
+    def save(self) -> None:
+        self._saver.save(self._state, self._run.checkpoints, keep=self._experiment.keep_checkpoints)
+        self.saved_at = self._examples
+
+    @property
+    def _step(self) -> int:
+        return int(self._state.step.numpy())
+
+    @property
+    def _examples(self) -> int:
+        return int(self._state.examples.numpy())

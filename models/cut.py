@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from engine.task import Adam, ConfigurationError, Phase, Step, Task
 from models.domain_judge import DomainJudge
 from models.networks import build_generator, check_image_size
 from models.patch_nce import PatchNce
-from models.patchgan import check_patchgan_size, patchgan
 from models.regularisation import Regularisation
 
 
@@ -51,14 +52,14 @@ class Cut(Task):
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
-        regularisation.check(gan_loss=gan_loss, norm=norm)
         self.generator = generator
-        self._generator = {"filters": generator_filters, "norm": norm, "dropout": dropout}
-        self._generator |= {"inference_norm": inference_norm}
-        self._discriminator = {"filters": discriminator_filters, "norm": norm}
-        self._discriminator |= {"spectral_norm": regularisation.spectral_norm}
+        self.norm = norm
+        settings = {"filters": generator_filters, "dropout": dropout, "inference_norm": inference_norm}
+        self._build_generator = functools.partial(build_generator, generator, norm=norm, **settings)
         self.regularisation = regularisation
-        self.judge = DomainJudge(network="discriminator", gan_loss=gan_loss, regularisation=regularisation)
+        judging = {"filters": discriminator_filters, "norm": norm}
+        judging |= {"gan_loss": gan_loss, "regularisation": regularisation}
+        self.judge = DomainJudge(network="discriminator", **judging)
         self.nce = nce
         self.nce_weight = nce_weight
         self.nce_identity = nce_identity
@@ -74,13 +75,14 @@ class Cut(Task):
                 f"CUT encodes inputs and outputs alike, but inputs have {channels} channels and targets "
                 f"{example['target'].shape[-1]}; prepare both alike, or train CycleGan"
             )
-        sizes = {"input_channels": channels, "output_channels": channels}
         check_image_size(self.generator, height, width)
-        check_patchgan_size(height, width)
-        generator = build_generator(self.generator, name="generator", **sizes, **self._generator)
-        discriminator = patchgan(name="discriminator", input_channels=channels, **self._discriminator)
-        projector = self.nce.projector(generator)
-        return {"generator": generator, "discriminator": discriminator, "projector": projector}
+        sizes = {"input_channels": channels, "output_channels": channels}
+        generator = self._build_generator(name="generator", **sizes)
+        return {
+            "generator": generator,
+            "discriminator": self.judge.build(example["target"].shape),
+            "projector": self.nce.projector(generator),
+        }
 
     def phases(self):
         made = {"updates": ("generator", "projector"), "optimizer": "generator", "ema_decay": self.ema_decay}

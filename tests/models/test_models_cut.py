@@ -12,6 +12,7 @@ from engine.schedules import LinearDecay
 from engine.task import Adam, ConfigurationError, Seeds
 from models import losses
 from models.cut import Cut
+from models.domain_judge import DomainJudge
 from models.layers import Conv, image_input, normalize, variable_dtype
 from models.patch_nce import PatchNce, draw_places, take_patches
 from models.regularisation import Regularisation
@@ -117,10 +118,10 @@ class TinyCut(Cut):
     """Networks of few layers, compiled in a second."""
 
     def networks(self, example):
-        generator = small_generator(self._generator["norm"])
+        generator = small_generator(self.norm)
         x = image = image_input(3)
         x = keras.layers.LeakyReLU(0.2)(Conv(8, 4, stride=2, padding=1, name="conv")(x))
-        x = normalize(x, self._generator["norm"], name="norm")
+        x = normalize(x, self.norm, name="norm")
         x = Conv(1, 3, padding=1, name="logits")(x)
         judge = keras.Model(image, x, name="discriminator")
         return {
@@ -292,15 +293,12 @@ def test_gin_files_have_the_published_settings():
     for name, lengths in (("cut", ("200ep", "200ep", "400ep")), ("fastcut", ("150ep", "50ep", "200ep"))):
         experiment, _ = config.load_experiment(gin_files=[f"gin/{name}.gin"])
         task = loaded[name] = experiment.task
-        assert (*task._generator.values(), task.generator) == (
-            64,
-            "instance",
-            False,
-            "batch_statistics",
-            "resnet_9blocks",
-        )
+        generator = {"filters": 64, "norm": "instance", "dropout": False}
+        generator["inference_norm"] = "batch_statistics"
+        assert (task.generator, task._build_generator.keywords) == ("resnet_9blocks", generator)
         assert task.nce == PatchNce() and (task.nce.patches, task.nce.temperature) == (256, 0.07)
-        assert (task.judge.gan_loss, task.judge.regularisation) == ("lsgan", Regularisation())
+        judge = {"filters": 64, "norm": "instance", "gan_loss": "lsgan", "regularisation": Regularisation()}
+        assert task.judge == DomainJudge(network="discriminator", **judge)
         for optimizer in task.optimizers.values():
             assert (optimizer.learning_rate, optimizer.beta1, optimizer.beta2) == (2e-4, 0.5, 0.999)
             assert optimizer.schedule == LinearDecay(constant=lengths[0], decay=lengths[1])

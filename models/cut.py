@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from engine.task import Adam, ConfigurationError, Phase, Step, Task
 from models.domain_judge import DomainJudge
+from models.initialisation import initialise
 from models.networks import build_generator, check_image_size
 from models.patch_nce import PatchNce
 from models.regularisation import Regularisation
@@ -19,7 +20,7 @@ class Cut(Task):
     What keeps an output like its input is PatchNCE: by the generator's own first layers and a projector of
     theirs, each patch of the output is to find the input's patch at its place. The discriminator is updated
     first, then the generator and the projector together. The networks are `generator`, `discriminator` and
-    `projector`.
+    `projector`; as published, their initial kernels are Xavier's with a gain of 0.02.
 
     Args:
       generator, generator_filters, discriminator_filters, norm, dropout, inference_norm, gan_loss,
@@ -78,11 +79,12 @@ class Cut(Task):
         check_image_size(self.generator, height, width)
         sizes = {"input_channels": channels, "output_channels": channels}
         generator = self._build_generator(name="generator", **sizes)
-        return {
-            "generator": generator,
-            "discriminator": self.judge.build(example["target"].shape),
-            "projector": self.nce.projector(generator),
-        }
+        discriminator = self.judge.build(example["target"].shape)
+        projector = self.nce.projector(generator)
+        networks = {"generator": generator, "discriminator": discriminator, "projector": projector}
+        for network in networks.values():
+            initialise(network, scheme="xavier")
+        return networks
 
     def phases(self):
         made = {"updates": ("generator", "projector"), "optimizer": "generator", "ema_decay": self.ema_decay}

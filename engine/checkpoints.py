@@ -25,7 +25,7 @@ from engine.state import TrainState
 from engine.task import ConfigurationError
 
 _PREFIX = "state"
-_OPTIONAL = ("decision/", "noise_scale/")
+_OPTIONAL = ("decision/", "noise_scale/", "loss_scale/")
 # Directories that are no checkpoints: being written, being removed, giving way to one of the same position.
 _WRITING, _REMOVING, _REPLACED = "writing-", "removing-", "replaced-"
 
@@ -162,7 +162,7 @@ def read(train_state: TrainState, directory: str, position: int) -> None:
     path = os.path.join(directory, _name(position), _PREFIX)
     reader = tf.train.load_checkpoint(path)
     shapes = reader.get_variable_to_shape_map()
-    # A run may go on with another batch schedule: what only that one remembers starts afresh.
+    # A run may go on with another batch schedule or precision: what only that one remembers starts afresh.
     variables = {
         name: variable
         for name, variable in train_state.variables().items()

@@ -12,14 +12,19 @@ from engine.slurm import tf_config_of_slurm
 from engine.task import ConfigurationError
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
+PRECISIONS = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+    "float64": "float64",
+}
 
 
 def set_precision(precision: str) -> None:
     """Sets Keras's policy; call it before a network is built.
 
-    "bfloat16" computes in bfloat16 and keeps variables in float32. "float16" is refused: it needs a
-    loss scale.
+    "bfloat16" and "float16" compute in these and keep variables in float32; with "float16" losses are
+    scaled, see `engine.loss_scale`.
     """
     if precision not in PRECISIONS:
         raise ConfigurationError(

@@ -1,6 +1,6 @@
 """The compiled training loop: many steps in one call.
 
-while step < steps and all finite and there is time:
+while step < steps and all finite (or scaled too high) and there is time:
   batch = next(iterator)
   one micro-batch:   strategy.run(replica step)     forward once, then every due phase in its order
   several:           accumulated step               phase by phase over the micro-batches
@@ -22,6 +22,7 @@ from engine.replica_step import PhaseSettings, ReplicaStep, StepInputs
 from engine.scaling import BatchScaling
 from engine.state import TrainState
 from engine.task import Task
+from engine.updates import APPLIED, NOT_FINITE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,11 +32,12 @@ class LoopResult:
     Args:
       steps: steps done; fewer than asked if a loss or gradient was not finite in the last of them, or time
         was up.
-      metrics: `loss/<phase>/<term>`, `grad_norm/<phase>` and `learning_rate/<phase>` of the last step;
-        phases that were not due are missing.
+      metrics: `loss/<phase>/<term>`, `grad_norm/<phase>` and `learning_rate/<phase>` of the last step, in
+        float16 also the `loss_scale/<phase>` it had and the `overflows/<phase>` so far; phases that were
+        not due are missing.
       data_wait_sec: seconds spent waiting for batches.
-      finite: whether every loss and gradient of the last step was finite. If not, the phase concerned
-        was not applied.
+      finite: whether every loss and gradient of the last step was finite, or the loss scale alone was to
+        blame. A phase with something that was not finite was not applied.
     """
 
     steps: int
@@ -68,7 +70,7 @@ class TrainLoop:
       scaling: gives the hyper-parameters at a position and batch size.
       seed: of all randomness in the networks and losses.
       undo_non_finite: a step in which something is not finite leaves moving statistics, spectral vectors
-        and the task's state as they were.
+        and the task's state as they were; in float16 it always does.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class TrainLoop:
         self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=strategy)
         self._dtype = tf.as_dtype(keras.config.floatx())
         self._to_undo: list[tf.Variable] = []
-        if undo_non_finite:
+        if undo_non_finite or train_state.loss_scales:
             networks = train_state.networks.values()
             self._to_undo = [w.value for network in networks for w in network.non_trainable_weights]
             self._to_undo += train_state.task_state.values()
@@ -129,7 +131,7 @@ class TrainLoop:
         micro_batch = None
         if plan.is_padded:
             micro_batch = plan.micro_batch if plan.static_shapes else tf.constant(plan.micro_batch)
-        done, metrics, finite, wait_sec = self._loop(
+        done, metrics, outcome, wait_sec = self._loop(
             iterator,
             tf.constant(num_steps, tf.int64),
             StepInputs(
@@ -155,20 +157,20 @@ class TrainLoop:
             steps=steps,
             metrics=dict(zip(names, (float(value) for value in metrics.numpy()), strict=True)),
             data_wait_sec=float(wait_sec),
-            finite=bool(finite),
+            finite=int(outcome) < NOT_FINITE,
         )
 
     @tf.function(autograph=False)
     def _loop(self, iterator, num_steps, start: StepInputs, rates: RateInputs, accumulation, within_sec):
         began = tf.timestamp()
 
-        def goes_on(done, metrics, finite, wait_sec):
-            with tf.control_dependencies([metrics, finite]):  # the step before is done
+        def goes_on(done, metrics, outcome, wait_sec):
+            with tf.control_dependencies([metrics, outcome]):  # the step before is done
                 elapsed_sec = tf.timestamp() - began
-            return (done < num_steps) & finite & ((done == 0) | (elapsed_sec < within_sec))
+            return (done < num_steps) & (outcome < NOT_FINITE) & ((done == 0) | (elapsed_sec < within_sec))
 
-        def body(done, metrics, finite, wait_sec):
-            with tf.control_dependencies([metrics, finite]):  # the step before is done
+        def body(done, metrics, outcome, wait_sec):
+            with tf.control_dependencies([metrics, outcome]):  # the step before is done
                 asked = tf.timestamp()
             batch = iterator.get_next()
             arrived = [
@@ -182,8 +184,8 @@ class TrainLoop:
                 step=start.step + done,
                 examples=start.examples + done * tf.cast(start.global_batch, tf.int64),
             )
-            metrics, finite = self._step(batch, inputs, rates, accumulation)
-            return done + 1, metrics, finite, wait_sec
+            metrics, outcome = self._step(batch, inputs, rates, accumulation)
+            return done + 1, metrics, outcome, wait_sec
 
         return tf.while_loop(
             goes_on,
@@ -191,7 +193,7 @@ class TrainLoop:
             (
                 tf.constant(0, tf.int64),
                 tf.zeros([0], self._dtype),
-                tf.constant(True),
+                tf.constant(APPLIED),
                 tf.constant(0.0, tf.float64),
             ),
             shape_invariants=tuple(tf.TensorShape(shape) for shape in ([], [None], [], [])),
@@ -206,13 +208,13 @@ class TrainLoop:
             phases = self._patterns[pattern]
             before = self._strategy.run(lambda: [variable.read_value() for variable in self._to_undo])
             if accumulation is None:
-                metrics, finite = self._whole(batch, inputs, settings, phases)
+                metrics, outcome = self._whole(batch, inputs, settings, phases)
             else:
-                metrics, finite = self._accumulated_step.run(batch, inputs, accumulation, settings, phases)
+                metrics, outcome = self._accumulated_step.run(batch, inputs, accumulation, settings, phases)
             self._metric_names[pattern] = list(metrics)
             if self._to_undo:
-                self._strategy.run(self._undo, args=(finite, before))
-            return tf.stack(list(metrics.values())), finite
+                self._strategy.run(self._undo, args=(outcome, before))
+            return tf.stack(list(metrics.values())), outcome
 
         if len(self._patterns) == 1:
             return run(0)
@@ -220,15 +222,15 @@ class TrainLoop:
         # The choice is made outside the replicas, which may not communicate inside a condition.
         return tf.switch_case(pattern, [lambda i=i: run(i) for i in range(len(self._patterns))])
 
-    def _undo(self, finite, before):
-        """Sets this replica's copies back unless all was finite (in replica context)."""
+    def _undo(self, outcome, before):
+        """Sets this replica's copies back unless all phases were updated (in replica context)."""
 
         def set_back():
             for variable, value in zip(self._to_undo, before, strict=True):
                 tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
             return tf.constant(True)
 
-        tf.cond(finite, lambda: tf.constant(True), set_back)
+        tf.cond(outcome > APPLIED, set_back, lambda: tf.constant(True))
 
     def _whole(self, batch, inputs, settings, phases):
         per_replica = self._strategy.run(

@@ -35,8 +35,11 @@ def exists(path):
 
 def is_folder(path):
     """Whether there is a folder of that name."""
+    if not is_url(path):
+        return os.path.isdir(path)
     with _os_errors(path):
-        return tf.io.gfile.isdir(path) if is_url(path) else os.path.isdir(path)
+        # To `isdir` whatever goes wrong means no; `exists` raises it.
+        return tf.io.gfile.exists(path) and tf.io.gfile.isdir(path)
 
 
 def is_file(path):

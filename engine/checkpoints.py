@@ -107,7 +107,8 @@ def positions(directory: str) -> list[int]:
       ConfigurationError: the directory cannot be read.
     """
     with explained_reading(directory):
-        if not tf.io.gfile.isdir(directory):
+        # To `isdir` alone whatever goes wrong means no, and the run would begin anew.
+        if not (tf.io.gfile.exists(directory) and tf.io.gfile.isdir(directory)):
             return []
         return sorted(
             int(name) for name in _listed(directory) if name.isdigit() and not _is_partial(directory, name)

@@ -9,6 +9,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from data import imaging
+
 _BLOCK = 16
 """Outputs a product: of more, most weights would be 0; of fewer, the products would be too small."""
 
@@ -138,11 +140,8 @@ def _banded_weights(*, lengths, new_lengths, firsts, steps, count):
     inputs = tf.cast(tf.math.ceil(starts), tf.int32)[..., None] + tf.range(span)  # [2, blocks, S]
     distance = tf.cast(inputs, tf.float64)[:, :, None, :] - centres[..., None]  # [2, blocks, _BLOCK, S]
     distance = tf.cast(tf.abs(distance / support[:, None, None, None]), tf.float32)
-    near = (1.5 * distance - 2.5) * distance * distance + 1.0
-    far = ((2.5 - 0.5 * distance) * distance - 4.0) * distance + 2.0
-    weights = tf.where(distance < 1.0, near, tf.where(distance < 2.0, far, 0.0))
     inside = (inputs >= 0) & (inputs < lengths[:, None, None])
-    weights = tf.where(inside[:, :, None, :], weights, 0.0)
+    weights = tf.where(inside[:, :, None, :], imaging.cubic_kernel(distance), 0.0)
     # Outputs past the last one, there to fill a block, may weigh nothing.
     weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=-1, keepdims=True))
     return tf.clip_by_value(inputs, 0, lengths[:, None, None] - 1), weights

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from engine.on_replicas import run_on_replicas
 from engine.replica_step import PhaseSettings, ReplicaStep, StepInputs
 from engine.rows import micro_step
 from engine.task import ConfigurationError, Phase, weighted_examples
@@ -68,7 +69,7 @@ class AccumulatedStep:
         self,
         batch,
         inputs: StepInputs,
-        accumulation: tf.Tensor,
+        accumulation: tf.Tensor | int,
         settings: Mapping[str, PhaseSettings],
         phases: tuple[Phase, ...],
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
@@ -92,22 +93,26 @@ class AccumulatedStep:
             outcome = tf.maximum(outcome, of_phase)
         return metrics, outcome
 
-    def _over_micro_batches(self, one_pass, accumulation: tf.Tensor):
+    def _over_micro_batches(self, one_pass, accumulation: tf.Tensor | int):
         """Sums and moves added, outputs joined; `one_pass` is traced once and called in two places."""
         first = one_pass(tf.constant(0))
+        is_static = isinstance(accumulation, int)
+        if is_static:
+            first = self._run(_with_room, first, accumulation)
         flat = tf.nest.flatten(first, expand_composites=True)
+        grows = [is_output and not is_static for is_output in self._is_output(first)]
 
         def body(micro, *flat):
             so_far = tf.nest.pack_sequence_as(first, flat, expand_composites=True)
-            joined = self._run(_join, so_far, one_pass(micro))
+            joined = self._run(_join, so_far, one_pass(micro), micro if is_static else None)
             return micro + 1, *tf.nest.flatten(joined, expand_composites=True)
 
         _, *flat = tf.while_loop(
             lambda micro, *_: micro < accumulation,
             body,
             (tf.constant(1), *flat),
-            # Outputs grow with every micro-batch.
-            shape_invariants=(tf.TensorShape([]), *map(_growing, self._is_output(first), flat)),
+            # Outputs grow with every micro-batch, unless there is room for all of them.
+            shape_invariants=(tf.TensorShape([]), *map(_growing, grows, flat)),
             # Passes share variables, and memory is to hold one of them at a time.
             parallel_iterations=1,
         )
@@ -187,14 +192,31 @@ class AccumulatedStep:
         return [weight for name in names for weight in networks[name].trainable_weights]
 
     def _run(self, fn, *args):
-        return self._strategy.run(tf.autograph.experimental.do_not_convert(fn), args=args)
+        return run_on_replicas(self._strategy, fn, *args)
 
 
-def _join(so_far, new):
-    """(sums, moves, outputs) of the micro-batches so far and of the next."""
+def _with_room(first, accumulation: int):
+    """(sums, moves, outputs) of the first micro-batch, the outputs with rows of zeros for all others."""
+
+    def enlarged(x):
+        missing = (accumulation - 1) * x.shape[0]
+        return tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
+
+    sums, moves, outputs = first
+    return sums, moves, tf.nest.map_structure(enlarged, outputs)
+
+
+def _join(so_far, new, micro: tf.Tensor | None):
+    """(sums, moves, outputs) of the micro-batches so far and of the next; with its number, into its room."""
+
+    def joined(a, b):
+        if micro is None:
+            return tf.concat([a, b], axis=0)  # [rows, ...]
+        places = micro * b.shape[0] + tf.range(b.shape[0])
+        return tf.tensor_scatter_nd_update(a, places[:, tf.newaxis], b)
+
     sums, moves = tf.nest.map_structure(tf.add, so_far[:2], new[:2])
-    outputs = tf.nest.map_structure(lambda a, b: tf.concat([a, b], axis=0), so_far[2], new[2])  # [rows, ...]
-    return sums, moves, outputs
+    return sums, moves, tf.nest.map_structure(joined, so_far[2], new[2])
 
 
 def _checked(outputs):
@@ -207,8 +229,8 @@ def _checked(outputs):
     return outputs
 
 
-def _growing(is_output: bool, tensor: tf.Tensor) -> tf.TensorShape:
-    return tf.TensorShape([None, *tensor.shape[1:]]) if is_output else tensor.shape
+def _growing(grows: bool, tensor: tf.Tensor) -> tf.TensorShape:
+    return tf.TensorShape([None, *tensor.shape[1:]]) if grows else tensor.shape
 
 
 def _read(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:

@@ -24,14 +24,14 @@ class StepInputs(NamedTuple):
     Args:
       step: int64, steps done before.
       examples: int64, examples drawn before.
-      global_batch: int32, examples of this step.
+      global_batch: int32, examples of this step; a Python int where shapes are static.
       micro_batch: rows of a micro-batch on each replica where batches are padded: int32, or a Python int
         where shapes are static; None where they are not padded.
     """
 
     step: tf.Tensor
     examples: tf.Tensor
-    global_batch: tf.Tensor
+    global_batch: tf.Tensor | int
     micro_batch: tf.Tensor | int | None
 
 
@@ -74,7 +74,7 @@ class ReplicaStep:
         if inputs.micro_batch is None:
             rows = whole_step(inputs.global_batch)
         else:
-            rows = micro_step(inputs.global_batch, tf.constant(0), inputs.micro_batch)
+            rows = micro_step(inputs.global_batch, 0, inputs.micro_batch)
         view = self.view(batch, inputs, rows)
         metrics, outcome = {}, tf.constant(APPLIED)
         with weighted_examples(rows.weights if rows.is_padded else None):
@@ -129,7 +129,7 @@ class ReplicaStep:
             state=self.train_state.task_state,
             step=inputs.step,
             examples=inputs.examples,
-            seeds=Seeds(key=key, global_batch=rows.global_batch, own=rows.own_of_step),
+            seeds=Seeds(key=key, global_batch=tf.convert_to_tensor(rows.global_batch), own=rows.own_of_step),
             gather=rows.gather,
             own=rows.own,
         )

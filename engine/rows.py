@@ -20,14 +20,14 @@ class ReplicaRows:
       examples: examples of the micro-batch on all replicas, the rows of `gather`.
       skipped: examples of the step in earlier micro-batches.
       first, count: this replica's examples are [first, first + count) of the micro-batch.
-      size: B, rows computed on.
+      size: B, rows computed on; a Python int where shapes are static, as compilers for fixed shapes need.
       offset: where the rows start among this replica's rows of the step.
       replicas: how many replicas there are.
       is_padded: whether there may be padding rows; a Python bool.
     """
 
-    global_batch: tf.Tensor
-    examples: tf.Tensor
+    global_batch: tf.Tensor | int
+    examples: tf.Tensor | int
     skipped: tf.Tensor
     first: tf.Tensor
     count: tf.Tensor
@@ -35,6 +35,10 @@ class ReplicaRows:
     offset: tf.Tensor
     replicas: int
     is_padded: bool
+
+    @property
+    def is_static(self) -> bool:
+        return isinstance(self.size, int)
 
     @property
     def weights(self) -> tf.Tensor:
@@ -45,30 +49,40 @@ class ReplicaRows:
         """This replica's rows of the step, [rows, ...] -> those of the micro-batch [B, ...]."""
         if not self.is_padded:
             return rows
-        rows = rows[self.offset : self.offset + self.size]
-        return _with_rows(rows, self.size)
+        if self.is_static:
+            return tf.gather(rows, self.offset + tf.range(self.size))
+        return _with_rows(rows[self.offset : self.offset + self.size], self.size)
 
     def own(self, whole: tf.Tensor) -> tf.Tensor:
         """[examples, ...] -> this replica's rows [B, ...]."""
         if not self.is_padded:
             return whole
+        if self.is_static:
+            order = tf.range(self.size)
+            return _picked(whole, self.first + order, order < self.count)
         return _with_rows(whole[self.first : self.first + self.count], self.size)
 
     def own_of_step(self, whole: tf.Tensor) -> tf.Tensor:
         """[global batch, ...] -> this replica's rows of the micro-batch [B, ...]."""
+        if self.is_static:
+            order = tf.range(self.size)
+            return _picked(whole, self.skipped + self.first + order, order < self.count)
         return self.own(whole[self.skipped : self.skipped + self.examples])
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """[B, ...] of every replica -> [examples, ...] in example order, equal on every replica."""
         if not self.is_padded:
             return rows
-        rows = rows[: self.count]
         if self.replicas == 1:
-            return rows
-        after = self.examples - self.first - self.count
-        spread = tf.pad(  # [examples, ...], zeros where other replicas have their rows
-            rows, [[self.first, after]] + [[0, 0]] * (rows.shape.rank - 1)
-        )
+            return rows[: self.examples]
+        # [examples, ...], zeros where other replicas have their rows
+        if self.is_static:
+            places = tf.range(self.examples) - self.first
+            spread = _picked(rows, places, (places >= 0) & (places < self.count))
+        else:
+            after = self.examples - self.first - self.count
+            borders = [[self.first, after]] + [[0, 0]] * (rows.shape.rank - 1)
+            spread = tf.pad(rows[: self.count], borders)
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, spread)
 
@@ -90,11 +104,22 @@ def whole_step(global_batch: tf.Tensor) -> ReplicaRows:
     )
 
 
-def micro_step(global_batch: tf.Tensor, micro: tf.Tensor, micro_batch: tf.Tensor | int) -> ReplicaRows:
-    """The rows of the current replica in micro-batch number `micro` of `micro_batch` rows a replica."""
+def micro_step(
+    global_batch: tf.Tensor | int, micro: tf.Tensor | int, micro_batch: tf.Tensor | int
+) -> ReplicaRows:
+    """The rows of the current replica in micro-batch number `micro` of `micro_batch` rows a replica.
+
+    With Python ints, as many examples as the shapes that are made of them are known to compilers.
+    """
     context = tf.distribute.get_replica_context()
-    skipped = micro * context.num_replicas_in_sync * micro_batch
-    examples = tf.minimum(context.num_replicas_in_sync * micro_batch, global_batch - skipped)
+    whole = context.num_replicas_in_sync * micro_batch  # examples of a full micro-batch
+    skipped = micro * whole
+    if isinstance(whole, int) and isinstance(global_batch, int) and global_batch % whole == 0:
+        examples = whole
+    elif isinstance(skipped, int) and isinstance(global_batch, int):
+        examples = min(whole, global_batch - skipped)
+    else:
+        examples = tf.minimum(whole, global_batch - skipped)
     first, count = _share(examples)
     return ReplicaRows(
         global_batch=global_batch,
@@ -109,7 +134,7 @@ def micro_step(global_batch: tf.Tensor, micro: tf.Tensor, micro_batch: tf.Tensor
     )
 
 
-def _share(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _share(examples: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
     """(first, count) of the current replica: `engine.batch_plan.rows_of_replicas` as tensors."""
     context = tf.distribute.get_replica_context()
     largest = -(-examples // context.num_replicas_in_sync)
@@ -117,10 +142,14 @@ def _share(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return first, tf.minimum(largest, examples - first)
 
 
-def _with_rows(rows: tf.Tensor, size: tf.Tensor | int) -> tf.Tensor:
+def _picked(rows: tf.Tensor, places: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
+    """rows[places[n]] in place n where is_there[n], zeros elsewhere; of a static shape if places has one."""
+    picked = tf.gather(rows, tf.clip_by_value(places, 0, tf.shape(rows)[0] - 1))
+    is_there = tf.reshape(is_there, [-1] + [1] * (rows.shape.rank - 1))
+    return tf.where(is_there, picked, tf.zeros([], rows.dtype))
+
+
+def _with_rows(rows: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """[at most size, ...] -> [size, ...], zeros at the end."""
     missing = size - tf.shape(rows)[0]
-    padded = tf.pad(rows, [[0, missing]] + [[0, 0]] * (rows.shape.rank - 1))
-    if isinstance(size, int):
-        padded.set_shape([size, *rows.shape[1:]])
-    return padded
+    return tf.pad(rows, [[0, missing]] + [[0, 0]] * (rows.shape.rank - 1))

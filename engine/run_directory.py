@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 from absl import logging
 
-from engine.safe_files import append_text, write_text
+from engine.safe_files import append_text, explained_reading, reason_of, write_text
 from engine.task import ConfigurationError
 
 
@@ -56,16 +56,17 @@ class RunDirectory:
             tf.io.gfile.remove(probe)
         except tf.errors.OpError as error:
             raise ConfigurationError(
-                f"--workdir={self.path}: cannot be written ({error.message}); choose a directory you may "
+                f"--workdir={self.path}: cannot be written ({reason_of(error)}); choose a directory you may "
                 "write to"
             ) from error
 
     def read_config(self) -> str | None:
         """The configuration of the run that lies here; None if there is none."""
-        if not tf.io.gfile.exists(self.config):
-            return None
-        with tf.io.gfile.GFile(self.config) as file:
-            return file.read()
+        with explained_reading(self.config):
+            if not tf.io.gfile.exists(self.config):
+                return None
+            with tf.io.gfile.GFile(self.config) as file:
+                return file.read()
 
     def write_config(self, text: str) -> None:
         write_text(self.config, text)
@@ -93,10 +94,11 @@ class RunDirectory:
 
 def read_rows(path: str) -> list[dict]:
     """The complete rows of a .jsonl file, none if it does not exist."""
-    if not tf.io.gfile.exists(path):
-        return []
-    with tf.io.gfile.GFile(path, "rb") as file:
-        lines = file.read().split(b"\n")
+    with explained_reading(path):
+        if not tf.io.gfile.exists(path):
+            return []
+        with tf.io.gfile.GFile(path, "rb") as file:
+            lines = file.read().split(b"\n")
     rows = []
     # What follows the last newline was still being written when the process ended.
     for number, line in enumerate(lines[:-1], start=1):

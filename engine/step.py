@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from engine.accumulation import AccumulatedStep
 from engine.batch_plan import BatchPlan
+from engine.on_replicas import run_on_replicas
 from engine.replica_step import PhaseSettings, ReplicaStep, StepInputs
 from engine.scaling import BatchScaling
 from engine.state import TrainState
@@ -128,17 +129,16 @@ class TrainLoop:
         if isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
             within_sec = math.inf
         rates = rates or RateInputs(1.0, 0, {})
-        micro_batch = None
-        if plan.is_padded:
-            micro_batch = plan.micro_batch if plan.static_shapes else tf.constant(plan.micro_batch)
+        # What shapes are made of: known while tracing where shapes are static, else one trace for all.
+        size = int if plan.static_shapes else tf.constant
         done, metrics, outcome, wait_sec = self._loop(
             iterator,
             tf.constant(num_steps, tf.int64),
             StepInputs(
                 step=tf.constant(step, tf.int64),
                 examples=tf.constant(examples, tf.int64),
-                global_batch=tf.constant(plan.global_batch),
-                micro_batch=micro_batch,
+                global_batch=size(plan.global_batch),
+                micro_batch=size(plan.micro_batch) if plan.is_padded else None,
             ),
             RateInputs(
                 growth_before=tf.constant(rates.growth_before, tf.float64),
@@ -148,7 +148,7 @@ class TrainLoop:
                     for name in self._task.optimizers
                 },
             ),
-            tf.constant(plan.accumulation) if plan.accumulation > 1 else None,
+            size(plan.accumulation) if plan.accumulation > 1 else None,
             tf.constant(within_sec, tf.float64),
         )
         steps = int(done)
@@ -206,14 +206,16 @@ class TrainLoop:
 
         def run(pattern: int):
             phases = self._patterns[pattern]
-            before = self._strategy.run(lambda: [variable.read_value() for variable in self._to_undo])
+            before = []
+            if self._to_undo:
+                before = run_on_replicas(self._strategy, lambda: [v.read_value() for v in self._to_undo])
             if accumulation is None:
                 metrics, outcome = self._whole(batch, inputs, settings, phases)
             else:
                 metrics, outcome = self._accumulated_step.run(batch, inputs, accumulation, settings, phases)
             self._metric_names[pattern] = list(metrics)
             if self._to_undo:
-                self._strategy.run(self._undo, args=(outcome, before))
+                run_on_replicas(self._strategy, self._undo, outcome, before)
             return tf.stack(list(metrics.values())), outcome
 
         if len(self._patterns) == 1:
@@ -233,10 +235,7 @@ class TrainLoop:
         tf.cond(outcome > APPLIED, set_back, lambda: tf.constant(True))
 
     def _whole(self, batch, inputs, settings, phases):
-        per_replica = self._strategy.run(
-            tf.autograph.experimental.do_not_convert(self._replica_step.run),
-            args=(batch, inputs, settings, phases),
-        )
+        per_replica = run_on_replicas(self._strategy, self._replica_step.run, batch, inputs, settings, phases)
         # Everything returned is the same on every replica.
         return tf.nest.map_structure(
             lambda value: self._strategy.experimental_local_results(value)[0], per_replica

@@ -51,12 +51,6 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     norm_mode = norm_mode or "batch_statistics"
     name, model = load_generator(path, network=network, inference_norm=norm_mode)
 
-    def check_size(height: int, width: int) -> None:
-        try:
-            check_image_size(name, height, width)
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
-
     @tf.function(autograph=False, reduce_retracing=True)
     def translate(pictures):
         return model(pictures, training=False)
@@ -66,7 +60,7 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
         description=f"{name} of {path}, {input_channels} -> {output_channels} channels, "
         + _norm_note(_batch_norms([model]), norm_mode),
         input_channels=input_channels,
-        check_size=check_size,
+        check_size=functools.partial(check_image_size, name),
         translate=translate,
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from engine.task import Adam, ConfigurationError, Phase, Step, Task
 from models.domain_judge import DomainJudge
+from models.initialisation import initialise
 from models.networks import build_generator, check_image_size
 from models.patch_nce import PatchNce
-from models.patchgan import check_patchgan_size, patchgan
 from models.regularisation import Regularisation
 
 
@@ -18,7 +20,7 @@ class Cut(Task):
     What keeps an output like its input is PatchNCE: by the generator's own first layers and a projector of
     theirs, each patch of the output is to find the input's patch at its place. The discriminator is updated
     first, then the generator and the projector together. The networks are `generator`, `discriminator` and
-    `projector`.
+    `projector`; as published, their initial kernels are Xavier's with a gain of 0.02.
 
     Args:
       generator, generator_filters, discriminator_filters, norm, dropout, inference_norm, gan_loss,
@@ -51,14 +53,14 @@ class Cut(Task):
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
-        regularisation.check(gan_loss=gan_loss, norm=norm)
         self.generator = generator
-        self._generator = {"filters": generator_filters, "norm": norm, "dropout": dropout}
-        self._generator |= {"inference_norm": inference_norm}
-        self._discriminator = {"filters": discriminator_filters, "norm": norm}
-        self._discriminator |= {"spectral_norm": regularisation.spectral_norm}
+        self.norm = norm
+        settings = {"filters": generator_filters, "dropout": dropout, "inference_norm": inference_norm}
+        self._build_generator = functools.partial(build_generator, generator, norm=norm, **settings)
         self.regularisation = regularisation
-        self.judge = DomainJudge(network="discriminator", gan_loss=gan_loss, regularisation=regularisation)
+        judging = {"filters": discriminator_filters, "norm": norm}
+        judging |= {"gan_loss": gan_loss, "regularisation": regularisation}
+        self.judge = DomainJudge(network="discriminator", **judging)
         self.nce = nce
         self.nce_weight = nce_weight
         self.nce_identity = nce_identity
@@ -74,13 +76,15 @@ class Cut(Task):
                 f"CUT encodes inputs and outputs alike, but inputs have {channels} channels and targets "
                 f"{example['target'].shape[-1]}; prepare both alike, or train CycleGan"
             )
-        sizes = {"input_channels": channels, "output_channels": channels}
         check_image_size(self.generator, height, width)
-        check_patchgan_size(height, width)
-        generator = build_generator(self.generator, name="generator", **sizes, **self._generator)
-        discriminator = patchgan(name="discriminator", input_channels=channels, **self._discriminator)
+        sizes = {"input_channels": channels, "output_channels": channels}
+        generator = self._build_generator(name="generator", **sizes)
+        discriminator = self.judge.build(example["target"].shape)
         projector = self.nce.projector(generator)
-        return {"generator": generator, "discriminator": discriminator, "projector": projector}
+        networks = {"generator": generator, "discriminator": discriminator, "projector": projector}
+        for network in networks.values():
+            initialise(network, scheme="xavier")
+        return networks
 
     def phases(self):
         made = {"updates": ("generator", "projector"), "optimizer": "generator", "ema_decay": self.ema_decay}

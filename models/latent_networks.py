@@ -1,4 +1,4 @@
-"""A U-Net that takes a latent code, and the encoder that finds the code of a picture, as in BicycleGAN.
+"""The networks of BicycleGAN: a U-Net that takes a latent code, and the encoder that finds a picture's code.
 
 Source: Zhu et al., arXiv 1711.11586; geometry, widths and initial weights are those of the authors' code
 (junyanz/BicycleGAN).
@@ -8,87 +8,19 @@ import dataclasses
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 
 from engine.task import ConfigurationError
 from models import layers
+from models.networks import build_generator, check_image_size
+from models.side_information import SideShapes
 
-GENERATORS = {f"unet_{2**levels}": levels for levels in range(5, 9)}
-"""Downsamplings by name; the name is the size of pictures (pixels) that end as 1x1."""
+GENERATORS = ("unet_32", "unet_64", "unet_128", "unet_256")
+"""Those of `models.networks.GENERATORS` that take a code."""
 
 ENCODERS = {f"resnet_{2 ** (levels + 3)}": levels for levels in range(2, 6)}
 """Downsamplings by name; the name is the size of pictures (pixels) that end as 8x8."""
 
 LATENT_AT = ("all", "input")
-
-
-@keras.saving.register_keras_serializable(package="gantry")
-class ConcatenateLatent(keras.layers.Layer):
-    """Adds a code to every pixel: x [B, H, W, C], latent [B, Z] -> [B, H, W, C + Z]."""
-
-    def compute_output_shape(self, x_shape, latent_shape):
-        return (*x_shape[:-1], x_shape[-1] + latent_shape[-1])
-
-    def call(self, x, latent):
-        spread = latent[:, tf.newaxis, tf.newaxis, :]  # [B, 1, 1, Z]
-        spread = tf.broadcast_to(spread, tf.concat([tf.shape(x)[:3], [latent.shape[-1]]], 0))
-        return tf.concat([x, tf.cast(spread, x.dtype)], axis=-1)
-
-
-def latent_unet(
-    *,
-    name,
-    input_channels,
-    output_channels,
-    latent_size,
-    downsamplings,
-    latent_at="all",
-    filters=64,
-    norm="instance",
-    dropout=False,
-    inference_norm="batch_statistics",
-):
-    """`models.unet.unet` with a second input, a code of `latent_size` numbers [B, Z] beside [B, H, W, C].
-
-    The code is concatenated to every pixel that a downsampling convolution sees: of all of them with
-    `latent_at="all"`, of the first with "input". Skip connections carry no code.
-    """
-    widths = [filters * min(2**level, 8) for level in range(downsamplings)]
-    use_bias = layers.has_bias(norm)
-
-    def normalize(x, name):
-        return layers.normalize(x, norm, inference_norm=inference_norm, name=name)
-
-    x = image = layers.image_input(input_channels)  # [B, H, W, input_channels]
-    latent = keras.Input((latent_size,), dtype=layers.variable_dtype(), name="latent")  # [B, Z]
-    skips = []
-    for level in range(1, downsamplings + 1):
-        if level > 1:
-            skips.append(x)
-        if level == 1 or latent_at == "all":
-            x = ConcatenateLatent(name=f"down_{level}_latent")(x, latent)
-        if level > 1:
-            x = keras.layers.LeakyReLU(0.2, name=f"down_{level}_activation")(x)
-        geometry = {"kernel": 4, "stride": 2, "padding": 1, "use_bias": use_bias}
-        x = layers.Conv(widths[level - 1], **geometry, name=f"down_{level}_conv")(x)
-        # [B, H/2**level, W/2**level, widths[level - 1]]; a norm over 1x1 would leave nothing.
-        if 1 < level < downsamplings:
-            x = normalize(x, f"down_{level}_norm")
-
-    for level in range(downsamplings, 1, -1):
-        x = keras.layers.ReLU(name=f"up_{level}_activation")(x)
-        width = widths[level - 2]
-        x = layers.ConvTranspose(width, 4, use_bias=use_bias, name=f"up_{level}_conv")(x)
-        x = normalize(x, f"up_{level}_norm")  # [B, H/2**(level-1), W/2**(level-1), width]
-        if dropout and 5 <= level < downsamplings:
-            x = keras.layers.Dropout(0.5, name=f"up_{level}_dropout")(x)
-        x = keras.layers.Concatenate(name=f"up_{level}_skip")([skips.pop(), x])  # 2 width
-
-    x = keras.layers.ReLU(name="up_1_activation")(x)
-    x = layers.ConvTranspose(output_channels, 4, name="up_1_conv")(x)  # [B, H, W, output_channels]
-    # In bfloat16 the tanh would leave 8 bits for a picture of 256 levels.
-    x = keras.layers.Activation("tanh", dtype=layers.variable_dtype(), name="translated")(x)
-    return keras.Model([image, latent], x, name=name)
 
 
 def resnet_encoder(
@@ -142,7 +74,7 @@ class LatentNetworks:
     Args:
       generator, encoder: of GENERATORS and ENCODERS.
       latent_size: numbers of a code.
-      latent_at: the code is concatenated to what "all" downsampling layers see, or to the "input".
+      latent_at: where the code is concatenated, as of `models.side_information.SideShapes.tiled_at`.
       generator_filters, encoder_filters: channels of the first layer; all others follow.
       norm, dropout, inference_norm: as of `models.pix2pix.Pix2Pix`; dropout is the generator's.
     """
@@ -170,38 +102,29 @@ class LatentNetworks:
             )
 
     def build(self, input_shape: Sequence[int], target_shape: Sequence[int]) -> dict[str, keras.Model]:
-        """ "generator" and "encoder" for pictures [H, W, C].
+        """ "generator", of pictures and codes [B, latent_size], and "encoder" for pictures [H, W, C].
 
         Raises:
           ConfigurationError: pictures of a size that they do not take.
         """
-        self._check_size(*target_shape[:2])
-        shared = {"latent_size": self.latent_size, "norm": self.norm, "inference_norm": self.inference_norm}
-        return {
-            "generator": latent_unet(
-                name="generator",
-                input_channels=input_shape[-1],
-                output_channels=target_shape[-1],
-                downsamplings=GENERATORS[self.generator],
-                latent_at=self.latent_at,
-                filters=self.generator_filters,
-                dropout=self.dropout,
-                **shared,
-            ),
-            "encoder": resnet_encoder(
-                name="encoder",
-                input_channels=target_shape[-1],
-                downsamplings=ENCODERS[self.encoder],
-                filters=self.encoder_filters,
-                **shared,
-            ),
-        }
-
-    def _check_size(self, height: int, width: int) -> None:
-        multiple = 2 ** GENERATORS[self.generator]
-        if height % multiple or width % multiple:
-            raise ConfigurationError(
-                f"{self.generator} does not take pictures of {height}x{width} pixels (height x width): both "
-                f"must be multiples of {multiple}; crop or resize them, or choose one of: "
-                f"{', '.join(GENERATORS)}"
-            )
+        check_image_size(self.generator, *target_shape[:2], among=GENERATORS)
+        shared = {"norm": self.norm, "inference_norm": self.inference_norm}
+        generator = build_generator(
+            self.generator,
+            name="generator",
+            input_channels=input_shape[-1],
+            output_channels=target_shape[-1],
+            filters=self.generator_filters,
+            dropout=self.dropout,
+            side=SideShapes(tiled=self.latent_size, tiled_at=self.latent_at),
+            **shared,
+        )
+        encoder = resnet_encoder(
+            name="encoder",
+            input_channels=target_shape[-1],
+            latent_size=self.latent_size,
+            downsamplings=ENCODERS[self.encoder],
+            filters=self.encoder_filters,
+            **shared,
+        )
+        return {"generator": generator, "encoder": encoder}

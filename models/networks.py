@@ -46,7 +46,12 @@ REFERENCE_GENERATORS = {
 }
 """Those whose weights the reference (pytorch-CycleGAN-and-pix2pix) may have trained."""
 
-GENERATORS = REFERENCE_GENERATORS | {"edsr_8blocks": _edsr(8), "edsr_16blocks": _edsr(16)}
+GENERATORS = {
+    "unet_32": _unet(5),
+    **REFERENCE_GENERATORS,
+    "edsr_8blocks": _edsr(8),
+    "edsr_16blocks": _edsr(16),
+}
 """All that a configuration can name; EDSR keeps the resolution throughout, for restoration."""
 
 
@@ -87,14 +92,17 @@ def build_generator(
     )
 
 
-def check_image_size(network, height, width):
-    """Raises ConfigurationError with the remedy if `network` does not take [height, width] pixels."""
+def check_image_size(network, height, width, *, among=GENERATORS):
+    """Raises ConfigurationError with the remedy if `network` does not take [height, width] pixels.
+
+    `among` are the names it may advise instead.
+    """
     generator = _generator(network)
     multiple, smallest = generator.size_multiple, generator.smallest_size
     if all(size >= smallest and size % multiple == 0 for size in (height, width)):
         return
     fitting = [max(smallest, multiple * round(size / multiple)) for size in (height, width)]
-    finer = [name for name, other in GENERATORS.items() if other.size_multiple < multiple]
+    finer = [name for name in among if _generator(name).size_multiple < multiple]
     raise ConfigurationError(
         f"{network} does not take pictures of {height}x{width} pixels (height x width): both must "
         f"be multiples of {multiple}, at least {smallest}; crop or resize them to "

@@ -13,8 +13,6 @@ from engine.task import ConfigurationError, Seeds
 from models.layers import variable_dtype
 from models.losses import patch_nce, with_activations
 
-_INITIAL_GAIN = 0.02
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchNce:
@@ -44,7 +42,7 @@ class PatchNce:
     def projector(self, generator: keras.Model) -> keras.Model:
         """A perceptron of two layers for each of the `layers`: lists of [B, P, C] -> lists of [B, P, width].
 
-        Weights are Xavier's with gain 0.02, as published. Lengths are any, since the loss normalises them.
+        What it makes has any length, since the loss normalises it.
 
         Raises:
           ConfigurationError: the generator has no such layer.
@@ -53,8 +51,8 @@ class PatchNce:
         for index, activation in enumerate(with_activations(generator, self.layers).outputs):
             x = keras.Input((None, activation.shape[-1]), dtype=variable_dtype(), name=f"patches_{index}")
             patches.append(x)
-            x = _dense(self.width, name=f"hidden_{index}", activation="relu")(x)  # [B, P, width]
-            projected.append(_dense(self.width, name=f"projected_{index}")(x))
+            x = keras.layers.Dense(self.width, "relu", name=f"hidden_{index}")(x)  # [B, P, width]
+            projected.append(keras.layers.Dense(self.width, name=f"projected_{index}")(x))
         return keras.Model(patches, projected, name="projector")
 
     def __call__(
@@ -109,9 +107,3 @@ def take_patches(features: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
     height, width, channels = features.shape[1:]
     flat = tf.reshape(features, [-1, height * width, channels])
     return tf.gather(flat, places, axis=1, batch_dims=1)
-
-
-def _dense(width: int, *, name: str, activation: str | None = None) -> keras.layers.Layer:
-    # Xavier's variance is gain^2 * 2 / (inputs + outputs).
-    initial = keras.initializers.VarianceScaling(_INITIAL_GAIN**2, "fan_avg", "untruncated_normal")
-    return keras.layers.Dense(width, activation, kernel_initializer=initial, name=name)

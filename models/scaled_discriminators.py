@@ -77,7 +77,7 @@ class ScaledDiscriminators:
         shrink = 2 ** (self.scales - 1)
         try:
             check_patchgan_size(*(-(-size // shrink) for size in target_shape[:2]))
-        except ValueError as error:
+        except ConfigurationError as error:
             raise ConfigurationError(
                 f"ScaledDiscriminators.scales = {self.scales}: at the smallest, {error}; or use fewer scales"
             ) from error

@@ -27,12 +27,14 @@ class SideShapes:
 
     Args:
       tiled: K of a vector that becomes K constant channels of the picture.
+      tiled_at: "input"; or "all", of what every downsampling convolution of a U-Net sees.
       modulating: K of a vector that FiLM makes scales and shifts of.
       film_units: units of FiLM's hidden layer.
       map_channels: of a map that becomes further channels of the picture.
     """
 
     tiled: int = 0
+    tiled_at: str = "input"
     modulating: int = 0
     film_units: int = 64
     map_channels: int = 0
@@ -117,6 +119,7 @@ class SideInputs:
             return keras.Input(shape, dtype=variable_dtype(), name=name) if shape[-1] else None
 
         self._tiled = bool(shapes.tiled)
+        self._tiled_deeper = self._tiled and shapes.tiled_at == "all"
         self._vector = symbolic(VECTOR, shapes.tiled or shapes.modulating)
         self._map = symbolic(MAP, None, None, shapes.map_channels)
         self._hidden = None
@@ -131,6 +134,12 @@ class SideInputs:
         if self._map is not None:
             image = keras.layers.Concatenate(name="side_map_concatenation")([image, self._map])
         return image
+
+    def concatenated_deeper(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """[B, H, W, C] inside the network with the vector as further channels, where it is tiled at "all"."""
+        if not self._tiled_deeper:
+            return x
+        return TiledConcatenation(name=f"{name}_side_vector_concatenation")([x, self._vector])
 
     def modulated(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """[B, H, W, C] after FiLM, where there is some; the layer's name is `name`_film."""

@@ -22,11 +22,9 @@ def unet(
 
     Input [B, H, W, input_channels] in [-1, 1], H and W multiples of 2**downsamplings; output
     [B, H, W, output_channels] in [-1, 1] (tanh), in the policy's variable dtype. `dropout` is 0.5
-    in the downsamplings - 5 inner blocks of 8 * filters channels. Needs downsamplings >= 5.
+    in the downsamplings - 5 inner blocks of 8 * filters channels, if there are any.
     With `side` the input is a list, as of `SideInformation.beside`.
     """
-    if downsamplings < 5:
-        raise ValueError(f"{name}: downsamplings is {downsamplings}; a U-Net needs at least 5")
     widths = [filters * min(2**level, 8) for level in range(downsamplings)]
     use_bias = layers.has_bias(norm)
 
@@ -43,6 +41,8 @@ def unet(
     x = down(inputs.concatenated(image), 1)  # [B, H/2, W/2, filters]
     skips = [x]
     for level in range(2, downsamplings + 1):
+        # Before the activation and beside the skip, as in BicycleGAN.
+        x = inputs.concatenated_deeper(x, f"down_{level}")
         x = keras.layers.LeakyReLU(0.2, name=f"down_{level}_activation")(x)
         x = down(x, level)  # [B, H/2**level, W/2**level, widths[level - 1]]
         # The innermost picture may be 1x1: a norm over it would leave nothing.

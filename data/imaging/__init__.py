@@ -2,6 +2,7 @@
 
 from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadamard
 from data.imaging.colour_spaces import COLOUR_SPACES, rgb_to_space, space_to_rgb
+from data.imaging.cubic import cubic_kernel
 from data.imaging.enlarging import enlarge
 from data.imaging.lab import lab_to_rgb, rgb_to_lab
 from data.imaging.metrics import mae, mse, psnr_db, rmse, ssim
@@ -15,6 +16,7 @@ __all__ = [
     "MS_SSIM_WEIGHTS",
     "block_dct",
     "block_hadamard",
+    "cubic_kernel",
     "enlarge",
     "lab_to_rgb",
     "mae",

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from data.imaging.cubic import cubic_kernel
+
 _REACH = 2
 """Pixels of the small picture that count on either side of a place."""
 
@@ -31,10 +33,7 @@ def _along(images, new_length, *, axis):
     first = tf.cast(tf.floor(centres), tf.int32) - (_REACH - 1)
     inputs = first[:, None] + tf.range(2 * _REACH)  # [new_length, 4]
     distance = tf.abs(tf.cast(inputs, dtype) - centres[:, None])
-    near = (1.5 * distance - 2.5) * distance * distance + 1.0
-    far = ((2.5 - 0.5 * distance) * distance - 4.0) * distance + 2.0
-    weights = tf.where(distance < 1.0, near, tf.where(distance < 2.0, far, 0.0))
-    weights = tf.where((inputs >= 0) & (inputs < length), weights, 0.0)
+    weights = tf.where((inputs >= 0) & (inputs < length), cubic_kernel(distance), 0.0)
     weights = tf.cast(weights / tf.reduce_sum(weights, axis=1, keepdims=True), images.dtype)
     inputs = tf.clip_by_value(inputs, 0, length - 1)
     shape = [-1 if place == axis else 1 for place in range(4)]

@@ -44,8 +44,9 @@ def assert_same(actual, expected, *, tolerance=1e-8, but=()):
             np.testing.assert_allclose(actual[1][name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
-def plans_of(batch, largest, replicas, steps=20):
-    return [BatchPlan(global_batch=batch, replicas=replicas, largest_micro_batch=largest)] * steps
+def plans_of(batch, largest, replicas, steps=20, **settings):
+    plan = BatchPlan(global_batch=batch, replicas=replicas, largest_micro_batch=largest, **settings)
+    return [plan] * steps
 
 
 def test_accumulation_equals_the_whole_batch_over_20_steps(make_trainer, noise_pairs):
@@ -91,7 +92,16 @@ def test_static_shapes_change_nothing(make_trainer, noise_pairs, small_pix2pix, 
     trainer.experiment.task.forward = lambda step: (shapes.append(step.batch["input"].shape), forward(step))[
         1
     ]
+    run, kinds = trainer.strategy.run, set()
+
+    def watched(fn, args=(), kwargs=None):
+        kinds.update(type(x) for x in tf.nest.flatten((args, kwargs)) if x is not None)
+        return run(fn, args, kwargs)
+
+    trainer.strategy.run = watched
     assert_same(train(trainer, [plan] * 3), whole)
+    # A TPU's strategy makes a tensor of whatever it is given, and none can be made of a phase.
+    assert all(issubclass(kind, (tf.Tensor, tf.distribute.DistributedValues)) for kind in kinds), kinds
     assert set(map(tuple, shapes)) == {(-(-7 // replicas), 32, 32, 3)}
 
 
@@ -102,7 +112,11 @@ def test_image_pool_and_constant_outputs_under_accumulation(make_trainer, noise_
     plans = plans_of(5, None, 1, steps=4)
     whole = train(make_trainer(SmallCycleGan(), data, **settings), plans)
     trainer = make_trainer(SmallCycleGan(), data, cpu_replicas=replicas, **settings)
-    assert_same(train(trainer, plans_of(5, 1, replicas, steps=4)), whole)
+    for static_shapes in (False, True):
+        plans = plans_of(5, 1, replicas, steps=4, static_shapes=static_shapes)
+        assert_same(train(trainer, plans), whole)
+    # On two replicas: a whole step of static shapes, the second with one example less.
+    assert_same(train(trainer, plans_of(5, None, replicas, steps=4, static_shapes=True)), whole)
     assert np.all(np.any(whole[1]["task/pool"], axis=(1, 2, 3)))  # the pool is full
 
 

@@ -15,16 +15,13 @@ from engine.feeding import distributed_batches
 from engine.schedules import LinearDecay
 from engine.task import Adam, ConfigurationError, Seeds, Step
 from models.bicycle_gan import BicycleGan
-from models.latent_networks import (
-    ConcatenateLatent,
-    LatentNetworks,
-    latent_unet,
-    resnet_encoder,
-)
+from models.latent_networks import LatentNetworks, resnet_encoder
 from models.layers import Conv, image_input, normalize, variable_dtype
 from models.losses import kl_from_standard_normal
 from models.regularisation import Regularisation
 from models.scaled_discriminators import HalveSize, ScaledDiscriminators
+from models.side_information import SideShapes, TiledConcatenation
+from models.unet import unet
 from tests.engine.test_engine_accumulation import assert_same, plans_of, train
 
 SIZE = 12
@@ -38,7 +35,7 @@ class TinyNetworks(LatentNetworks):
     def build(self, input_shape, target_shape):
         image = image_input(input_shape[-1])
         latent = keras.Input((self.latent_size,), dtype=variable_dtype())
-        x = Conv(4, 3, padding=1, name="conv")(ConcatenateLatent(name="latent")(image, latent))
+        x = Conv(4, 3, padding=1, name="conv")(TiledConcatenation(name="latent")([image, latent]))
         x = keras.layers.LeakyReLU(0.2, name="relu")(normalize(x, self.norm, name="norm"))
         x = Conv(target_shape[-1], 3, padding=1, name="out")(x)
         x = keras.layers.Activation("tanh", dtype=variable_dtype(), name="translated")(x)
@@ -98,12 +95,28 @@ def test_halving_takes_means_of_what_is_inside(height, width):
     assert HalveSize().compute_output_shape(x.shape) == HalveSize()(x).shape
 
 
-def test_a_code_stands_beside_every_pixel():
-    x, z = tf.zeros([2, 3, 4, 1]), tf.constant([[1.0, 2.0], [3.0, 4.0]])
-    y = ConcatenateLatent()(x, z).numpy()
-    assert y.shape == (2, 3, 4, 3) and not y[..., 0].any()
-    for row in range(2):
-        assert np.all(y[row, ..., 1:] == z[row])
+@pytest.mark.parametrize("latent_at", ["all", "input"])
+def test_every_downsampling_sees_the_code(latent_at):
+    """Kernels that take nothing but the code: then each convolution is their product, by hand."""
+    settings = LatentNetworks(generator="unet_32", norm="none", latent_size=3, latent_at=latent_at)
+    settings = dataclasses.replace(settings, generator_filters=2, encoder_filters=1)
+    network = settings.build([96, 96, 1], [96, 96, 1])["generator"]
+    draw = np.random.default_rng(0)
+    code = draw.normal(size=(2, 3)).astype(np.float32)
+    assert np.any(code < 0)  # the activation, which comes after, makes of it less
+    for level in range(1, 6):
+        conv = network.get_layer(f"down_{level}_conv")
+        *_, channels, _ = conv.kernel.shape
+        others = 1 if level == 1 else 2 * min(2 ** (level - 2), 8)
+        assert channels == others + (3 if level == 1 or latent_at == "all" else 0)
+        kernel = draw.normal(size=conv.kernel.shape).astype(np.float32)
+        kernel[:, :, :others] = 0
+        conv.kernel.assign(kernel)
+        seen = code if level == 1 else np.where(code < 0, 0.2 * code, code)
+        expected = seen @ kernel[:, :, others:].sum((0, 1)) if channels > others else 0
+        found = keras.Model(network.inputs, conv.output)([draw.normal(size=(2, 96, 96, 1)), code])
+        middle = found[:, found.shape[1] // 2, found.shape[2] // 2]  # where no edge cuts the kernel
+        np.testing.assert_allclose(middle, expected * np.ones_like(middle), rtol=1e-4, atol=1e-4)
 
 
 def convolutions(*layers):
@@ -412,11 +425,13 @@ class ShallowNetworks(LatentNetworks):
     """The real builders with fewer levels than any name has."""
 
     def build(self, input_shape, target_shape):
-        sizes = {"latent_size": self.latent_size, "filters": 4, "input_channels": 3}
-        generator = latent_unet(name="generator", output_channels=3, downsamplings=3, **sizes)
+        shared = {"norm": self.norm, "filters": 4, "input_channels": 3}
+        side = SideShapes(tiled=self.latent_size, tiled_at=self.latent_at)
+        generator = {"output_channels": 3, "downsamplings": 3, "dropout": False, "side": side}
+        encoder = {"latent_size": self.latent_size, "downsamplings": 2}
         return {
-            "generator": generator,
-            "encoder": resnet_encoder(name="encoder", downsamplings=2, **sizes),
+            "generator": unet(name="generator", **generator, **shared),
+            "encoder": resnet_encoder(name="encoder", **encoder, **shared),
         }
 
 
@@ -466,8 +481,8 @@ def test_settings_that_cannot_work_are_refused():
         ScaledDiscriminators(scales=0)
     with pytest.raises(ConfigurationError, match="norm = 'batch' mixes examples"):
         ScaledDiscriminators(norm="batch", gan_loss="wgan_gp")
-    with pytest.raises(ConfigurationError, match="32x40 pixels .* multiples of 32; crop or resize"):
-        networks((32, 40))
+    with pytest.raises(ConfigurationError, match="32x40 pixels .* multiples of 32.* resize them to 32x32$"):
+        networks((32, 40))  # and no network is advised that takes no code
     with pytest.raises(ConfigurationError, match="scales = 2: at the smallest, .* of 16x32 .* fewer scales"):
         networks((32, 64))
 

@@ -18,6 +18,8 @@ class ReplicaRows:
     Args:
       global_batch: examples of the whole step.
       examples: examples of the micro-batch on all replicas, the rows of `gather`.
+      room: at least `examples`, and the same in every micro-batch: in one call of the compiled loop
+        TensorFlow's collectives of several workers take one shape only.
       skipped: examples of the step in earlier micro-batches.
       first, count: this replica's examples are [first, first + count) of the micro-batch.
       size: B, rows computed on.
@@ -28,6 +30,7 @@ class ReplicaRows:
 
     global_batch: tf.Tensor
     examples: tf.Tensor
+    room: tf.Tensor | int
     skipped: tf.Tensor
     first: tf.Tensor
     count: tf.Tensor
@@ -65,12 +68,12 @@ class ReplicaRows:
         rows = rows[: self.count]
         if self.replicas == 1:
             return rows
-        after = self.examples - self.first - self.count
-        spread = tf.pad(  # [examples, ...], zeros where other replicas have their rows
+        after = self.room - self.first - self.count
+        spread = tf.pad(  # [room, ...], zeros where other replicas have their rows
             rows, [[self.first, after]] + [[0, 0]] * (rows.shape.rank - 1)
         )
         context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, spread)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, spread)[: self.examples]
 
 
 def whole_step(global_batch: tf.Tensor) -> ReplicaRows:
@@ -81,6 +84,7 @@ def whole_step(global_batch: tf.Tensor) -> ReplicaRows:
         global_batch=global_batch,
         examples=global_batch,
         skipped=tf.constant(0),
+        room=global_batch,
         first=first,
         count=count,
         size=tf.maximum(count, 1),
@@ -100,6 +104,7 @@ def micro_step(global_batch: tf.Tensor, micro: tf.Tensor, micro_batch: tf.Tensor
         global_batch=global_batch,
         examples=examples,
         skipped=skipped,
+        room=context.num_replicas_in_sync * micro_batch,
         first=first,
         count=count,
         size=micro_batch,

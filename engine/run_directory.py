@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Mapping
 
@@ -20,6 +21,9 @@ from absl import logging
 
 from engine.safe_files import append_text, explained_reading, reason_of, write_text
 from engine.task import ConfigurationError
+
+# What `RunDirectory.create` and `write_text` write for a moment.
+_LEFTOVER = re.compile(r"\.writable-[0-9a-f]{32}|.+\.[0-9a-f]{32}\.tmp")
 
 
 class RunDirectory:
@@ -77,6 +81,12 @@ class RunDirectory:
     def clear_done(self) -> None:
         if tf.io.gfile.exists(self.done):
             tf.io.gfile.remove(self.done)
+
+    def clear_leftovers(self) -> None:
+        """Removes small files that a kill left half written; only while no worker writes one."""
+        for name in tf.io.gfile.listdir(self.path):
+            if _LEFTOVER.fullmatch(name):
+                tf.io.gfile.remove(os.path.join(self.path, name))
 
     def cut_logs(self, examples: int) -> None:
         """Drops rows past the position a run resumes at, and a last row that was cut off."""

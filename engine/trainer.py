@@ -153,6 +153,7 @@ class Trainer:
         """
         started = time.monotonic()
         if self.is_chief:
+            self.run_directory.clear_leftovers()
             self.run_directory.cut_logs(self.examples)
             self.run_directory.clear_done()
         reporter = Reporter(

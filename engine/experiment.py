@@ -9,6 +9,7 @@ from engine.batch_schedules import BatchGrowth
 from engine.durations import Duration, examples_of, seconds_of
 from engine.evaluation import HIGHER_IS_BETTER
 from engine.feeding import TrainingData
+from engine.gpus import numbers_of
 from engine.non_finite import POLICIES
 from engine.task import ConfigurationError, InitialWeights, MetricSchedule, Task
 
@@ -24,7 +25,7 @@ class Experiment:
       seed: of initial weights and of all randomness in the networks and losses.
       initial_weights: where a new run's weights come from instead of `seed`, such as
         `models.torch_weights.TorchWeights`; a run that goes on does not ask for them.
-      strategy, cpu_replicas: see `engine.cluster.make_strategy`.
+      strategy, cpu_replicas, gpus: see `engine.cluster.make_strategy`.
       precision: see `engine.cluster.set_precision`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
         `engine.batch_schedules` or `engine.adaptive_batch`.
@@ -56,6 +57,7 @@ class Experiment:
     initial_weights: InitialWeights | None = None
     strategy: str = "auto"
     cpu_replicas: int = 1
+    gpus: str = "all"
     precision: str = "float32"
     batch_schedule: int | str | BatchGrowth = 1
     largest_micro_batch: int | str | None = None
@@ -90,6 +92,12 @@ class Experiment:
             raise ConfigurationError(
                 f"LARGEST_MICRO_BATCH = {micro!r}: must be a number of examples of at least 1, 'auto', or "
                 "None for whole batches"
+            )
+        numbers_of(self.gpus)  # refuses what is no such setting
+        if self.gpus != "all" and self.cpu_replicas > 1:
+            raise ConfigurationError(
+                f"GPUS = {self.gpus!r} and CPU_REPLICAS = {self.cpu_replicas}: replicas are on GPUs or on "
+                "CPUs; set one of the two"
             )
         if not 0 < self.memory_fraction <= 1:
             raise ConfigurationError(
@@ -148,6 +156,7 @@ _FREE_TO_CHANGE = frozenset(
         "total_examples",
         "strategy",
         "cpu_replicas",
+        "gpus",
         "steps_per_loop",
         "log_every",
         "save_every",

@@ -24,6 +24,7 @@ from engine import config, memory
 from engine.batch_plan import BatchPlan
 from engine.experiment import Experiment
 from engine.feeding import TrainingData, distributed_batches, needs_static_shapes
+from engine.gpus import free_gpu_bytes
 from engine.memory import MemoryModel
 from engine.program import exit_code
 from engine.run_directory import RunDirectory
@@ -234,7 +235,7 @@ class _Meter:
         if not self._gpus:
             return host_bytes
         # What TensorFlow has taken here already is part of every peak.
-        free = [memory.free_accelerator_bytes(name) for name in self._gpus]
+        free = [free_gpu_bytes(name) for name in self._gpus]
         if None in free:
             return None
         taken = [self._gpu(name, "current") for name in self._gpus]

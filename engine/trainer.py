@@ -72,7 +72,9 @@ class Trainer:
         self._config_text = config_text
         keras.backend.clear_session()  # a trainer made earlier in a notebook leaves no trace
         set_precision(experiment.precision)
-        self.strategy = make_strategy(experiment.strategy, cpu_replicas=experiment.cpu_replicas)
+        self.strategy = make_strategy(
+            experiment.strategy, cpu_replicas=experiment.cpu_replicas, gpus=experiment.gpus
+        )
         data = experiment.data
         self.plan = plan_run(
             experiment,

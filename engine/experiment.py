@@ -41,6 +41,8 @@ class Experiment:
       noise_scale_smoothing: decay of its averages, for each step.
       steps_per_loop: steps between two looks of Python at the run, at most.
       log_every, save_every, sample_every, evaluate_every: periods; 0 means only at the end.
+      check_replicas_every: period in which the replicas' variables are compared bit for bit, and before each
+        checkpoint; see `engine.replica_check`. 0 or None: never.
       keep_checkpoints: newest undamaged checkpoints kept.
       max_wall_time: time from the start of the process, such as "8h30m", within which the run saves and
         stops as if interrupted; None: no limit.
@@ -74,6 +76,7 @@ class Experiment:
     save_every: Duration = 4000
     sample_every: Duration = 4000
     evaluate_every: Duration = 0
+    check_replicas_every: Duration | None = None
     keep_checkpoints: int = 3
     max_wall_time: str | None = None
     on_non_finite: str = "stop"
@@ -162,6 +165,7 @@ _FREE_TO_CHANGE = frozenset(
         "save_every",
         "sample_every",
         "evaluate_every",
+        "check_replicas_every",
         "keep_checkpoints",
         "max_wall_time",
         "on_non_finite",

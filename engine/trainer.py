@@ -21,6 +21,7 @@ from engine.experiment import Experiment
 from engine.feeding import distributed_batches, explained, needs_static_shapes
 from engine.interruption import Interruption
 from engine.non_finite import NonFinitePolicy, initial_counts
+from engine.replica_check import ReplicaCheck
 from engine.reporting import Reporter, opening_line
 from engine.run_directory import RunDirectory
 from engine.run_plan import plan_run
@@ -115,6 +116,8 @@ class Trainer:
             data=data,
             networks=self.state.evaluation_networks,
         )
+        checks = experiment.check_replicas_every and self.strategy.num_replicas_in_sync > 1
+        self._replica_check = ReplicaCheck(self.strategy, self.state.variables()) if checks else None
         self.is_chief = is_chief(self.strategy)
         self._saver = BackgroundSaver(is_chief=self.is_chief)
         self._wall_time = WallTime(experiment.max_wall_time)
@@ -150,6 +153,7 @@ class Trainer:
         Raises:
           Interrupted: SIGINT or SIGTERM came, to this worker or to another; the state is saved.
           Diverged: a loss or gradient was not finite; the last checkpoint is from before it.
+          ReplicasDiffer: likewise, and the settings ask for it to be found out.
           ConfigurationError: something could not be written; what was saved before is all there.
           OutOfMemory: a step did not fit; smaller micro-batches may.
         """
@@ -193,6 +197,7 @@ class Trainer:
             evaluator=self.evaluator,
             decisions=self._decisions,
             non_finite=self._non_finite,
+            replica_check=self._replica_check,
             saver=self._saver,
             reporter=reporter,
             saved_at=self._restored_at,

@@ -79,7 +79,8 @@ def plan_report(
     epochs = plan.total_examples / experiment.data.train_examples
     lines = [
         f"Strategy: {type(trainer.strategy).__name__}, {replicas} replicas on "
-        f"{', '.join(trainer.strategy.extended.worker_devices)}; {experiment.precision}",
+        f"{', '.join(trainer.strategy.extended.worker_devices)}; {experiment.precision}"
+        f"{', deterministic' if experiment.determinism else ''}",
         f"Data: {experiment.data.train_examples} training examples; evaluation on "
         f"{experiment.data.evaluation_split}; {plan.total_examples} examples in all, {epochs:.1f} epochs",
         *(

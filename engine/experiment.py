@@ -27,6 +27,9 @@ class Experiment:
         `models.torch_weights.TorchWeights`; a run that goes on does not ask for them.
       strategy, cpu_replicas, gpus: see `engine.cluster.make_strategy`.
       precision: see `engine.cluster.set_precision`.
+      determinism: the same bits in every run on the same devices, also where that is slower; see
+        `engine.determinism`.
+      jit_compile: compile the step with XLA, on one device and in whole batches; see `engine.xla`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
         `engine.batch_schedules` or `engine.adaptive_batch`.
       largest_micro_batch: examples a replica computes on at once, at most; larger batches are
@@ -61,6 +64,8 @@ class Experiment:
     cpu_replicas: int = 1
     gpus: str = "all"
     precision: str = "float32"
+    determinism: bool = False
+    jit_compile: bool = False
     batch_schedule: int | str | BatchGrowth = 1
     largest_micro_batch: int | str | None = None
     memory_fraction: float = 0.8
@@ -101,6 +106,12 @@ class Experiment:
             raise ConfigurationError(
                 f"GPUS = {self.gpus!r} and CPU_REPLICAS = {self.cpu_replicas}: replicas are on GPUs or on "
                 "CPUs; set one of the two"
+            )
+        if self.jit_compile and micro is not None:
+            raise ConfigurationError(
+                f"JIT_COMPILE = True: XLA compiles whole batches, and LARGEST_MICRO_BATCH = {micro!r} (or "
+                "memory that ran out) for parts of them; set LARGEST_MICRO_BATCH = None, or JIT_COMPILE = "
+                "False"
             )
         if not 0 < self.memory_fraction <= 1:
             raise ConfigurationError(
@@ -160,6 +171,8 @@ _FREE_TO_CHANGE = frozenset(
         "strategy",
         "cpu_replicas",
         "gpus",
+        "determinism",
+        "jit_compile",
         "steps_per_loop",
         "log_every",
         "save_every",

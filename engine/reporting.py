@@ -13,6 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from engine.batch_plan import BatchPlan
+from engine.determinism import is_deterministic
 from engine.evaluation import Evaluation
 from engine.experiment import Experiment
 from engine.gpus import numbers_in_use
@@ -150,7 +151,8 @@ def opening_line(
         f"{f'resuming at {examples} of' if examples else 'training'} "
         f"{total} examples ({experiment.data.train_examples} an epoch) on "
         f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}{gpus}, "
-        f"{experiment.precision}; parameters: {parameters}"
+        f"{experiment.precision}{', deterministic' if is_deterministic() else ''}"
+        f"{', XLA' if experiment.jit_compile else ''}; parameters: {parameters}"
     )
 
 

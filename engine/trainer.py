@@ -14,6 +14,7 @@ from engine.actions import steps_until_next
 from engine.batch_plan import BatchPlan
 from engine.cluster import is_chief, make_strategy, set_precision, smallest_of_workers
 from engine.decisions import Decisions, initial_decisions
+from engine.determinism import set_determinism
 from engine.endings import Diverged, Interrupted, OutOfMemory, not_finite
 from engine.evaluation import Evaluator
 from engine.events import Events, LoopCall
@@ -72,6 +73,7 @@ class Trainer:
         self.run_directory = run
         self._config_text = config_text
         keras.backend.clear_session()  # a trainer made earlier in a notebook leaves no trace
+        set_determinism(experiment.determinism, seed=experiment.seed)
         set_precision(experiment.precision)
         self.strategy = make_strategy(
             experiment.strategy, cpu_replicas=experiment.cpu_replicas, gpus=experiment.gpus
@@ -107,6 +109,7 @@ class Trainer:
             train_state=self.state,
             scaling=self.plan.scaling,
             seed=experiment.seed,
+            jit_compile=experiment.jit_compile,
             undo_non_finite=experiment.on_non_finite == "skip",
         )
         self._non_finite = NonFinitePolicy(experiment.on_non_finite, self.state.decisions)

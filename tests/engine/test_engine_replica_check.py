@@ -129,6 +129,7 @@ def test_exit_code_3(capsys):
     assert errors.count("\n") == 1 and "replica 1 differs from the others in step (and in 2 more)" in errors
 
 
+@pytest.mark.soak
 def test_several_workers():
     text = """
 import json, os

@@ -8,6 +8,7 @@ while step < steps and all finite (or scaled too high) and there is time:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -18,12 +19,14 @@ import tensorflow as tf
 
 from engine.accumulation import AccumulatedStep
 from engine.batch_plan import BatchPlan
+from engine.determinism import now
 from engine.on_replicas import run_on_replicas
 from engine.replica_step import PhaseSettings, ReplicaStep, StepInputs
 from engine.scaling import BatchScaling
 from engine.state import TrainState
 from engine.task import Task
 from engine.updates import APPLIED, NOT_FINITE
+from engine.xla import compiles_with_xla, explained_refusal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ class TrainLoop:
       train_state: the variables, built under the strategy's scope.
       scaling: gives the hyper-parameters at a position and batch size.
       seed: of all randomness in the networks and losses.
+      jit_compile: compile the step with XLA, once for each batch size; see `engine.xla`.
       undo_non_finite: a step in which something is not finite leaves moving statistics, spectral vectors
         and the task's state as they were; in float16 it always does.
     """
@@ -82,6 +86,7 @@ class TrainLoop:
         train_state: TrainState,
         scaling: BatchScaling,
         seed: int,
+        jit_compile: bool = False,
         undo_non_finite: bool = False,
     ):
         self._task = task
@@ -89,6 +94,10 @@ class TrainLoop:
         self._scaling = scaling
         self._replica_step = ReplicaStep(task=task, train_state=train_state, seed=seed)
         self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=strategy)
+        self._under_xla = compiles_with_xla(strategy, wanted=jit_compile)
+        self._whole_step = tf.autograph.experimental.do_not_convert(self._replica_step.run)
+        if self._under_xla:
+            self._whole_step = tf.function(self._replica_step.run, autograph=False, jit_compile=True)
         self._dtype = tf.as_dtype(keras.config.floatx())
         self._to_undo: list[tf.Variable] = []
         if undo_non_finite or train_state.loss_scales:
@@ -125,32 +134,36 @@ class TrainLoop:
           rates: None where neither the batch nor a plateau has changed a learning rate.
           within_sec: no step begins after so many seconds. Several workers, which have to do the same
             steps, do not look at the clock.
+
+        Raises:
+          ConfigurationError: XLA refuses an operation of the task.
         """
         if isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
             within_sec = math.inf
         rates = rates or RateInputs(1.0, 0, {})
         # What shapes are made of: known while tracing where shapes are static, else one trace for all.
-        size = int if plan.static_shapes else tf.constant
-        done, metrics, outcome, wait_sec = self._loop(
-            iterator,
-            tf.constant(num_steps, tf.int64),
-            StepInputs(
-                step=tf.constant(step, tf.int64),
-                examples=tf.constant(examples, tf.int64),
-                global_batch=size(plan.global_batch),
-                micro_batch=size(plan.micro_batch) if plan.is_padded else None,
-            ),
-            RateInputs(
-                growth_before=tf.constant(rates.growth_before, tf.float64),
-                changed_at=tf.constant(rates.changed_at, tf.int64),
-                plateau_factors={
-                    name: tf.constant(rates.plateau_factors.get(name, 1.0), tf.float64)
-                    for name in self._task.optimizers
-                },
-            ),
-            size(plan.accumulation) if plan.accumulation > 1 else None,
-            tf.constant(within_sec, tf.float64),
-        )
+        size = int if plan.static_shapes or self._under_xla else tf.constant
+        with explained_refusal() if self._under_xla else contextlib.nullcontext():
+            done, metrics, outcome, wait_sec = self._loop(
+                iterator,
+                tf.constant(num_steps, tf.int64),
+                StepInputs(
+                    step=tf.constant(step, tf.int64),
+                    examples=tf.constant(examples, tf.int64),
+                    global_batch=size(plan.global_batch),
+                    micro_batch=size(plan.micro_batch) if plan.is_padded else None,
+                ),
+                RateInputs(
+                    growth_before=tf.constant(rates.growth_before, tf.float64),
+                    changed_at=tf.constant(rates.changed_at, tf.int64),
+                    plateau_factors={
+                        name: tf.constant(rates.plateau_factors.get(name, 1.0), tf.float64)
+                        for name in self._task.optimizers
+                    },
+                ),
+                size(plan.accumulation) if plan.accumulation > 1 else None,
+                tf.constant(within_sec, tf.float64),
+            )
         steps = int(done)
         names = self._metric_names[self._pattern_of_step[(step + steps - 1) % self._period]]
         return LoopResult(
@@ -162,16 +175,16 @@ class TrainLoop:
 
     @tf.function(autograph=False)
     def _loop(self, iterator, num_steps, start: StepInputs, rates: RateInputs, accumulation, within_sec):
-        began = tf.timestamp()
+        began = now()
 
         def goes_on(done, metrics, outcome, wait_sec):
             with tf.control_dependencies([metrics, outcome]):  # the step before is done
-                elapsed_sec = tf.timestamp() - began
+                elapsed_sec = now() - began
             return (done < num_steps) & (outcome < NOT_FINITE) & ((done == 0) | (elapsed_sec < within_sec))
 
         def body(done, metrics, outcome, wait_sec):
             with tf.control_dependencies([metrics, outcome]):  # the step before is done
-                asked = tf.timestamp()
+                asked = now()
             batch = iterator.get_next()
             arrived = [
                 tensor
@@ -179,7 +192,7 @@ class TrainLoop:
                 for tensor in self._strategy.experimental_local_results(values)
             ]
             with tf.control_dependencies(arrived):
-                wait_sec += tf.timestamp() - asked
+                wait_sec += now() - asked
             inputs = start._replace(
                 step=start.step + done,
                 examples=start.examples + done * tf.cast(start.global_batch, tf.int64),
@@ -235,7 +248,7 @@ class TrainLoop:
         tf.cond(outcome > APPLIED, set_back, lambda: tf.constant(True))
 
     def _whole(self, batch, inputs, settings, phases):
-        per_replica = run_on_replicas(self._strategy, self._replica_step.run, batch, inputs, settings, phases)
+        per_replica = run_on_replicas(self._strategy, self._whole_step, batch, inputs, settings, phases)
         # Everything returned is the same on every replica.
         return tf.nest.map_structure(
             lambda value: self._strategy.experimental_local_results(value)[0], per_replica

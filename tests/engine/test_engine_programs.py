@@ -15,7 +15,8 @@ import engine.train
 from engine import program
 from engine.memory import MemoryModel
 from engine.probe import Probe
-from engine.run_directory import read_rows
+from engine.reporting import Reporter
+from engine.run_directory import RunDirectory, read_rows
 
 NEW_GAN = os.path.join(os.path.dirname(__file__), "new_gan")
 WGAN_GP = f"{NEW_GAN}/wgan_gp.gin"
@@ -149,6 +150,17 @@ def test_run_continues_refuses_changes_and_is_evaluated(run_train, tmp_path):
     for wrong in ({"checkpoint": "7"}, {"split": "nowhere"}, {"workdir": str(tmp_path / "none")}):
         with pytest.raises(ValueError, match="7|nowhere|holds no run"):
             engine.evaluate.evaluate(**{"workdir": workdir, **wrong})
+
+
+def test_batch_beyond_the_total_leaves_no_time(tmp_path):
+    row = {"examples": 13, "epoch": 1.3, "global_batch": 4, "examples_per_sec": 2.0}
+    reporter = Reporter(RunDirectory(str(tmp_path)), total_examples=10, done_examples=4)
+    for examples in (4, 13):
+        reporter.log_row({**row, "examples": examples, "data_wait_fraction": 0.0, "host_memory_bytes": 2**30})
+    reporter.close()
+    first, last = (tmp_path / "log.txt").read_text().splitlines()
+    assert "left 0m00s" in last and "13/10 ex" in last
+    assert "left 0m03s" in first
 
 
 def test_new_task_in_one_file_trains_on_two_replicas(run_train, tmp_path):

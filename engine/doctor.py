@@ -64,7 +64,7 @@ def plan_report(
     plan, replicas = trainer.plan, trainer.strategy.num_replicas_in_sync
     epochs = plan.total_examples / experiment.data.train_examples
     lines = [
-        f"Strategy: {type(trainer.strategy).__name__}, {replicas} replicas on "
+        f"Strategy: {type(trainer.strategy).__name__}, {replicas} replica{'s' * (replicas > 1)} on "
         f"{', '.join(trainer.strategy.extended.worker_devices)}; {experiment.precision}",
         f"Data: {experiment.data.train_examples} training examples; evaluation on "
         f"{experiment.data.evaluation_split}; {plan.total_examples} examples in all, {epochs:.1f} epochs",

@@ -24,7 +24,7 @@ WGAN_GP = f"{NEW_GAN}/wgan_gp.gin"
 
 @pytest.fixture
 def run_train(capfd, synthetic_datasets, tmp_path):
-    """Runs engine.train in this process: exit code, and what it wrote to stderr."""
+    """Runs engine.train in this process: exit code, and what it wrote to stderr; `run.said` to stdout."""
 
     def run(*params, gin_file="gin/quickstart.gin", workdir=None, flags=()):
         workdir = str(tmp_path / "run") if workdir is None else workdir
@@ -35,7 +35,8 @@ def run_train(capfd, synthetic_datasets, tmp_path):
         rest = values(argv + [f"--gin_param={param}" for param in params])
         capfd.readouterr()
         code = program.exit_code(engine.train.main, rest, values)
-        return code, capfd.readouterr().err
+        run.said, errors = capfd.readouterr()
+        return code, errors
 
     return run
 
@@ -133,12 +134,16 @@ def test_divergence_exits_3_and_names_phase_and_step(run_train):
 def test_run_continues_refuses_changes_and_is_evaluated(run_train, tmp_path):
     workdir = str(tmp_path / "run")
     assert run_train("TOTAL_EXAMPLES = 6", gin_file=WGAN_GP)[0] == 0
+    assert run_train.said.endswith(f"python -m engine.evaluate --workdir={workdir} --split=test\n")
     # The same again: complete already. A larger total goes on, on other devices too.
     assert run_train("TOTAL_EXAMPLES = 6", gin_file=WGAN_GP)[0] == 0
     assert run_train("TOTAL_EXAMPLES = 12", "CPU_REPLICAS = 1", gin_file=WGAN_GP)[0] == 0
     assert [row["examples"] for row in read_rows(f"{workdir}/train.jsonl")] == [3, 6, 9, 12]
     changed = run_train("SEED = 3", gin_file=WGAN_GP)
     assert_refused(changed, "Experiment.seed: 0 -> 3", "--allow_config_change")
+    # What cannot work anyway is not told as a change.
+    assert_refused(run_train("BATCH_SCHEDULE = '0:1, 3:x'", gin_file=WGAN_GP), "'3:x'", "'0:1, 4000:2")
+    assert_refused(run_train("PRECISION = 'float8'", gin_file=WGAN_GP), "'float8'", "bfloat16")
     assert sorted(os.listdir(workdir)) == sorted(
         "DONE best checkpoints config.gin eval.jsonl log.txt samples tensorboard train.jsonl".split()
     )
@@ -236,6 +241,7 @@ def test_doctor_prints_what_training_will_decide(synthetic_datasets):
         gin_params=[f"DATA_DIR = {synthetic_datasets!r}", "LEARNING_RATE_RULE = 'none'"],
         measure_memory=False,
     )
+    assert "Strategy: OneDeviceStrategy, 1 replica on " in plan
     rows = [line.split() for line in plan.splitlines()[-5:]]
     assert rows[0][:3] == ["0", "1", "1"]
     assert [row[:3] for row in rows[1:]] == [["when", "decided", str(size)] for size in (2, 4, 8, 16)]

@@ -152,8 +152,8 @@ class FolderReader:
         for name, pattern in patterns.items():
             if not any(map(pattern.fullmatch, stems)):
                 raise DataError(
-                    f"{name} = {pattern.pattern!r}: fits no file of {folder}, such as {images[0]}; change it, "
-                    "so that it fits all of a name without its extension."
+                    f"{name} = {pattern.pattern!r}: fits no file of {folder}, such as {images[0]}; change "
+                    "it, so that it fits all of a name without its extension."
                 )
         for image, stem in zip(images, stems, strict=True):
             matches = (pattern.fullmatch(stem) for pattern in patterns.values())

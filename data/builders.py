@@ -177,6 +177,7 @@ def write_dataset(*, name, data_dir, features, splits, metadata, examples_per_sh
 
 def check_free(*, name, data_dir, overwrite):
     """Checks that a data set may be written under a name; see `write_dataset`."""
+    check_data_dir(data_dir)
     target = os.path.join(data_dir, name)
     if not (files.exists(target) or os.path.lexists(target)):  # a link to nothing is in the way too
         return
@@ -191,9 +192,41 @@ def check_free(*, name, data_dir, overwrite):
         )
 
 
+def check_data_dir(data_dir):
+    """Checks that a folder of data sets is there or can be made, and makes nothing.
+
+    Raises:
+        DataError: a file is in its way, nothing may be written there, or there is no such store.
+    """
+    there = data_dir = os.fspath(data_dir)
+    if not data_dir:
+        raise DataError("data_dir '': is empty; name a folder, such as datasets.")
+    if files.is_url(data_dir):
+        try:
+            files.exists(data_dir)
+        except OSError as error:
+            raise DataError(
+                f"data_dir {data_dir!r}: cannot be reached ({error.strerror}); check it."
+            ) from error
+        return
+    while not os.path.lexists(there):
+        there = os.path.dirname(there) or os.curdir
+    if not os.path.isdir(there):
+        raise _cannot_be_made(data_dir, f"{there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _cannot_be_made(data_dir, f"no permission to write in {there}")
+
+
+def _cannot_be_made(data_dir, reason):
+    return DataError(f"data_dir {data_dir!r}: cannot be made or written ({reason}); choose another folder.")
+
+
 def _write_on_disk(make_builder, name, data_dir, *, examples_per_shard, overwrite):
     target = pathlib.Path(data_dir, name)
-    os.makedirs(data_dir, exist_ok=True)
+    try:
+        os.makedirs(data_dir, exist_ok=True)
+    except OSError as error:
+        raise _cannot_be_made(data_dir, error.strerror) from error
     # In data_dir itself, so that the rename stays inside one file system.
     with _temporary_directory(name, data_dir) as temporary:
         make_builder(data_dir=temporary).write(examples_per_shard=examples_per_shard)

@@ -72,7 +72,10 @@ class FolderReader:
 
     def __post_init__(self):
         if (self.match_a is None) != (self.match_b is None):
-            raise DataError("match_a, match_b: one tells A from the rest, one B; give both or neither.")
+            raise DataError(
+                "match_a, match_b: are for layout paired, where one tells A from the rest and one B; give "
+                "both or neither."
+            )
         for name in ("match_a", "match_b"):
             if getattr(self, name) is not None:
                 compile_pattern(name, getattr(self, name))
@@ -143,10 +146,18 @@ class FolderReader:
 
     def _matched(self, folder):
         """[{name: ImageRef} of A, of B] of the files of one folder that the patterns tell apart."""
-        patterns, keys = (re.compile(self.match_a), re.compile(self.match_b)), ({}, {})
-        for image in self._images(folder):
-            stem = os.path.splitext(image)[0]
-            found = [match and match[1] for match in (pattern.fullmatch(stem) for pattern in patterns)]
+        images, keys = self._images(folder), ({}, {})
+        stems = [os.path.splitext(image)[0] for image in images]
+        patterns = {"match_a": re.compile(self.match_a), "match_b": re.compile(self.match_b)}
+        for name, pattern in patterns.items():
+            if not any(map(pattern.fullmatch, stems)):
+                raise DataError(
+                    f"{name} = {pattern.pattern!r}: fits no file of {folder}, such as {images[0]}; change "
+                    "it, so that it fits all of a name without its extension."
+                )
+        for image, stem in zip(images, stems, strict=True):
+            matches = (pattern.fullmatch(stem) for pattern in patterns.values())
+            found = [match and match[1] for match in matches]
             if (found[0] is None) == (found[1] is None):
                 which = "neither match_a nor" if found[0] is None else "both match_a and"
                 self.refused.append(

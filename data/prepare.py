@@ -24,7 +24,7 @@ import data.quiet_tensorflow  # noqa: F401
 from data import builders, pictures, prepare_flags, public_sets, splits, synthetic
 from data.errors import DataError
 from data.layouts import FolderReader, check_strict
-from data.report import Report, first_lines
+from data.report import Report
 from data.side_files import SideFiles
 from data.storing import Storing
 from data.survey import ImageReader, survey
@@ -164,6 +164,7 @@ def prepare(
         duplicates=tuple(storing.duplicates()),
         ignored=tuple(found.ignored),
         unlisted=len(found.unlisted),
+        groups=found.groups,
     )
 
 
@@ -187,9 +188,6 @@ def main(argv, values):
     except KeyboardInterrupt:
         print("interrupted: no data set was written; start again", file=sys.stderr)
         return 1
-    for what, lines in (("left out", report.refused), ("doubled", report.duplicates)):
-        if lines:
-            print("\n".join([f"{what}:", *first_lines(lines)]), file=sys.stderr)
     print(report)
     return 0
 

@@ -5,7 +5,7 @@ import os
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data import files, records
+from data import builders, files, records
 from data.errors import DataError
 from data.report import Report
 
@@ -40,6 +40,7 @@ def prepare_public(*, name, data_dir, source=None):
         return Report.of(*_locate(name, source))
     data_dir = os.fspath(data_dir)
     if records.find_dataset(name, data_dir) is None:
+        builders.check_data_dir(data_dir)
         _download(name, data_dir)
     return Report.of(name, data_dir)
 

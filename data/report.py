@@ -36,6 +36,7 @@ class Report:
         duplicates: pictures that stand in two splits, a line each.
         ignored: files of the source that are no images.
         unlisted: examples that no list of names holds.
+        groups: how many groups kept together were divided; 0 if none were asked for.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class Report:
     duplicates: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unlisted: int = 0
+    groups: int = 0
 
     @classmethod
     def of(cls, dataset, data_dir, **found):
@@ -103,6 +105,8 @@ class Report:
         if self.duplicates:
             lines.append(f"doubled   {_many(len(self.duplicates), 'image')} in two splits:")
             lines += first_lines(self.duplicates)
+        if self.groups:
+            lines.append(f"grouped   {self._grouped()}")
         if self.unlisted:
             lines.append(f"unlisted  {_many(self.unlisted, 'example')} in no list, not taken")
         if self.ignored:
@@ -124,6 +128,12 @@ class Report:
         if self.side_channels:
             said += "; " + ", ".join(f"{n} in {side}" for side, n in self.side_channels.items())
         return said
+
+    def _grouped(self):
+        said = "all examples are of one group" if self.groups == 1 else f"{self.groups} groups"
+        if all(split.startswith("train") for split in self.examples):
+            return f"{said}, all for training; there is no val and no test split"
+        return f"{said}, each in one split"
 
     def _next_step(self):
         parameters = {"DATASET": f'"{self.dataset}"', "DATA_DIR": f'"{self.data_dir}"'}

@@ -63,12 +63,14 @@ class Source:
         ignored: paths of files that are no pictures.
         refused: examples left out.
         unlisted: names of the examples that no list of `Division.split_lists` names.
+        groups: how many groups there are of `Division.group`; 0 if it is not given.
     """
 
     splits: Mapping[str, list[Example]]
     ignored: list[str]
     refused: list[Refusal]
     unlisted: tuple[str, ...] = ()
+    groups: int = 0
 
 
 def find_examples(*, layout, source, division, reader):
@@ -90,14 +92,14 @@ def find_examples(*, layout, source, division, reader):
         raise DataError(f"layout {layout!r}: not known; choose one of {', '.join(LAYOUTS)}, tfds.")
     if reader.match_a is not None and layout != "paired":
         raise DataError(f"match_a, match_b: are for layout paired; leave them out with layout {layout}.")
-    unlisted = ()
+    unlisted, groups = (), 0
     found = _read_split_folders(layout, source, reader)  # {split: {side: examples}}
     if found is None:
         sides = LAYOUTS[layout].read(reader, source)
         if division.split_lists is not None:
             found, unlisted = _by_lists(sides, division.split_lists, source, reader)
         elif division.group is not None:
-            found = _by_group(sides, division)
+            found, groups = _by_group(sides, division)
         else:
             found = _by_fractions(sides, division)
     elif division.group is not None or division.split_lists is not None:
@@ -114,7 +116,9 @@ def find_examples(*, layout, source, division, reader):
         if examples
     }
     check_trainable(splits, layout=layout, source=source, refused=reader.refused)
-    return Source(splits=splits, ignored=reader.ignored, refused=reader.refused, unlisted=unlisted)
+    return Source(
+        splits=splits, ignored=reader.ignored, refused=reader.refused, unlisted=unlisted, groups=groups
+    )
 
 
 def check_trainable(splits, *, layout, source, refused):
@@ -191,7 +195,7 @@ def _by_fractions(sides, division):
 
 
 def _by_group(sides, division):
-    """Divides whole groups, of all sides together.
+    """Divides whole groups, of all sides together; gives the splits and the number of groups.
 
     Groups are taken in an order shuffled by name, and one goes into a split if that brings the split
     nearer to its share of the examples; so it ends within half of the smallest group left over.
@@ -215,13 +219,14 @@ def _by_group(sides, division):
             if split_of[group] == "train" and abs(missing - sizes[group]) < abs(missing):
                 split_of[group] = split
                 missing -= sizes[group]
-    return {
+    found = {
         split: {
             side: [example for example in examples if split_of[groups[example.name]] == split]
             for side, examples in sides.items()
         }
         for split in SPLITS
     }
+    return found, len(sizes)
 
 
 def _by_lists(sides, folder, source, reader):

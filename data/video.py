@@ -172,7 +172,10 @@ def _opened(path, video):
     if path.lower().endswith(".y4m"):
         return _y4m_stream(path, video.full_range, size_bytes, changed_ns)
     if video.size is None:
-        raise DataError(f"{path}: raw video does not tell its size; give the width and height of the frames.")
+        raise DataError(
+            f"{path}: raw video does not tell its size; give the width and height of the frames, such as "
+            "--video_size=352x288."
+        )
     width, height = video.size
     frame_bytes = _frame_bytes(width, height, video.pixel_format)
     if size_bytes % frame_bytes:

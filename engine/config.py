@@ -11,6 +11,7 @@ import collections.abc
 import difflib
 import os
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Collection, Sequence
@@ -121,7 +122,9 @@ def _construct(gin_params: Sequence[str]) -> tuple[Experiment, str]:
     except ValueError as error:  # ConfigurationError and DataError are ValueErrors
         raise ConfigurationError(str(error).split("\n")[0]) from error
     except TypeError as error:
-        if "missing" not in str(error):
+        *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+        by_gin = innermost.f_code.co_filename == gin_config.__file__
+        if not by_gin or "missing" not in str(error):  # a mistake in the code, not in the configuration
             raise
         reason = str(error).split("\n")[0].replace("__init__()", "")
         raise ConfigurationError(

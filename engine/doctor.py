@@ -78,7 +78,7 @@ def plan_report(
     plan, replicas = trainer.plan, trainer.strategy.num_replicas_in_sync
     epochs = plan.total_examples / experiment.data.train_examples
     lines = [
-        f"Strategy: {type(trainer.strategy).__name__}, {replicas} replicas on "
+        f"Strategy: {type(trainer.strategy).__name__}, {replicas} replica{'s' * (replicas > 1)} on "
         f"{', '.join(trainer.strategy.extended.worker_devices)}; {experiment.precision}"
         f"{', deterministic' if experiment.determinism else ''}",
         f"Data: {experiment.data.train_examples} training examples; evaluation on "

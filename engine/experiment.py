@@ -93,6 +93,9 @@ class Experiment:
                 raise ConfigurationError(
                     f"{name.upper()} = {getattr(self, name)}: must be at least {least}; raise it"
                 )
+        # Before an epoch's length is known, which takes the data.
+        for name in ("total_examples", "log_every", "save_every", "sample_every", "evaluate_every"):
+            examples_of(getattr(self, name), examples_per_epoch=10**9, name=name.upper())
         if self.seed >= 2**32:
             raise ConfigurationError(f"SEED = {self.seed}: must be below 2**32; lower it")
         micro = self.largest_micro_batch

@@ -124,7 +124,8 @@ class Reporter:
                 phase, _, term = rest.partition("/")
                 losses.setdefault(phase, []).append(f"{term} {value:.3f}")
         rate = row["examples_per_sec"]
-        left_sec = (self._bar.total - row["examples"]) / rate if rate else 0.0
+        # The last batch may draw more examples than are left.
+        left_sec = max(0, self._bar.total - row["examples"]) / rate if rate else 0.0
         return (
             f"{row['examples']:>8}/{self._bar.total} ex  epoch {row['epoch']:.2f}  batch "
             f"{row['global_batch']}  "

@@ -8,6 +8,7 @@ In a notebook: `from engine.train import train; train(gin_files=[...], workdir=.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
@@ -56,6 +57,8 @@ def train(
     if earlier is not None:
         changed = config.differences(earlier, text, free_to_change=experiment.free_to_change)
         if changed and not allow_config_change:
+            with others_needed():  # a value that cannot work at all is refused as such
+                Trainer(dataclasses.replace(experiment, largest_micro_batch=None, initial_weights=None), run)
             raise ConfigurationError(
                 f"--workdir={run.path} holds a run with another configuration ({'; '.join(changed)}); use "
                 "another --workdir, or --allow_config_change to continue it with the new one"
@@ -120,7 +123,7 @@ def main(values: flags.FlagValues) -> None:
     print(
         f"done: {summary.examples} examples in {summary.step} steps, {summary.train_sec:.0f} s this time\n"
         f"  run        {values.workdir}\n"
-        f"  evaluate   python -m engine.evaluate --workdir={values.workdir} --split=test (or val)"
+        f"  evaluate   python -m engine.evaluate --workdir={values.workdir} --split={summary.split}"
     )
 
 

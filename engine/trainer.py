@@ -44,12 +44,14 @@ class Summary:
 
     Args:
       step, examples: where the run stands.
+      split: the best one to evaluate the run on: "test", or without one that of training's evaluations.
       metrics: of the last step, by name as in a row of train.jsonl; empty if this call did none.
       train_sec: seconds this call took.
     """
 
     step: int
     examples: int
+    split: str
     metrics: dict[str, float]
     train_sec: float
 
@@ -183,9 +185,11 @@ class Trainer:
         finally:
             self._saver.close()
             reporter.close()
+        data = self.experiment.data
         summary = Summary(
             step=self.step,
             examples=self.examples,
+            split="test" if "test" in getattr(data, "splits", ()) else data.evaluation_split,
             metrics=events.last.result.metrics if events.last else {},
             train_sec=time.monotonic() - started,
         )

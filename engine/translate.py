@@ -86,7 +86,8 @@ def translate(
         raise ConfigurationError(
             f"--output={output}: cannot be written ({reason_of(error)}); choose another"
         ) from error
-    print(f"translated {len(written)} pictures into {output} with {translator.description}")
+    count = "1 picture" if len(written) == 1 else f"{len(written)} pictures"
+    print(f"translated {count} into {output} with {translator.description}")
     return written
 
 

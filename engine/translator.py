@@ -58,7 +58,7 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     input_channels, output_channels = model.input_shape[-1], model.output_shape[-1]
     return Translator(
         description=f"{name} of {path}, {input_channels} -> {output_channels} channels, "
-        + _norm_note(_batch_norms([model]), norm_mode),
+        + _norm_note(_batch_norms([model])),
         input_channels=input_channels,
         check_size=functools.partial(check_image_size, name),
         translate=translate,
@@ -121,8 +121,7 @@ def translator_of_run(
         return task.translate(networks, batch)
 
     return Translator(
-        description=f"{workdir} at {trainer.examples} examples, "
-        + _norm_note(batch_norms, norm_mode or "what the run says"),
+        description=f"{workdir} at {trainer.examples} examples, " + _norm_note(batch_norms),
         input_channels=input_channels,
         check_size=check_size,
         translate=translate,
@@ -187,5 +186,6 @@ def _batch_norms(layers: Iterable[keras.Layer]) -> list[BatchNorm]:
     return found
 
 
-def _norm_note(batch_norms: list[BatchNorm], norm_mode: str) -> str:
-    return f"batch norm on {norm_mode}" if batch_norms else "no batch norm (so no norm mode)"
+def _norm_note(batch_norms: list[BatchNorm]) -> str:
+    modes = " and ".join(sorted({layer.inference_norm for layer in batch_norms}))
+    return f"batch norm with {modes}" if modes else "no batch norm (so no norm mode)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task, Term
+from engine.task import Adam, ConfigurationError, Phase, Step, Task, Term, check_at_least
 from models.initialisation import initialise
 from models.latent_networks import LatentNetworks
 from models.losses import kl_from_standard_normal, l1
@@ -57,6 +57,8 @@ class BicycleGan(Task):
         if variant not in VARIANTS:
             known = ", ".join(VARIANTS)
             raise ConfigurationError(f"BicycleGan.variant = {variant!r}: unknown; use one of {known}")
+        weights = {"l1_weight": l1_weight, "kl_weight": kl_weight, "latent_weight": latent_weight}
+        check_at_least(0, of="BicycleGan", **weights)
         self.kinds = VARIANTS[variant]
         self.latent_networks = latent_networks
         self.discriminators = discriminators

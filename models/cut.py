@@ -6,7 +6,7 @@ import functools
 
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task
+from engine.task import Adam, ConfigurationError, Phase, Step, Task, check_at_least
 from models.domain_judge import DomainJudge
 from models.initialisation import initialise
 from models.networks import build_generator, check_image_size
@@ -53,6 +53,9 @@ class Cut(Task):
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
+        filters = {"generator_filters": generator_filters, "discriminator_filters": discriminator_filters}
+        check_at_least(1, of="Cut", **filters)
+        check_at_least(0, of="Cut", nce_weight=nce_weight)
         self.generator = generator
         self.norm = norm
         settings = {"filters": generator_filters, "dropout": dropout, "inference_norm": inference_norm}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task
+from engine.task import Adam, ConfigurationError, Phase, Step, Task, check_at_least
 from models.domain_judge import DomainJudge
 from models.image_pool import ImagePool
 from models.losses import l1
@@ -52,6 +52,10 @@ class CycleGan(Task):
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
+        filters = {"generator_filters": generator_filters, "discriminator_filters": discriminator_filters}
+        check_at_least(1, of="CycleGan", **filters)
+        cycles = {"input_cycle_weight": input_cycle_weight, "target_cycle_weight": target_cycle_weight}
+        check_at_least(0, of="CycleGan", identity_weight=identity_weight, **cycles)
         self.generator = generator
         self.norm = norm
         generators = {"filters": generator_filters, "dropout": dropout, "inference_norm": inference_norm}

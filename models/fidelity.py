@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from data.imaging import similarity
-from engine.task import ConfigurationError
+from engine.task import ConfigurationError, check_at_least
 from models import losses
 from models.losses import Perceptual
 
@@ -65,11 +65,8 @@ class Fidelity:
     domain: str = "rgb"
 
     def __post_init__(self):
-        for name in (*_DISTANCES, "perceptual"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(
-                    f"Fidelity.{name} = {getattr(self, name)}: must be at least 0; 0 leaves it out"
-                )
+        names = (*_DISTANCES, "perceptual")
+        check_at_least(0, of="Fidelity", **{name: getattr(self, name) for name in names})
         if self.domain not in losses.DOMAINS:
             raise ConfigurationError(
                 f"Fidelity.domain = {self.domain!r}: unknown; use one of {', '.join(losses.DOMAINS)}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import keras
 
-from engine.task import ConfigurationError
+from engine.task import ConfigurationError, check_at_least
 from models import layers
 from models.networks import build_generator, check_image_size
 from models.side_information import SideShapes
@@ -96,10 +96,8 @@ class LatentNetworks:
                 raise ConfigurationError(
                     f"LatentNetworks.{name} = {value!r}: unknown; use one of {', '.join(known)}"
                 )
-        if self.latent_size < 1:
-            raise ConfigurationError(
-                f"LatentNetworks.latent_size = {self.latent_size}: must be at least 1; 8 is published"
-            )
+        for name in ("latent_size", "generator_filters", "encoder_filters"):
+            check_at_least(1, of="LatentNetworks", **{name: getattr(self, name)})
 
     def build(self, input_shape: Sequence[int], target_shape: Sequence[int]) -> dict[str, keras.Model]:
         """ "generator", of pictures and codes [B, latent_size], and "encoder" for pictures [H, W, C].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step
+from engine.task import Adam, ConfigurationError, Phase, Step, check_at_least
 from models.fidelity import Fidelity
 from models.losses import feature_matching, mean_per_example, top_k, with_activations
 from models.patchgan import ACTIVATIONS, check_patchgan_size, patchgan
@@ -68,9 +68,11 @@ class Pix2Pix(Supervised):
             generator_optimizer=generator_optimizer,
         )
         regularisation.check(gan_loss=gan_loss, norm=norm)
-        if feature_matching_weight < 0 or not 0 < top_k <= 1:
-            wrong = f"feature_matching_weight = {feature_matching_weight}, top_k = {top_k}"
-            raise ConfigurationError(f"{wrong}: must be at least 0, and in (0, 1]; 0 and 1 leave them out")
+        name = type(self).__name__
+        check_at_least(1, of=name, discriminator_filters=discriminator_filters)
+        check_at_least(0, of=name, feature_matching_weight=feature_matching_weight)
+        if not 0 < top_k <= 1:
+            raise ConfigurationError(f"{name}.top_k = {top_k}: must lie in (0, 1]; 1 leaves it out")
         self.discriminator_filters = discriminator_filters
         self.gan_loss = gan_loss
         self.regularisation = regularisation

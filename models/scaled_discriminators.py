@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from engine.task import ConfigurationError, Step
+from engine.task import ConfigurationError, Step, check_at_least
 from models.layers import image_input
 from models.patchgan import check_patchgan_size, patchgan
 from models.regularisation import Judge, Regularisation
@@ -59,8 +59,7 @@ class ScaledDiscriminators:
 
     def __post_init__(self):
         self.regularisation.check(gan_loss=self.gan_loss, norm=self.norm)
-        if self.scales < 1:
-            raise ConfigurationError(f"ScaledDiscriminators.scales = {self.scales}: must be at least 1")
+        check_at_least(1, of="ScaledDiscriminators", scales=self.scales, filters=self.filters)
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Of the networks of the set called `kind`, from full size down."""

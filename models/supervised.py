@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task
+from engine.task import Adam, ConfigurationError, Phase, Step, Task, check_at_least
 from models.fidelity import Fidelity
 from models.losses import l1
 from models.networks import build_generator, check_image_size
@@ -45,10 +45,12 @@ class Supervised(Task):
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
     ):
         name = type(self).__name__
-        if l1_weight < 0 or (l1_weight and fidelity.l1):
+        check_at_least(1, of=name, generator_filters=generator_filters)
+        check_at_least(0, of=name, l1_weight=l1_weight)
+        if l1_weight and fidelity.l1:
             raise ConfigurationError(
-                f"{name}.l1_weight = {l1_weight} and Fidelity.l1 = {fidelity.l1}: both weigh L1, at least 0; "
-                "leave one of them at 0"
+                f"{name}.l1_weight = {l1_weight} and Fidelity.l1 = {fidelity.l1}: both weigh L1; leave one "
+                "of them at 0"
             )
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise ConfigurationError(

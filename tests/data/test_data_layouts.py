@@ -151,7 +151,7 @@ def test_a_name_that_fits_both_patterns(tmp_path):
 @pytest.mark.parametrize(
     "settings, match",
     [
-        ({"match_a": "(.*)_a"}, "give both or neither"),
+        ({"match_a": "(.*)_a"}, "for layout paired.*give both or neither"),
         ({"match_a": "(.*_a", "match_b": "(.*)_b"}, "match_a = .*not a regular expression"),
         ({"match_a": "(.*)_a", "match_b": ".*_b"}, "match_b = .*needs a group"),
     ],
@@ -159,6 +159,19 @@ def test_a_name_that_fits_both_patterns(tmp_path):
 def test_patterns_that_cannot_be_used(settings, match):
     with pytest.raises(DataError, match=match):
         FolderReader(**settings)
+
+
+@pytest.mark.parametrize(
+    "match_a, match_b, expected",
+    [
+        ("(.*)_raw", "(.*)_b", r"match_a = '\(\.\*\)_raw': fits no file of .*, such as 1_a.png; change it"),
+        ("(.*)_a", "(.*)_b.png", "match_b = .*fits no file.*without its extension"),
+    ],
+)
+def test_a_pattern_that_fits_no_file(tmp_path, match_a, match_b, expected):
+    place(tmp_path, "1_a.png", "1_b.png", "2_a.png")
+    with pytest.raises(DataError, match=f"^{expected}"):
+        read("paired", tmp_path, match_a=match_a, match_b=match_b)
 
 
 def test_a_name_that_several_files_have_is_one_refusal(tmp_path):

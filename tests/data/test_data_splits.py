@@ -112,7 +112,8 @@ def test_expressions_that_cannot_be_used(find, group, match):
 
 
 def test_one_group_is_all_for_training(find):
-    assert list(find(["s1_1.png", "s1_2.png"], group=r"(s\d)_")[0]) == ["train"]
+    splits, source = find(["s1_1.png", "s1_2.png"], group=r"(s\d)_")
+    assert list(splits) == ["train"] and source.groups == 1
 
 
 def test_lists(find, lists):

@@ -256,7 +256,7 @@ def test_damaged_y4m(tmp_path, content, match):
 @pytest.mark.parametrize(
     "settings, match",
     [
-        ({}, "does not tell its size; give the width and height"),
+        ({}, "does not tell its size; give the width and height.*--video_size=352x288"),
         ({"size": (4, 5)}, "50 bytes are no whole number of 4x5 yuv420p frames of 32 bytes"),
         (
             {"size": (5, 5), "pixel_format": "yuv420p10"},

@@ -1,5 +1,6 @@
 """gin files and overrides: what is accepted, what is refused, what a changed configuration is."""
 
+import pathlib
 import re
 
 import pytest
@@ -30,22 +31,20 @@ def test_quickstart_reads_and_overrides():
     assert again.total_examples == 80 and again.task.l1_weight == 50
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "base",
-        "pix2pix",
-        "pix2pix_facades",
-        "quickstart",
-        "supervised",
-        "super_resolution",
-        "denoising",
-        "codec",
-    ],
+ADDED = ("augmentations", "base", "single", "unpaired", "schedules/")  # given after the file of a task
+GIN_FILES = sorted(
+    path.relative_to(f"{config.ROOT}/gin").with_suffix("").as_posix()
+    for path in pathlib.Path(config.ROOT, "gin").rglob("*.gin")
 )
-def test_every_gin_file_reads(name):
-    files = [f"gin/{name}.gin"] + (["gin/pix2pix.gin"] if name == "base" else [])
-    config.load_experiment(gin_files=files)
+
+
+@pytest.mark.parametrize("name", GIN_FILES)
+def test_every_gin_file_makes_a_task(name):
+    first = ["gin/pix2pix.gin"] if name.startswith(ADDED) else []
+    experiment, text = config.load_experiment(gin_files=[*first, f"gin/{name}.gin"])
+    assert experiment.task.phases()
+    again = config.load_experiment_text(text, where="here")  # as evaluation and memory measurement do
+    assert type(again.task) is type(experiment.task)
 
 
 def test_public_macros_are_those_of_base_gin():
@@ -78,6 +77,14 @@ def test_public_macros_are_those_of_base_gin():
             "unknown; choose among colour, translation",
         ),
         ("schedules.LinearDecay.constant = '3days'", "'3days': not a length of training"),
+        ("LEARNING_RATE = -1.0", "Adam.learning_rate = -1.0: must be at least 0"),
+        ("LEARNING_RATE = 1e999", "Adam.learning_rate = inf: must be at least 0, and finite"),
+        ("task.Adam.epsilon = 0.0", "Adam.epsilon = 0.0: must be above 0"),
+        ("SAVE_EVERY = -4000", "SAVE_EVERY = -4000: not a length of training"),
+        ("LOG_EVERY = '2weeks'", "LOG_EVERY = '2weeks': not a length of training"),
+        ("pix2pix.Pix2Pix.l1_weight = -1.0", "Pix2Pix.l1_weight = -1.0: must be at least 0"),
+        ("pix2pix.Pix2Pix.generator_filters = 0", "Pix2Pix.generator_filters = 0: must be at least 1"),
+        ("pix2pix.Pix2Pix.discriminator_filters = -4", "discriminator_filters = -4: must be at least 1"),
     ],
 )
 def test_bad_overrides_are_refused_by_name(param, expected):
@@ -100,6 +107,54 @@ def test_binding_that_nothing_uses_is_refused(tmp_path):
 def test_missing_file_and_missing_task():
     assert "gin/nowhere.gin: no such file" in refused(files=["gin/nowhere.gin"])
     assert "missing 1 required keyword-only argument: 'task'" in refused(files=["gin/base.gin"])
+
+
+@pytest.mark.parametrize(
+    "file, param",
+    [
+        ("cyclegan", "cyclegan.CycleGan.target_cycle_weight = -1.0"),
+        ("cyclegan", "cyclegan.CycleGan.identity_weight = -0.5"),
+        ("cyclegan", "cyclegan.CycleGan.generator_filters = 0"),
+        ("cut", "cut.Cut.nce_weight = -1.0"),
+        ("cut", "cut.Cut.discriminator_filters = 0"),
+        ("bicycle_gan", "bicycle_gan.BicycleGan.kl_weight = -0.01"),
+        ("bicycle_gan", "latent_networks.LatentNetworks.encoder_filters = 0"),
+        ("bicycle_gan", "scaled_discriminators.ScaledDiscriminators.filters = 0"),
+        ("super_resolution", "super_resolution.SuperResolution.generator_filters = 0"),
+        ("colourisation", "colourisation.Colourisation.l1_weight = -1.0"),
+    ],
+)
+def test_weights_below_0_and_networks_of_no_channel_are_refused(file, param):
+    setting = param.partition(".")[2]
+    assert f"{setting}: must be at least" in refused(param, files=[f"gin/{file}.gin"])
+
+
+class Faulty:
+    """What a mistake in the code of a constructor looks like."""
+
+    def __init__(self):
+        Needy()
+
+
+class Needy:
+    def __init__(self, *, size: int):
+        self.size = size
+
+
+def test_only_what_the_configuration_lacks_is_called_missing(tmp_path):
+    """A TypeError from inside a constructor is a mistake in the code, and keeps its traceback."""
+    path = tmp_path / "mine.gin"
+    header = (
+        f"from __gin__ import dynamic_registration\nimport {__name__}\nfrom models import pix2pix\n"
+        "include 'gin/quickstart.gin'\n"
+    )
+    path.write_text(f"{header}pix2pix.Pix2Pix.fidelity = @{__name__}.Needy()\n")
+    assert "incomplete (Needy. missing 1 required keyword-only argument: 'size')" in refused(
+        files=[str(path)]
+    )
+    path.write_text(f"{header}pix2pix.Pix2Pix.fidelity = @{__name__}.Faulty()\n")
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'size'"):
+        config.load_experiment(gin_files=[str(path)])
 
 
 def test_missing_module_of_a_task(tmp_path):

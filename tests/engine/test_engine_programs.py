@@ -15,7 +15,8 @@ import engine.train
 from engine import program
 from engine.memory import MemoryModel
 from engine.probe import Probe
-from engine.run_directory import read_rows
+from engine.reporting import Reporter
+from engine.run_directory import RunDirectory, read_rows
 
 NEW_GAN = os.path.join(os.path.dirname(__file__), "new_gan")
 WGAN_GP = f"{NEW_GAN}/wgan_gp.gin"
@@ -23,7 +24,7 @@ WGAN_GP = f"{NEW_GAN}/wgan_gp.gin"
 
 @pytest.fixture
 def run_train(capfd, synthetic_datasets, tmp_path):
-    """Runs engine.train in this process: exit code, and what it wrote to stderr."""
+    """Runs engine.train in this process: exit code, and what it wrote to stderr; `run.said` to stdout."""
 
     def run(*params, gin_file="gin/quickstart.gin", workdir=None, flags=()):
         workdir = str(tmp_path / "run") if workdir is None else workdir
@@ -34,7 +35,8 @@ def run_train(capfd, synthetic_datasets, tmp_path):
         rest = values(argv + [f"--gin_param={param}" for param in params])
         capfd.readouterr()
         code = program.exit_code(engine.train.main, rest, values)
-        return code, capfd.readouterr().err
+        run.said, errors = capfd.readouterr()
+        return code, errors
 
     return run
 
@@ -132,12 +134,16 @@ def test_divergence_exits_3_and_names_phase_and_step(run_train):
 def test_run_continues_refuses_changes_and_is_evaluated(run_train, tmp_path):
     workdir = str(tmp_path / "run")
     assert run_train("TOTAL_EXAMPLES = 6", gin_file=WGAN_GP)[0] == 0
+    assert run_train.said.endswith(f"python -m engine.evaluate --workdir={workdir} --split=test\n")
     # The same again: complete already. A larger total goes on, on other devices too.
     assert run_train("TOTAL_EXAMPLES = 6", gin_file=WGAN_GP)[0] == 0
     assert run_train("TOTAL_EXAMPLES = 12", "CPU_REPLICAS = 1", gin_file=WGAN_GP)[0] == 0
     assert [row["examples"] for row in read_rows(f"{workdir}/train.jsonl")] == [3, 6, 9, 12]
     changed = run_train("SEED = 3", gin_file=WGAN_GP)
     assert_refused(changed, "Experiment.seed: 0 -> 3", "--allow_config_change")
+    # What cannot work anyway is not told as a change.
+    assert_refused(run_train("BATCH_SCHEDULE = '0:1, 3:x'", gin_file=WGAN_GP), "'3:x'", "'0:1, 4000:2")
+    assert_refused(run_train("PRECISION = 'float8'", gin_file=WGAN_GP), "'float8'", "bfloat16")
     assert sorted(os.listdir(workdir)) == sorted(
         "DONE best checkpoints config.gin eval.jsonl log.txt samples tensorboard train.jsonl".split()
     )
@@ -149,6 +155,17 @@ def test_run_continues_refuses_changes_and_is_evaluated(run_train, tmp_path):
     for wrong in ({"checkpoint": "7"}, {"split": "nowhere"}, {"workdir": str(tmp_path / "none")}):
         with pytest.raises(ValueError, match="7|nowhere|holds no run"):
             engine.evaluate.evaluate(**{"workdir": workdir, **wrong})
+
+
+def test_batch_beyond_the_total_leaves_no_time(tmp_path):
+    row = {"examples": 13, "epoch": 1.3, "global_batch": 4, "examples_per_sec": 2.0}
+    reporter = Reporter(RunDirectory(str(tmp_path)), total_examples=10, done_examples=4)
+    for examples in (4, 13):
+        reporter.log_row({**row, "examples": examples, "data_wait_fraction": 0.0, "host_memory_bytes": 2**30})
+    reporter.close()
+    first, last = (tmp_path / "log.txt").read_text().splitlines()
+    assert "left 0m00s" in last and "13/10 ex" in last
+    assert "left 0m03s" in first
 
 
 def test_new_task_in_one_file_trains_on_two_replicas(run_train, tmp_path):
@@ -224,6 +241,7 @@ def test_doctor_prints_what_training_will_decide(synthetic_datasets):
         gin_params=[f"DATA_DIR = {synthetic_datasets!r}", "LEARNING_RATE_RULE = 'none'"],
         measure_memory=False,
     )
+    assert "Strategy: OneDeviceStrategy, 1 replica on " in plan
     rows = [line.split() for line in plan.splitlines()[-5:]]
     assert rows[0][:3] == ["0", "1", "1"]
     assert [row[:3] for row in rows[1:]] == [["when", "decided", str(size)] for size in (2, 4, 8, 16)]

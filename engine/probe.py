@@ -202,14 +202,9 @@ def _local(experiment: Experiment) -> Experiment:
     """The experiment over made-up data and the devices of this machine."""
     alone = {"strategy": "auto", "cpu_replicas": 1} if experiment.strategy == "multi_worker" else {}
     data = _MadeUpData(stands_for=experiment.data)
-    return dataclasses.replace(
-        experiment,
-        data=data,
-        largest_micro_batch=None,
-        initial_weights=None,
-        jit_compile=False,  # it is for whole batches, and parts of them are tried here
-        **alone,
-    )
+    # XLA is for whole batches, and parts of them are tried here.
+    whole = {"largest_micro_batch": None, "initial_weights": None, "jit_compile": False}
+    return dataclasses.replace(experiment, data=data, **whole, **alone)
 
 
 def _run_steps(trainer: Trainer, micro_batch: int) -> None:

@@ -103,10 +103,13 @@ class Soak:
 
     def train_killed(self, kinds: dict[int, Sequence[str]]) -> Iterable[Outcome]:
         """Trains runs by number, each killed at moments of these kinds in turn; yields them as they end."""
-        with concurrent.futures.ThreadPoolExecutor(self._jobs) as threads:
+        threads = concurrent.futures.ThreadPoolExecutor(self._jobs)
+        try:
             runs = [threads.submit(self._train_killed, *item) for item in kinds.items()]
             for run in concurrent.futures.as_completed(runs):
                 yield run.result()
+        finally:  # Ctrl-C does not wait for all of them
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         for program in self._all_programs:

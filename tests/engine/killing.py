@@ -108,7 +108,7 @@ class ForkedProgram:
     def close(self) -> None:
         if self._child is not None:
             self.kill()
-        self._parent.stdin.close()
+        self._parent.kill()
         self._parent.wait()
 
 

@@ -142,7 +142,12 @@ SCHEDULES = {
     "batch_norm": {"params": ("NORM = 'batch'", "LARGEST_MICRO_BATCH = None")},
     "geometric": {
         "gin_files": (GIN_FILE, "gin/schedules/adabatch.gin"),
-        "params": ("BATCH_SCHEDULE = @batch_schedules.Geometric()", "batch_schedules.Geometric.every = 8"),
+        "params": (
+            "BATCH_SCHEDULE = @batch_schedules.Geometric()",
+            "batch_schedules.Geometric.every = 8",
+            "batch_schedules.Geometric.maximum = 8",
+            "TOTAL_EXAMPLES = 32",
+        ),
     },
     "linear_with_warm_up": {
         "params": ("LEARNING_RATE_RULE = 'linear'", "experiment.Experiment.warmup_after_growth = 6")

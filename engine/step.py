@@ -94,7 +94,7 @@ class TrainLoop:
         self._scaling = scaling
         self._replica_step = ReplicaStep(task=task, train_state=train_state, seed=seed)
         self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=strategy)
-        self._under_xla = compiles_with_xla(strategy, wanted=jit_compile, task_state=train_state.task_state)
+        self._under_xla = compiles_with_xla(strategy, wanted=jit_compile)
         self._whole_step = tf.autograph.experimental.do_not_convert(self._replica_step.run)
         if self._under_xla:
             self._whole_step = tf.function(self._replica_step.run, autograph=False, jit_compile=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -29,15 +29,11 @@ _REFUSALS = (
 """How XLA says which operation, or which by name, it does not take."""
 
 
-def compiles_with_xla(strategy: tf.distribute.Strategy, *, wanted: bool, task_state: Collection[str]) -> bool:
+def compiles_with_xla(strategy: tf.distribute.Strategy, *, wanted: bool) -> bool:
     """Whether the step is to be compiled by `tf.function(jit_compile=True)`.
 
-    Args:
-      task_state: names of the task's own variables. With CycleGAN's image pool XLA was seen to compile
-        every step anew, for a minute each.
-
     Raises:
-      ConfigurationError: it is wanted, and there are several replicas or such variables.
+      ConfigurationError: it is wanted, and there are several replicas.
     """
     if not wanted or isinstance(strategy, tf.distribute.TPUStrategy):
         return False
@@ -46,11 +42,6 @@ def compiles_with_xla(strategy: tf.distribute.Strategy, *, wanted: bool, task_st
         raise ConfigurationError(
             f"JIT_COMPILE = True: XLA cannot compile a step in which {replicas} replicas add up their "
             "gradients; use one device (STRATEGY = 'one_device'), or JIT_COMPILE = False"
-        )
-    if task_state:
-        raise ConfigurationError(
-            f"JIT_COMPILE = True: the task keeps state of its own ({', '.join(task_state)}), with which XLA "
-            "may compile every step anew; set JIT_COMPILE = False, or do without it (CycleGan.pool_size = 0)"
         )
     return True
 

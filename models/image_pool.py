@@ -83,10 +83,10 @@ def exchange(
     # is number size + i.
     def one(i, contents, filled, places, returned):
         is_filling = filled < size
-        place = tf.where(is_filling, filled, slots[i])
-        is_swapped = ~is_filling & (chances[i] > 0.5)
-        kept = tf.where(is_filling | is_swapped, size + i, contents[place])
-        returned = returned.write(i, tf.where(is_swapped, contents[place], size + i))
+        place = tf.where(is_filling, filled, tf.gather(slots, i))
+        is_swapped = ~is_filling & (tf.gather(chances, i) > 0.5)
+        kept = tf.where(is_filling | is_swapped, size + i, tf.gather(contents, place))
+        returned = returned.write(i, tf.where(is_swapped, tf.gather(contents, place), size + i))
         contents = tf.tensor_scatter_nd_update(contents, [[place]], [kept])
         return i + 1, contents, tf.minimum(filled + 1, size), places.write(i, place), returned
 

@@ -72,15 +72,6 @@ def test_refused_where_it_cannot_work(make_trainer, noise_pairs, small_pix2pix):
         make_trainer(
             small_pix2pix(), noise_pairs(size=12), total_examples=2, cpu_replicas=2, jit_compile=True
         )
-
-    class WithState(small_pix2pix):
-        def state(self, example):
-            return {"pool": tf.Variable(0.0)}
-
-    with pytest.raises(ConfigurationError, match=r"state of its own \(pool\), .*; set JIT_COMPILE = False"):
-        make_trainer(
-            WithState(), noise_pairs(size=12), total_examples=2, strategy="one_device", jit_compile=True
-        )
     with pytest.raises(ConfigurationError, match="LARGEST_MICRO_BATCH = 2 .* for parts"):
         Experiment(
             task=small_pix2pix(),

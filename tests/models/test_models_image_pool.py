@@ -1,6 +1,7 @@
 """The image pool against the published one's answers, and what it keeps."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,20 @@ def test_returns_what_the_published_pool_does_however_the_pictures_come(pieces, 
         elif chance > 0.5:
             pool[slot] = number
     assert held == pool and stored == SIZE
+
+
+def test_xla_compiles_it_once():
+    """An index that XLA has to know would be compiled in: with each state of the pool anew."""
+    images, stored = tf.Variable(tf.zeros([3, 2, 1, 1])), tf.Variable(0)
+    run = tf.function(exchange, autograph=False, jit_compile=True)
+    secs = []
+    for step in range(8):
+        fakes, chances = tf.fill([2, 2, 1, 1], float(step)), tf.constant([0.2, 0.1 * step])
+        began = time.monotonic()
+        run(images, stored, fakes, chances=chances, slots=tf.constant([0, step % 3])).numpy()
+        secs.append(time.monotonic() - began)
+    assert int(stored) == 3 and images.numpy()[:, 0, 0, 0].tolist() == [6, 7, 1]
+    assert np.median(secs[1:]) < 0.1 * secs[0]
 
 
 def test_a_chance_of_exactly_one_half_does_not_swap():

@@ -25,6 +25,7 @@ DEV_STAMP := $(STAMP)-dev
 GIN_FILE ?= gin/quickstart.gin
 WORKDIR ?= runs/quickstart
 PYTEST_FLAGS ?=
+KILL_FLAGS ?=
 BENCH_OUTPUT ?= runs/bench
 BENCH_FLAGS ?=
 RIGHT_PYTHON := sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -50,8 +51,9 @@ train: $(STAMP)  ## Set up, train GIN_FILE into WORKDIR (the quickstart), evalua
 test: lint  ## Set up, then run ruff and pytest (PYTEST_FLAGS="-k name -x")
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-soak: $(DEV_STAMP)  ## Run the tests that take minutes each
+soak: $(DEV_STAMP)  ## Run what takes minutes: tests, then 30 trainings killed thrice (KILL_FLAGS="--runs=3 --jobs=1")
 	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_FLAGS)
+	$(BIN)/python -m tests.engine.kill_soak $(KILL_FLAGS)
 
 test-tpu:  ## Lower every task for a TPU, without one (TensorFlow's TPU build, in .venv-tpu)
 	$(MAKE) VENV=.venv-tpu ACCELERATOR=tpu .venv-tpu/.installed-tpu-dev

@@ -2,18 +2,21 @@
 
 import contextlib
 import fcntl
+import functools
 import math
 import os
 import pathlib
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data import files
 from data.errors import DataError
-from data.records import find_dataset
+from data.records import DESCRIPTION, find_dataset
 
 SHARD_BYTES = 32 * 2**20
 """Aim for a shard's size: that of a shuffle window (`Supply.window_bytes`), so that a window opens two or
@@ -22,6 +25,9 @@ wants at least 10 MB a file, and 100 MB on remote storage, where more files mean
 
 MOST_SHARD_BYTES = 100 * 2**20
 """Where a shard ends in any case, if the records are larger than was foreseen."""
+
+
+_INCOMPLETE = ".incomplete_"
 
 
 class AlreadyPreparedError(DataError):
@@ -35,7 +41,7 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Args:
         name: of the data set, in snake_case.
-        data_dir: folder of the data sets.
+        data_dir: folder of the data sets, on a disk: TFDS knows few kinds of store.
         features: image feature -> its `tfds` feature.
         splits: split -> function that iterates over its examples, {"name": str, feature: what that
             feature encodes}, in the order in which they are to be stored.
@@ -72,20 +78,25 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, split):
         yield from enumerate(self._examples[split]())
 
-    def write(self, *, examples_per_shard):
+    def write(self, *, examples_per_shard, directory=None):
         """Writes all splits, holding one example at a time; a split without examples is left out.
 
         Args:
             examples_per_shard: split -> number, may be a fraction: example i is for shard i // number.
+            directory: of the data set, where its files belong; None is TFDS's own, in data_dir.
         """
         os.makedirs(self.data_dir)
-        splits = [self._write_split(split, examples_per_shard[split]) for split in self._examples]
+        directory = directory or self.data_dir
+        splits = [self._write_split(split, examples_per_shard[split], directory) for split in self._examples]
         self.info.metadata.update(self._metadata())
         self.info.set_file_format(tfds.core.FileFormat.TFRECORD, override=True)
         self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
         self.info.write_to_directory(self.data_dir)
+        if directory != self.data_dir:
+            for name in os.listdir(self.data_dir):
+                tf.io.gfile.copy(os.path.join(self.data_dir, name), os.path.join(directory, name))
 
-    def _write_split(self, split, examples_per_shard):
+    def _write_split(self, split, examples_per_shard, directory):
         template = tfds.core.ShardedFileTemplate(
             dataset_name=self.name,
             data_dir=self.data_dir,
@@ -102,7 +113,7 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     if writer is not None:
                         writer.close()
                     path = template.sharded_filepath(shard_index=len(lengths), num_shards=None)
-                    writer = tf.io.TFRecordWriter(os.fspath(path))
+                    writer = tf.io.TFRecordWriter(os.path.join(directory, path.name))
                     lengths.append(0)
                     shard, shard_bytes = int(index / examples_per_shard), 0
                 writer.write(record)
@@ -132,6 +143,9 @@ def examples_per_shard(*, examples, record_bytes, readers):
 def write_dataset(*, name, data_dir, features, splits, metadata, examples_per_shard, overwrite=False):
     """Writes a data set so that it is there completely or not at all.
 
+    In a store no folder can be renamed: there its files are moved one by one, the description last, without
+    which nobody finds a data set. What a killed process leaves in a store has to be deleted by hand.
+
     Args:
         name, data_dir, features, splits, metadata: as of `ImageSetBuilder`; what they raise leaves
             nothing behind.
@@ -145,35 +159,26 @@ def write_dataset(*, name, data_dir, features, splits, metadata, examples_per_sh
         AlreadyPreparedError: it is there, and is not to be overwritten.
         DataError: something else is in its place, or it cannot be written.
     """
-    target = pathlib.Path(data_dir, name)
+    data_dir = os.fspath(data_dir)
     check_free(name=name, data_dir=data_dir, overwrite=overwrite)
-    os.makedirs(data_dir, exist_ok=True)
-    # In data_dir itself, so that the rename stays inside one file system.
-    with _temporary_directory(name, data_dir) as temporary:
-        builder = ImageSetBuilder(
-            name=name, data_dir=temporary, features=features, splits=splits, metadata=metadata
-        )
-        try:
-            builder.write(examples_per_shard=examples_per_shard)
-        except tf.errors.OpError as error:
-            raise DataError(
-                f"{data_dir}: cannot be written to ({error.message}); free space or choose another data_dir."
-            ) from error
-        if overwrite and target.exists():
-            os.rename(target, pathlib.Path(temporary, "replaced"))
-        try:
-            os.rename(pathlib.Path(temporary, name), target)
-        except OSError as error:
-            if find_dataset(name, data_dir) is None:
-                raise
-            raise AlreadyPreparedError(f"{target}: was prepared meanwhile.") from error
-    return os.fspath(find_dataset(name, data_dir))
+    write = _write_into_store if files.is_url(data_dir) else _write_on_disk
+    make_builder = functools.partial(
+        ImageSetBuilder, name=name, features=features, splits=splits, metadata=metadata
+    )
+    try:
+        write(make_builder, name, data_dir, examples_per_shard=examples_per_shard, overwrite=overwrite)
+    except tf.errors.OpError as error:
+        raise DataError(
+            f"{data_dir}: cannot be written to ({error.message or type(error).__name__}); free space or "
+            "choose another data_dir."
+        ) from error
+    return find_dataset(name, data_dir)
 
 
 def check_free(*, name, data_dir, overwrite):
     """Checks that a data set may be written under a name; see `write_dataset`."""
-    target = pathlib.Path(data_dir, name)
-    if not os.path.lexists(target):
+    target = os.path.join(data_dir, name)
+    if not (files.exists(target) or os.path.lexists(target)):  # a link to nothing is in the way too
         return
     if find_dataset(name, data_dir) is None:
         raise DataError(
@@ -186,10 +191,48 @@ def check_free(*, name, data_dir, overwrite):
         )
 
 
+def _write_on_disk(make_builder, name, data_dir, *, examples_per_shard, overwrite):
+    target = pathlib.Path(data_dir, name)
+    os.makedirs(data_dir, exist_ok=True)
+    # In data_dir itself, so that the rename stays inside one file system.
+    with _temporary_directory(name, data_dir) as temporary:
+        make_builder(data_dir=temporary).write(examples_per_shard=examples_per_shard)
+        if overwrite and target.exists():
+            os.rename(target, pathlib.Path(temporary, "replaced"))
+        try:
+            os.rename(pathlib.Path(temporary, name), target)
+        except OSError as error:
+            if find_dataset(name, data_dir) is None:
+                raise
+            raise AlreadyPreparedError(f"{target}: was prepared meanwhile.") from error
+
+
+def _write_into_store(make_builder, name, data_dir, *, examples_per_shard, overwrite):
+    incomplete = os.path.join(data_dir, f"{_INCOMPLETE}{name}_{uuid.uuid4().hex}")
+    target = os.path.join(data_dir, name, str(ImageSetBuilder.VERSION))
+    tf.io.gfile.makedirs(incomplete)
+    try:
+        with tempfile.TemporaryDirectory(prefix="gantry_description_") as description:
+            builder = make_builder(data_dir=description)
+            builder.write(examples_per_shard=examples_per_shard, directory=incomplete)
+        earlier = find_dataset(name, data_dir)
+        if earlier is not None:
+            if not overwrite:
+                raise AlreadyPreparedError(f"{target}: was prepared meanwhile.")
+            tf.io.gfile.remove(os.path.join(earlier, DESCRIPTION))  # no half of it is ever found
+            tf.io.gfile.rmtree(os.path.join(data_dir, name))
+        tf.io.gfile.makedirs(target)
+        for filename in sorted(files.names_in(incomplete), key=lambda name: name == DESCRIPTION):
+            tf.io.gfile.rename(os.path.join(incomplete, filename), os.path.join(target, filename))
+    finally:
+        with contextlib.suppress(tf.errors.OpError):  # nobody takes it for a data set
+            tf.io.gfile.rmtree(incomplete)
+
+
 @contextlib.contextmanager
 def _temporary_directory(name, data_dir):
     """A directory inside data_dir; one that a killed process left behind is removed."""
-    prefix = f".incomplete_{name}_"
+    prefix = f"{_INCOMPLETE}{name}_"
     for leftover in pathlib.Path(data_dir).glob(prefix + "*"):
         with _locked(leftover) as nobody_writes:
             if nobody_writes:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 import shutil
+import uuid
 
 import tensorflow as tf
 
 from data.damage import read_record, record_offsets
+from data.files import is_url
 from data.records import Shard
 from data.supply import IN_MEMORY
 
@@ -63,19 +66,19 @@ def make_cache(examples, *, supply, path):
         cache = ImageCache(stored=tf.constant(rows), path=None, **kept)
         return cache, f"decoded images are kept in memory: {len(rows)} examples, {size / 2**20:.0f} MiB"
     if not tf.io.gfile.exists(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        limit = int(_DISK_SHARE * shutil.disk_usage(os.path.dirname(path)).free)
+        tf.io.gfile.makedirs(os.path.dirname(path))
+        limit = _disk_limit_bytes(os.path.dirname(path))
         # Under another name until it is complete: an interrupted cache is not found.
-        incomplete = f"{path}.{os.getpid()}"
+        incomplete = f"{path}.{uuid.uuid4().hex}"
         try:
             with tf.io.TFRecordWriter(incomplete) as file:
                 rows, _ = _fitting(examples, limit, file)
             if rows is None:
                 return None, _too_large(limit, "half of what is free on the disk")
-            os.replace(incomplete, path)
+            tf.io.gfile.rename(incomplete, path, overwrite=True)
         finally:
-            if os.path.exists(incomplete):
-                os.remove(incomplete)
+            if tf.io.gfile.exists(incomplete):
+                tf.io.gfile.remove(incomplete)
     examples_held = sum(1 for _ in tf.data.TFRecordDataset(path))
     shard = Shard(path=path, skip_records=0, records=examples_held, first_id=0)
     cache = ImageCache(stored=tf.constant(record_offsets(shard)), path=path, **kept)
@@ -89,6 +92,11 @@ def cache_path(data_dir, name, part):
         state = tf.io.gfile.stat(shard.path)
         identity.update(f"{shard} {state.length} {state.mtime_nsec}".encode())
     return os.path.join(data_dir, ".cache", f"{name.replace('/', '_')}-{identity.hexdigest()}.tfrecord")
+
+
+def _disk_limit_bytes(folder):
+    """How much a cache may take in a folder; a store does not run full."""
+    return math.inf if is_url(folder) else int(_DISK_SHARE * shutil.disk_usage(folder).free)
 
 
 def _fitting(examples, limit_bytes, file=None):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from data import files
 from data.errors import DataError
 from data.pictures import ImageRef, is_image_name, number_of_frames
 from data.video import VideoFormat
@@ -83,14 +84,14 @@ class FolderReader:
         """
         folders, images = [], []
         try:
-            names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+            names = [name for name in files.names_in(folder) if not name.startswith(".")]
         except OSError as error:
             raise DataError(f"{folder}: cannot be read ({error.strerror}); check it.") from error
         for name in names:
             path = os.path.join(folder, name)
             if is_image_name(path):
                 images.append(name)
-            elif os.path.isdir(path):
+            elif files.is_folder(path):
                 folders.append(name)
             else:
                 self.ignored.append(path)

@@ -6,7 +6,7 @@ import os
 
 from PIL import Image, UnidentifiedImageError
 
-from data import stills, tiff
+from data import files, stills, tiff
 from data import video as raw_video
 from data.errors import DataError
 from data.image_kind import MAX_PIXELS, ImageKind, ImageRef
@@ -106,7 +106,7 @@ def _opened(ref):
     path = ref.path
     if ref.frame:
         raise DataError(f"{path}: holds one picture, so none numbered {ref.frame} from 0.")
-    with open(path, "rb") as file:
+    with files.open_binary(path) as file:
         head = file.read(4)
         if not head:
             raise DataError(f"{path}: is empty; remove or replace it.")
@@ -118,7 +118,8 @@ def _opened(ref):
 def _named_errors(path):
     """Names the file in whatever goes wrong with it."""
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
+        # A store tells on opening, and each question takes it a while.
+        if not files.is_url(path) and os.path.exists(path) and not os.path.isfile(path):
             raise DataError(f"{path}: is not a file (a folder or device); remove or replace it.")
         yield
     except (DataError, MemoryError):

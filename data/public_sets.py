@@ -1,11 +1,11 @@
 """Public data sets of TensorFlow Datasets: taken as they are, or prepared by TFDS itself."""
 
 import os
-import pathlib
 
 import tensorflow_datasets as tfds
+from etils import epath
 
-from data import records
+from data import files, records
 from data.errors import DataError
 from data.report import Report
 
@@ -38,23 +38,26 @@ def prepare_public(*, name, data_dir, source=None):
     """
     if source is not None:
         return Report.of(*_locate(name, source))
+    data_dir = os.fspath(data_dir)
     if records.find_dataset(name, data_dir) is None:
-        _download(name, os.fspath(data_dir))
-    return Report.of(name, os.fspath(data_dir))
+        _download(name, data_dir)
+    return Report.of(name, data_dir)
 
 
 def _locate(name, source):
     """(data set, data_dir) of a prepared data set that lies anywhere."""
-    source = pathlib.Path(source).absolute()
-    if not source.is_dir():
+    source = os.fspath(source)
+    source = source.rstrip("/") if files.is_url(source) else os.path.abspath(source)
+    if not files.is_folder(source):
         raise DataError(f"{source}: no such folder; give that of a prepared data set, or leave source out.")
-    if tfds.core.Version.is_valid(source.name) and (source / "dataset_info.json").exists():
-        source = source.parent
+    version = tfds.core.Version.is_valid(os.path.basename(source))
+    if version and files.exists(os.path.join(source, records.DESCRIPTION)):
+        source = os.path.dirname(source)
     if records.find_dataset(name, source):
-        return name, os.fspath(source)
-    for data_dir in source.parents:
-        if data_dir / name == source and records.find_dataset(name, data_dir):
-            return name, os.fspath(data_dir)
+        return name, source
+    data_dir = source.removesuffix(f"/{name}") or "/"
+    if data_dir != source and records.find_dataset(name, data_dir):
+        return name, data_dir
     raise DataError(
         f"{source}: holds no prepared data set {name!r}; give the folder NAME, NAME/CONFIG or the one they "
         "are in, and the name as TFDS has it."
@@ -62,6 +65,13 @@ def _locate(name, source):
 
 
 def _download(name, data_dir):
+    try:
+        epath.Path(data_dir)
+    except KeyError as error:
+        raise DataError(
+            f"data set {name!r}: TFDS writes to a disk or to gs://, not to {data_dir}; prepare it there and "
+            "copy its folder."
+        ) from error
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="tfrecord")
     except (tfds.core.DatasetNotFoundError, ValueError) as error:

@@ -61,8 +61,10 @@ def training_examples(*, records, order, position_examples):
         first_window = tf.where(epoch == place.epoch, tf.constant(place.window, tf.int64), 0)
         windows = _read_shards(_rest_of_epoch(order, table, epoch, first_window))
         windows = windows.batch(order.window_examples)
-        numbers = tf.data.Dataset.counter(first_window, dtype=tf.int64)
-        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(epoch).repeat(), numbers, windows)
+        # With `counter` or `from_tensors` TensorFlow's deterministic mode would decode in one thread.
+        numbers = tf.data.Dataset.range(first_window, tf.int64.max)
+        epochs = tf.data.Dataset.from_tensor_slices([epoch]).repeat()
+        return tf.data.Dataset.zip(epochs, numbers, windows)
 
     def shuffled(epoch, window, examples):
         return _drawn(order, epoch, window, examples)

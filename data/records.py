@@ -1,21 +1,28 @@
 """Prepared data sets: where the TFRecord shards of a TFDS data set lie and what they hold."""
 
+import contextlib
 import dataclasses
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
-from etils import epath
 
+from data import files
 from data.errors import DataError
+
+DESCRIPTION = "dataset_info.json"
+"""The file without which a folder is no data set."""
 
 SIDE_VECTOR, SIDE_MAP = "side_vector", "side_map"
 """Features of an example's side information, in data sets that have some: float32 [K]; an image."""
 
 _LARGEST_HELD_OUT = 100
 _HELD_OUT_FRACTION = 0.05
+_DESCRIBING = (".json", ".txt")  # endings of TFDS's files beside the shards
 _FRAME_BYTES = 16  # length and checksums that TFRecord adds to each record
 
 
@@ -110,24 +117,37 @@ class PreparedDataset:
 
 
 def find_dataset(dataset, data_dir):
-    """Gives the directory of the latest version of a data set, or None when there is none.
+    """Gives the directory of the latest version of a data set as str, or None when there is none.
 
     Args:
         dataset: name, or name/config.
         data_dir: folder of the data sets.
 
     Raises:
-        DataError: the name is not one, or it has several configurations to choose from.
+        DataError: the name is not one, it has several configurations to choose from, or its folder
+            cannot be read.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.+-]+(/[A-Za-z0-9_.+-]+)?", dataset) or ".." in dataset:
         raise DataError(f"data set {dataset!r}: not a name; write a name such as 'facades'.")
-    root = epath.Path(data_dir) / dataset  # also knows gs://
-    found = [*root.glob("*/dataset_info.json"), *root.glob("*/*/dataset_info.json")]
-    versions = [path.parent for path in found if tfds.core.Version.is_valid(path.parent.name)]
-    configs = sorted({str(path.parent.relative_to(data_dir)) for path in versions})
-    if len(configs) > 1:
+    root = os.path.join(os.fspath(data_dir), dataset)
+    found = {}  # configuration, or the data set itself -> its versions
+    try:
+        for name in ["", *_names_in(root)]:
+            folder = os.path.join(root, name) if name else root
+            versions = [
+                version
+                for version in _names_in(folder)
+                if tfds.core.Version.is_valid(version)
+                and files.exists(os.path.join(folder, version, DESCRIPTION))
+            ]
+            if versions:
+                found[folder] = max(versions, key=tfds.core.Version)
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: cannot be read ({error.strerror}); check it.") from error
+    if len(found) > 1:
+        configs = sorted(os.path.relpath(folder, os.fspath(data_dir)) for folder in found)
         raise DataError(f"data set {dataset!r} in {data_dir}: choose one of {', '.join(configs)}.")
-    return max(versions, key=lambda folder: tfds.core.Version(folder.name), default=None)
+    return next((os.path.join(folder, version) for folder, version in found.items()), None)
 
 
 def open_dataset(dataset, data_dir):
@@ -151,7 +171,8 @@ def open_dataset(dataset, data_dir):
             f"--data_dir={data_dir}` (or --layout=paired, unpaired, single)."
         )
     try:
-        info = tfds.builder_from_directory(directory).info
+        with _on_a_disk(directory) as description:
+            info = tfds.builder_from_directory(description).info
     except Exception as error:  # whatever TFDS trips over, the files are at fault
         reason = str(error).strip().split("\n")[0]
         raise DataError(f"{directory}: cannot be read ({reason}); prepare it again.") from error
@@ -159,9 +180,11 @@ def open_dataset(dataset, data_dir):
         raise DataError(f"{directory}: stored as {info.file_format}; only TFRecord files are read.")
     return PreparedDataset(
         name=dataset,
-        directory=os.fspath(directory),
+        directory=directory,
         features=info.features,
-        splits={name: _records(split) for name, split in info.splits.items() if split.num_examples},
+        splits={
+            name: _records(split, directory) for name, split in info.splits.items() if split.num_examples
+        },
         metadata=info.metadata or {},
     )
 
@@ -185,19 +208,41 @@ def without_held_out(train, where):
     return train.part(0, kept), train.part(kept, train.examples)
 
 
-def _records(split):
-    """Gives the `Records` of a TFDS split after checking that its files are there."""
+def _names_in(folder):
+    """The names of what a folder holds; none if it is none."""
+    return files.names_in(folder) if files.is_folder(folder) else []
+
+
+@contextlib.contextmanager
+def _on_a_disk(directory):
+    """A folder on a disk with what TFDS reads to describe a data set: TFDS knows few kinds of store."""
+    if not files.is_url(directory):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="gantry_description_") as copies:
+        for name in files.names_in(directory):
+            if name.endswith(_DESCRIBING):
+                tf.io.gfile.copy(os.path.join(directory, name), os.path.join(copies, name))
+        yield copies
+
+
+def _records(split, directory):
+    """Gives the `Records` of a TFDS split in a directory after checking that its files are there."""
     shards, first_id, stored_bytes = [], 0, 0
-    for path, length in zip(split.filepaths, split.shard_lengths, strict=True):
-        if not epath.Path(path).exists():
-            raise DataError(f"{path}: this file of the data set is missing; prepare it again.")
-        stored_bytes += epath.Path(path).stat().length
+    for filename, length in zip(split.filenames, split.shard_lengths, strict=True):
+        path = os.path.join(directory, filename)
+        try:
+            stored_bytes += files.size_and_change(path)[0]
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: this file of the data set is missing; prepare it again.") from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check it.") from error
         if length:
-            shards.append(Shard(path=os.fspath(path), skip_records=0, records=length, first_id=first_id))
+            shards.append(Shard(path=path, skip_records=0, records=length, first_id=first_id))
         first_id += length
     if stored_bytes < split.num_bytes + _FRAME_BYTES * split.num_examples:
         raise DataError(
-            f"{os.path.dirname(path)}: the files of split {split.name!r} are cut short; copy or "
+            f"{directory}: the files of split {split.name!r} are cut short; copy or "
             "prepare the data set again."
         )
     return Records(shards=tuple(shards), bytes_per_record=split.num_bytes / split.num_examples)

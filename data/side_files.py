@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data import files
 from data.errors import DataError
 from data.image_kind import ImageRef
 from data.layouts import LAYOUTS, Example, FolderReader, Refusal
@@ -121,7 +122,7 @@ def _with_vectors(found, rows, class_names, path):
 
 def _with_maps(found, attached, folder, video):
     reader = FolderReader(video=video)
-    if not os.path.isdir(folder):
+    if not files.is_folder(folder):
         raise DataError(f"{folder}: no such folder; give the folder of the maps.")
     of_splits = [name for name in reader.contents(folder)[0] if name in SPLITS]
     maps: dict[str, ImageRef] = {}
@@ -228,7 +229,7 @@ def _one_hot(path):
 def _rows(path):
     """{name: the other cells} of a CSV file, one or more."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with files.open_text(path, newline="") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, ValueError) else error)

@@ -10,6 +10,7 @@ import os
 import unicodedata
 from collections.abc import Mapping
 
+from data import files
 from data.errors import DataError
 from data.layouts import LAYOUTS, Example, FolderReader, Refusal, compile_pattern
 from data.pictures import is_image_name
@@ -136,7 +137,7 @@ def check_trainable(splits, *, layout, source, refused):
 
 def _read_split_folders(layout, source, reader):
     """{split: {side: examples}} if the source is divided into such folders, else None."""
-    if not os.path.isdir(source):
+    if not files.is_folder(source):
         raise DataError(f"{source}: no such folder; give the folder of the images as the source.")
     folders, images = FolderReader().contents(source)
     if not folders and not images:
@@ -257,10 +258,10 @@ def _read_lists(folder):
     lists = {}
     for split in SPLITS:
         path = os.path.join(folder, f"{split}.txt")
-        if split != "train" and not os.path.exists(path):
+        if split != "train" and not files.exists(path):
             continue
         try:
-            with open(path, encoding="utf-8-sig") as file:
+            with files.open_text(path) as file:
                 lines = [unicodedata.normalize("NFC", line.strip()) for line in file]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import tqdm
 
-from data import pictures
+from data import files, pictures
 from data.errors import DataError
 from data.layouts import LAYOUTS, Example, Refusal
 from data.parallel import map_in_order
@@ -205,9 +205,9 @@ class _Kinds:
 
     def _files(self, feature):
         found = {}
-        for (other, _), files in self._of.items():
+        for (other, _), of_side in self._of.items():
             if other == feature:
-                for kind, (path, count) in files.items():
+                for kind, (path, count) in of_side.items():
                     found.setdefault(kind, [path, 0])[1] += count
         return found
 
@@ -251,7 +251,7 @@ def _expected_bytes(example, kinds):
     """About what an example takes on disk: its files, or its pixels if they take less (frames of a video)."""
     return sum(
         min(
-            os.path.getsize(ref.path),
+            files.size_and_change(ref.path)[0],
             kind.height * kind.width * kind.channels * np.dtype(kind.dtype).itemsize,
         )
         for ref, kind in zip(example.images, kinds, strict=True)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data import files
 from data.errors import DataError
 from data.image_kind import ImageKind, check_pixels
 from data.imaging import ycbcr
@@ -116,12 +117,10 @@ def decode(ref, video, *, max_pixels):
     """Reads a frame: (`ImageKind`, pixels [H, W, 1 or 3] as `VideoFormat` says)."""
     kind, stream = read_kind(ref, video, max_pixels=max_pixels), _opened(ref.path, video)
     step, bits = PIXEL_FORMATS[stream.pixel_format]
-    samples = np.fromfile(
-        ref.path,
-        dtype=np.uint8 if bits == 8 else "<u2",
-        count=_frame_bytes(stream.width, stream.height, stream.pixel_format) // (bits + 7 >> 3),
-        offset=stream.starts[ref.frame],
-    )
+    with files.open_binary(ref.path) as file:
+        file.seek(stream.starts[ref.frame])
+        frame = file.read(_frame_bytes(stream.width, stream.height, stream.pixel_format))
+    samples = np.frombuffer(frame, np.uint8 if bits == 8 else "<u2")
     if bits > 8 and samples.max() >= 2**bits:
         raise DataError(
             f"{ref.path}: frame {ref.frame} holds the value {samples.max()}, more than {bits} bits in "
@@ -167,18 +166,18 @@ def _frame_bytes(width, height, pixel_format):
 
 def _opened(path, video):
     """The `_Stream` of a file."""
-    status = os.stat(path)
-    if not status.st_size:
+    size_bytes, changed_ns = files.size_and_change(path)
+    if not size_bytes:
         raise DataError(f"{path}: is empty; remove or replace it.")
     if path.lower().endswith(".y4m"):
-        return _y4m_stream(path, video.full_range, status.st_size, status.st_mtime_ns)
+        return _y4m_stream(path, video.full_range, size_bytes, changed_ns)
     if video.size is None:
         raise DataError(f"{path}: raw video does not tell its size; give the width and height of the frames.")
     width, height = video.size
     frame_bytes = _frame_bytes(width, height, video.pixel_format)
-    if status.st_size % frame_bytes:
+    if size_bytes % frame_bytes:
         raise DataError(
-            f"{path}: {status.st_size} bytes are no whole number of {width}x{height} {video.pixel_format} "
+            f"{path}: {size_bytes} bytes are no whole number of {width}x{height} {video.pixel_format} "
             f"frames of {frame_bytes} bytes; give the size and pixel format it has, or replace it."
         )
     return _Stream(
@@ -187,7 +186,7 @@ def _opened(path, video):
         pixel_format=video.pixel_format,
         chroma_location=video.chroma_location,
         full_range=video.full_range,
-        starts=range(0, status.st_size, frame_bytes),
+        starts=range(0, size_bytes, frame_bytes),
     )
 
 
@@ -195,7 +194,7 @@ def _opened(path, video):
 @functools.lru_cache(maxsize=16)
 def _y4m_stream(path, full_range, size_bytes, changed_ns):
     """The `_Stream` of a YUV4MPEG2 file (yuv4mpeg(5) of mjpegtools); the last two make it new."""
-    with open(path, "rb") as file:
+    with files.open_binary(path) as file:
         words = file.readline(_LONGEST_HEADER_BYTES).split()
         if not words or words[0] != _Y4M_SIGNATURE:
             raise DataError(f"{path}: does not begin as a YUV4MPEG2 file; remove or replace it.")

@@ -23,12 +23,11 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from engine.gradients import phase_gradients
 from engine.on_replicas import run_on_replicas
 from engine.replica_step import PhaseSettings, ReplicaStep, StepInputs
 from engine.rows import micro_step
 from engine.task import ConfigurationError, Phase, weighted_examples
-from engine.updates import update
+from engine.updates import APPLIED, update
 
 
 class _Kept(NamedTuple):
@@ -77,7 +76,7 @@ class AccumulatedStep:
         """As `ReplicaStep.run`, in `accumulation` micro-batches."""
         start = self._run(_read, self._moving)
         kept = _Kept(start, start, (), {})
-        metrics, finite = {}, tf.constant(True)
+        metrics, outcome = {}, tf.constant(APPLIED)
         for index, phase in enumerate(phases):
             sums, moves, outputs = self._over_micro_batches(
                 lambda micro, index=index, kept=kept: self._pass(batch, micro, inputs, kept, phases, index),
@@ -87,13 +86,13 @@ class AccumulatedStep:
             if index == 0:
                 kept = kept._replace(outputs=outputs, replaced=self._run(_read, self._replaced(phases)))
             per_replica = self._run(self._finish, phase, sums, kept.current, moves, inputs, settings)
-            phase_metrics, ok = tf.nest.map_structure(
+            phase_metrics, of_phase = tf.nest.map_structure(
                 lambda value: self._strategy.experimental_local_results(value)[0], per_replica
             )
             kept = kept._replace(current=self._run(_read, self._moving))
             metrics |= phase_metrics
-            finite &= ok
-        return metrics, finite
+            outcome = tf.maximum(outcome, of_phase)
+        return metrics, outcome
 
     def _is_last_short(self, inputs: StepInputs) -> bool:
         """Whether the last micro-batch has fewer examples, and so other static shapes, than the others."""
@@ -169,7 +168,7 @@ class AccumulatedStep:
             if not self._shares(phase):
                 tape = tf.GradientTape(persistent=True)
             step.reseed(view, micro, part=index + 1)
-            gradients, losses = phase_gradients(phase, view, tape, rows)
+            gradients, losses = step.gradients(phase, view, tape, rows)
         share = tf.cast(rows.examples, tf.float64) / tf.cast(rows.global_batch, tf.float64)
         moves = [
             tf.cast(share, after.dtype) * (after - before)

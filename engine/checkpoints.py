@@ -6,8 +6,10 @@ state.index, state.data-00000-of-00001   the variables under the names of `Train
 manifest.json                            position, sizes and digests, written last; see `engine.manifest`
 
 It is written beside under another name, flushed to the disk, read back, and renamed when that agrees,
-so a directory with a number for a name was a whole checkpoint. Whether it still is, is checked before
-it is restored, and before older ones are removed in its favour.
+so a directory with a number for a name was a whole checkpoint. In a store (gs://, ...), where no
+directory can be renamed, it is written under its own name and is a checkpoint once it has its manifest.
+Whether it still is a whole one, is checked before it is restored, and before older ones are removed in
+its favour.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ import tensorflow as tf
 from absl import logging
 
 from engine import manifest
-from engine.safe_files import explained_writing, flush
+from engine.safe_files import explained_reading, explained_writing, flush, in_store
 from engine.state import TrainState
 from engine.task import ConfigurationError
 
 _PREFIX = "state"
-_OPTIONAL = ("decision/", "noise_scale/")
+_OPTIONAL = ("decision/", "noise_scale/", "loss_scale/")
 # Directories that are no checkpoints: being written, being removed, giving way to one of the same position.
 _WRITING, _REMOVING, _REPLACED = "writing-", "removing-", "replaced-"
+
+# Not `tf.train.load_checkpoint`, which first asks whether the prefix is a directory; ram:// says yes.
+_open_checkpoint = tf.compat.v1.train.NewCheckpointReader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,15 +79,19 @@ def write(snapshot: Snapshot, directory: str, *, keep: int) -> None:
       ConfigurationError: it cannot be written; the checkpoints before it are all there.
     """
     name = _name(snapshot.examples)
-    final, temporary = os.path.join(directory, name), os.path.join(directory, _WRITING + name)
+    final = os.path.join(directory, name)
+    temporary = final if in_store(directory) else os.path.join(directory, _WRITING + name)
     with explained_writing(final):
         tidy(directory)
         try:
+            if in_store(directory) and tf.io.gfile.exists(final):
+                _remove(directory, snapshot.examples)
             tf.io.gfile.makedirs(temporary)
             _write_files(snapshot, temporary)
-            if tf.io.gfile.exists(final):
-                _give_way(directory, snapshot.examples)
-            tf.io.gfile.rename(temporary, final)
+            if temporary != final:
+                if tf.io.gfile.exists(final):
+                    _give_way(directory, snapshot.examples)
+                tf.io.gfile.rename(temporary, final)
         except (OSError, tf.errors.OpError):
             _remove_quietly(temporary)  # a full disk has better uses
             raise
@@ -92,10 +101,18 @@ def write(snapshot: Snapshot, directory: str, *, keep: int) -> None:
 
 
 def positions(directory: str) -> list[int]:
-    """Positions in examples of the checkpoints, rising."""
-    if not tf.io.gfile.isdir(directory):
-        return []
-    return sorted(int(name) for name in _listed(directory) if name.isdigit())
+    """Positions in examples of the checkpoints, rising.
+
+    Raises:
+      ConfigurationError: the directory cannot be read.
+    """
+    with explained_reading(directory):
+        # To `isdir` alone whatever goes wrong means no, and the run would begin anew.
+        if not (tf.io.gfile.exists(directory) and tf.io.gfile.isdir(directory)):
+            return []
+        return sorted(
+            int(name) for name in _listed(directory) if name.isdigit() and not _is_partial(directory, name)
+        )
 
 
 def newest_undamaged(directory: str) -> int | None:
@@ -160,9 +177,9 @@ def read(train_state: TrainState, directory: str, position: int) -> None:
         left as it was.
     """
     path = os.path.join(directory, _name(position), _PREFIX)
-    reader = tf.train.load_checkpoint(path)
+    reader = _open_checkpoint(path)
     shapes = reader.get_variable_to_shape_map()
-    # A run may go on with another batch schedule: what only that one remembers starts afresh.
+    # A run may go on with another batch schedule or precision: what only that one remembers starts afresh.
     variables = {
         name: variable
         for name, variable in train_state.variables().items()
@@ -197,7 +214,7 @@ def tidy(directory: str) -> None:
     names = _listed(directory)
     for name in names:
         path = os.path.join(directory, name)
-        if name.startswith((_WRITING, _REMOVING)):
+        if name.startswith((_WRITING, _REMOVING)) or (name.isdigit() and _is_partial(directory, name)):
             tf.io.gfile.rmtree(path)
         elif name.startswith(_REPLACED):
             if name.removeprefix(_REPLACED) in names:
@@ -212,7 +229,7 @@ def _write_files(snapshot: Snapshot, directory: str) -> None:
     tf.raw_ops.SaveV2(
         prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=list(values)
     )
-    reader = tf.train.load_checkpoint(prefix)
+    reader = _open_checkpoint(prefix)
     for name, value in snapshot.values.items():
         if reader.get_tensor(name).tobytes() != value.numpy().tobytes():
             raise OSError(f"{name} is read back as something else; the disk or the memory is faulty")
@@ -234,10 +251,24 @@ def _prune(directory: str, *, keep: int, just_written: int) -> None:
         if undamaged < keep:
             undamaged += position == just_written or manifest.damage(path, examples=position) is None
             continue
-        # Renamed first, so that no half of it is ever taken for a checkpoint.
-        doomed = os.path.join(directory, _REMOVING + _name(position))
+        _remove(directory, position)
+
+
+def _remove(directory: str, position: int) -> None:
+    """Removes a checkpoint so that no half of it is ever taken for one."""
+    name = _name(position)
+    path = doomed = os.path.join(directory, name)
+    if in_store(directory):
+        tf.io.gfile.remove(os.path.join(path, manifest.NAME))
+    else:
+        doomed = os.path.join(directory, _REMOVING + name)
         tf.io.gfile.rename(path, doomed)
-        tf.io.gfile.rmtree(doomed)
+    tf.io.gfile.rmtree(doomed)
+
+
+def _is_partial(directory: str, name: str) -> bool:
+    """Whether a directory with a number for a name never was, or is no more, a whole checkpoint."""
+    return in_store(directory) and not tf.io.gfile.exists(os.path.join(directory, name, manifest.NAME))
 
 
 def _name(position: int) -> str:

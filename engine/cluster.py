@@ -8,18 +8,24 @@ import os
 import keras
 import tensorflow as tf
 
+from engine.gpus import chosen_gpus, physical_devices, use_gpus
 from engine.slurm import tf_config_of_slurm
 from engine.task import ConfigurationError
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
+PRECISIONS = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+    "float64": "float64",
+}
 
 
 def set_precision(precision: str) -> None:
     """Sets Keras's policy; call it before a network is built.
 
-    "bfloat16" computes in bfloat16 and keeps variables in float32. "float16" is refused: it needs a
-    loss scale.
+    "bfloat16" and "float16" compute in these and keep variables in float32; with "float16" losses are
+    scaled, see `engine.loss_scale`.
     """
     if precision not in PRECISIONS:
         raise ConfigurationError(
@@ -29,16 +35,18 @@ def set_precision(precision: str) -> None:
     keras.config.set_floatx("float64" if precision == "float64" else "float32")
 
 
-def make_strategy(name: str = "auto", *, cpu_replicas: int = 1) -> tf.distribute.Strategy:
+def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all") -> tf.distribute.Strategy:
     """Chooses the devices. Call it before any other TensorFlow operation.
 
     Args:
-      name: "one_device" takes the first GPU or the CPU; "mirrored" all GPUs of this machine, or
+      name: "one_device" takes the first GPU or the CPU; "mirrored" all GPUs chosen on this machine, or
         `cpu_replicas` logical CPU devices where there is none; "multi_worker" what TF_CONFIG says,
         or without it SLURM; "tpu" the TPU of this TPU VM (or the one named by TPU_NAME); "auto" the
         last of these that this machine has, several workers only where TF_CONFIG names them.
-      cpu_replicas: replicas on a machine without accelerators; they share its cores, so they test
-        distribution rather than speed training up.
+      cpu_replicas: more than one are logical CPU devices, and no GPU is used; they share the machine's
+        cores, so they test distribution rather than speed training up.
+      gpus: of those of this machine, "all", numbers such as "0,2", or "idle": those that no process
+        uses (see `engine.gpus`). Each worker chooses for itself; a TPU has none.
 
     Raises:
       ConfigurationError: unknown name, or devices that are not there.
@@ -50,10 +58,14 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1) -> tf.distribute
         raise ConfigurationError(f"STRATEGY = {name!r}: unknown; use one of {', '.join(STRATEGIES)}")
     if cpu_replicas < 1:
         raise ConfigurationError(f"CPU_REPLICAS = {cpu_replicas}: at least 1")
-    if name == "auto":
-        name = _detect(cpu_replicas)
-    if name == "tpu":
+    if name == "tpu" or (name == "auto" and _has_tpu()):
         return _tpu_strategy()
+    chosen = chosen_gpus(gpus) if cpu_replicas == 1 else []
+    if name == "auto":
+        several = "mirrored" if max(len(chosen), cpu_replicas) > 1 else "one_device"
+        name = "multi_worker" if worker_count() > 1 else several
+    # TensorFlow makes itself at home on every GPU it sees, whether a strategy names it or not.
+    use_gpus(chosen[:1] if name == "one_device" else chosen)
     if name == "multi_worker":
         if not worker_count():
             from_slurm = tf_config_of_slurm()
@@ -65,7 +77,7 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1) -> tf.distribute
                 )
             os.environ["TF_CONFIG"] = from_slurm
         return tf.distribute.MultiWorkerMirroredStrategy()
-    devices = _local_devices(cpu_replicas)
+    devices = [f"GPU:{index}" for index in range(len(chosen))] or _cpu_devices(cpu_replicas)
     if name == "one_device" or len(devices) == 1:
         return tf.distribute.OneDeviceStrategy(devices[0])
     if devices[0].startswith("CPU"):
@@ -99,18 +111,13 @@ def smallest_of_workers(strategy: tf.distribute.Strategy, number):
     return int(tf.reduce_min(gathered()))
 
 
-def accelerators() -> list[str]:
-    """Names of the GPUs and TPU cores that TensorFlow sees."""
-    return [device.name for kind in ("GPU", "TPU") for device in tf.config.list_physical_devices(kind)]
+def accelerators(gpus: str = "all") -> list[str]:
+    """Names of the TPU cores that TensorFlow sees, or of the GPUs that the setting chooses."""
+    return [device.name for device in physical_devices("TPU") or chosen_gpus(gpus)]
 
 
-def _detect(cpu_replicas: int) -> str:
-    if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
-        return "tpu"
-    if worker_count() > 1:
-        return "multi_worker"
-    several = len(tf.config.list_physical_devices("GPU")) > 1 or cpu_replicas > 1
-    return "mirrored" if several else "one_device"
+def _has_tpu() -> bool:
+    return bool(os.environ.get("TPU_NAME") or physical_devices("TPU"))
 
 
 def worker_count() -> int:
@@ -122,12 +129,7 @@ def worker_count() -> int:
     return len(cluster.get("worker", [])) + len(cluster.get("chief", []))
 
 
-def _local_devices(cpu_replicas: int) -> list[str]:
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus and cpu_replicas == 1:
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        return [f"GPU:{index}" for index in range(len(gpus))]
+def _cpu_devices(cpu_replicas: int) -> list[str]:
     cpu = tf.config.list_physical_devices("CPU")[0]
     if cpu_replicas > 1 and not tf.config.get_logical_device_configuration(cpu):
         tf.config.set_logical_device_configuration(

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 import gin
 from engine.experiment import Experiment
+from engine.safe_files import explained_reading, in_store
 from engine.task import ConfigurationError
 from gin import config as gin_config
 
@@ -26,7 +27,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 PUBLIC_MACROS = (
     "DATASET DATA_DIR LOAD_SIZE CROP_SIZE DIRECTION TRAIN_FRACTION TOTAL_EXAMPLES SEED INITIALISE_FROM "
-    "STRATEGY CPU_REPLICAS PRECISION "
+    "STRATEGY CPU_REPLICAS GPUS PRECISION JIT_COMPILE DETERMINISM CHECK_REPLICAS_EVERY "
     "NORM DROPOUT BATCH_SCHEDULE LARGEST_MICRO_BATCH LEARNING_RATE LEARNING_RATE_RULE STEPS_PER_LOOP "
     "LOG_EVERY SAVE_EVERY SAMPLE_EVERY EVALUATE_EVERY KEEP_CHECKPOINTS"
 ).split()
@@ -38,7 +39,7 @@ def load_experiment(*, gin_files: Sequence[str], gin_params: Sequence[str] = ())
 
     Args:
       gin_files: paths, relative to the working directory or to the checkout. Their directories are
-        importable, so that a task may lie in a module beside its gin file.
+        importable, so that a task may lie in a module beside its gin file (not if that is in a store).
       gin_params: bindings such as "TOTAL_EXAMPLES = 400", one each.
 
     Returns:
@@ -48,13 +49,15 @@ def load_experiment(*, gin_files: Sequence[str], gin_params: Sequence[str] = ())
       ConfigurationError: a file is missing, a name unknown, a type wrong, or a binding unused.
     """
     for path in gin_files:
-        if not any(tf.io.gfile.exists(os.path.join(root, path)) for root in ("", ROOT)):
+        with explained_reading(f"--gin_file={path}"):
+            found = any(tf.io.gfile.exists(os.path.join(root, path)) for root in ("", ROOT))
+        if not found:
             raise ConfigurationError(
                 f"--gin_file={path}: no such file here or in {ROOT}; those that come with the project are "
                 "in gin/"
             )
         directory = os.path.dirname(os.path.abspath(path))
-        if directory not in sys.path:
+        if not in_store(path) and directory not in sys.path:
             sys.path.append(directory)
     _clear()
     for path in gin_files:

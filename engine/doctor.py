@@ -17,12 +17,14 @@ from absl import flags
 
 from engine import config, fitting
 from engine.cluster import PRECISIONS, accelerators
+from engine.gpus import gpu_uses, physical_devices
 from engine.plan_table import plan_table
 from engine.probe import Probe
 from engine.program import run_program
 from engine.run_directory import RunDirectory
 from engine.run_plan import RunPlan
 from engine.state import trainable_parameters
+from engine.task import ConfigurationError
 from engine.trainer import Trainer
 
 _PACKAGES = ("keras", "numpy", "tensorflow-datasets", "gin-config", "absl-py", "tensorboard")
@@ -38,10 +40,22 @@ def machine_report() -> str:
         f"CPU cores: {psutil.cpu_count()}, host memory: {memory.total / 2**30:.1f} GiB, of which "
         f"{memory.available / 2**30:.1f} GiB available",
         f"Number of accelerators: {len(found)}",
-        *(f"  {name}" for name in found),
+        *(_gpu_lines() or (f"  {name}" for name in found)),
         f"Precisions: {', '.join(PRECISIONS)}",
     ]
     return "\n".join(lines)
+
+
+def _gpu_lines() -> list[str]:
+    """Each GPU by the number that GPUS takes, and how much of it is in use."""
+    gpus = physical_devices("GPU")
+    try:
+        uses = [f"{use}{', idle' if use.is_idle else ''}" for use in (gpu_uses() if gpus else [])]
+    except ConfigurationError:  # for "idle" only it has to be known
+        uses = ["how much is in use is not known"] * len(gpus)
+    return [
+        f"  {number}: {gpu.name}, {use}" for number, (gpu, use) in enumerate(zip(gpus, uses, strict=True))
+    ]
 
 
 def plan_report(
@@ -65,7 +79,8 @@ def plan_report(
     epochs = plan.total_examples / experiment.data.train_examples
     lines = [
         f"Strategy: {type(trainer.strategy).__name__}, {replicas} replicas on "
-        f"{', '.join(trainer.strategy.extended.worker_devices)}; {experiment.precision}",
+        f"{', '.join(trainer.strategy.extended.worker_devices)}; {experiment.precision}"
+        f"{', deterministic' if experiment.determinism else ''}",
         f"Data: {experiment.data.train_examples} training examples; evaluation on "
         f"{experiment.data.evaluation_split}; {plan.total_examples} examples in all, {epochs:.1f} epochs",
         *(
@@ -112,7 +127,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    # The plan comes first: choosing devices must precede every other use of TensorFlow.
+    machine = machine_report()  # before the plan, which takes memory of the GPUs
     plan = ""
     if values.gin_file:
         plan = plan_report(
@@ -120,7 +135,7 @@ def main(values: flags.FlagValues) -> None:
             gin_params=values.gin_param,
             measure_memory=values.measure_memory,
         )
-    print(machine_report())
+    print(machine)
     print(plan, end="\n" if plan else "")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class Interrupted(RuntimeError):
@@ -36,15 +36,42 @@ class Diverged(RuntimeError):
     """
 
     def __init__(self, metrics: Mapping[str, float], *, step: int, saved_at: int | None, why: str = ""):
-        saved = (
-            "no checkpoint was written yet"
-            if saved_at is None
-            else f"the checkpoint at {saved_at} examples is from before it"
-        )
         super().__init__(
-            f"diverged in step {step}: {not_finite(metrics)} not finite{why and ' '}{why}; {saved}. Lower "
-            "LEARNING_RATE or use PRECISION = 'float32'"
+            f"diverged in step {step}: {not_finite(metrics)} not finite{why and ' '}{why}; "
+            f"{_saved(saved_at)}. Lower LEARNING_RATE or use PRECISION = 'float32'"
         )
+
+
+class ReplicasDiffer(RuntimeError):
+    """Replicas do not hold the same values any more; nothing was saved from them.
+
+    Args:
+      variable: the first that differs, by its name in checkpoints.
+      replicas: those whose values differ from the majority's; all, if there is none.
+      others: how many more variables differ.
+      examples: where it was found.
+      saved_at: examples at the last checkpoint, which was compared too; None if there is none.
+    """
+
+    def __init__(
+        self, variable: str, *, replicas: Sequence[int], others: int, examples: int, saved_at: int | None
+    ):
+        names = ", ".join(map(str, replicas))
+        alone = (
+            f"replica {names} differs from the others" if len(replicas) == 1 else f"replicas {names} differ"
+        )
+        more = f" (and in {others} more)" if others else ""
+        super().__init__(
+            f"replicas differ at {examples} examples: {alone} in {variable}{more}; {_saved(saved_at)}. "
+            "Start the same command again to go on from there; if it comes again on the same replica, test "
+            "that device's memory"
+        )
+
+
+def _saved(saved_at: int | None) -> str:
+    if saved_at is None:
+        return "no checkpoint was written yet"
+    return f"the checkpoint at {saved_at} examples is from before it"
 
 
 class OutOfMemory(RuntimeError):

@@ -11,6 +11,7 @@ from engine.decisions import Decisions
 from engine.evaluation import HIGHER_IS_BETTER, Evaluator
 from engine.experiment import Experiment
 from engine.non_finite import NonFinitePolicy
+from engine.replica_check import ReplicaCheck
 from engine.reporting import Reporter, Speed, training_row
 from engine.run_directory import RunDirectory
 from engine.samples import Sampler
@@ -47,6 +48,7 @@ class Events:
       evaluator: of the run's networks.
       decisions: what evaluations and noise scales lead to.
       non_finite: has counted the steps that were skipped.
+      replica_check: compares the replicas, also before anything is saved; None: nobody compares them.
       saver: writes checkpoints.
       reporter: tells all that happens.
       saved_at: examples at the last checkpoint; None if there is none.
@@ -61,6 +63,7 @@ class Events:
         evaluator: Evaluator,
         decisions: Decisions,
         non_finite: NonFinitePolicy,
+        replica_check: ReplicaCheck | None,
         saver: BackgroundSaver,
         reporter: Reporter,
         saved_at: int | None,
@@ -71,6 +74,8 @@ class Events:
         self._evaluator = evaluator
         self._decisions = decisions
         self._non_finite = non_finite
+        self._replica_check = replica_check
+        self._checked_at: int | None = None
         self._saver = saver
         self.reporter = reporter
         self.saved_at = saved_at
@@ -81,6 +86,7 @@ class Events:
         # Everything that belongs to a position happens before its checkpoint is written.
         decide_every = decisions.decide_every_examples
         self.actions = [
+            *([Action(experiment.examples("check_replicas_every"), self.check)] if replica_check else []),
             Action(experiment.examples("log_every"), self.log),
             *([Action(decide_every, self.decide)] if decide_every else []),
             Action(experiment.examples("evaluate_every"), self.evaluate),
@@ -107,6 +113,12 @@ class Events:
             if action.is_due(call.before, examples, total):
                 with wall_time.timed(action):
                     action.fire()
+
+    def check(self) -> None:
+        """Ends the run if the replicas differ."""
+        if self._replica_check is not None and self._checked_at != self._examples:
+            self._replica_check.run(examples=self._examples, saved_at=self.saved_at)
+            self._checked_at = self._examples
 
     def log(self) -> None:
         notes = self._experiment.data.notes()
@@ -140,6 +152,7 @@ class Events:
         value, best = evaluation.model[name], float(self._state.best.numpy())
         better = value > best if HIGHER_IS_BETTER[name] else value < best
         if better or math.isnan(best):
+            self.check()
             self._state.best.assign(value)
             self._saver.save(self._state, self._run.best, keep=1)
 
@@ -153,6 +166,7 @@ class Events:
         self.reporter.samples(self._sampler.grid(), examples=self._examples)
 
     def save(self) -> None:
+        self.check()
         self._saver.save(self._state, self._run.checkpoints, keep=self._experiment.keep_checkpoints)
         self.saved_at = self._examples
 

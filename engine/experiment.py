@@ -9,6 +9,7 @@ from engine.batch_schedules import BatchGrowth
 from engine.durations import Duration, examples_of, seconds_of
 from engine.evaluation import HIGHER_IS_BETTER
 from engine.feeding import TrainingData
+from engine.gpus import numbers_of
 from engine.non_finite import POLICIES
 from engine.task import ConfigurationError, InitialWeights, MetricSchedule, Task
 
@@ -24,8 +25,11 @@ class Experiment:
       seed: of initial weights and of all randomness in the networks and losses.
       initial_weights: where a new run's weights come from instead of `seed`, such as
         `models.torch_weights.TorchWeights`; a run that goes on does not ask for them.
-      strategy, cpu_replicas: see `engine.cluster.make_strategy`.
+      strategy, cpu_replicas, gpus: see `engine.cluster.make_strategy`.
       precision: see `engine.cluster.set_precision`.
+      determinism: the same bits in every run on the same devices, also where that is slower; see
+        `engine.determinism`.
+      jit_compile: compile the step with XLA, on one device and in whole batches; see `engine.xla`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
         `engine.batch_schedules` or `engine.adaptive_batch`.
       largest_micro_batch: examples a replica computes on at once, at most; larger batches are
@@ -40,6 +44,8 @@ class Experiment:
       noise_scale_smoothing: decay of its averages, for each step.
       steps_per_loop: steps between two looks of Python at the run, at most.
       log_every, save_every, sample_every, evaluate_every: periods; 0 means only at the end.
+      check_replicas_every: period in which the replicas' variables are compared bit for bit, and before each
+        checkpoint; see `engine.replica_check`. 0 or None: never.
       keep_checkpoints: newest undamaged checkpoints kept.
       max_wall_time: time from the start of the process, such as "8h30m", within which the run saves and
         stops as if interrupted; None: no limit.
@@ -56,7 +62,10 @@ class Experiment:
     initial_weights: InitialWeights | None = None
     strategy: str = "auto"
     cpu_replicas: int = 1
+    gpus: str = "all"
     precision: str = "float32"
+    determinism: bool = False
+    jit_compile: bool = False
     batch_schedule: int | str | BatchGrowth = 1
     largest_micro_batch: int | str | None = None
     memory_fraction: float = 0.8
@@ -72,6 +81,7 @@ class Experiment:
     save_every: Duration = 4000
     sample_every: Duration = 4000
     evaluate_every: Duration = 0
+    check_replicas_every: Duration | None = None
     keep_checkpoints: int = 3
     max_wall_time: str | None = None
     on_non_finite: str = "stop"
@@ -90,6 +100,18 @@ class Experiment:
             raise ConfigurationError(
                 f"LARGEST_MICRO_BATCH = {micro!r}: must be a number of examples of at least 1, 'auto', or "
                 "None for whole batches"
+            )
+        numbers_of(self.gpus)  # refuses what is no such setting
+        if self.gpus != "all" and self.cpu_replicas > 1:
+            raise ConfigurationError(
+                f"GPUS = {self.gpus!r} and CPU_REPLICAS = {self.cpu_replicas}: replicas are on GPUs or on "
+                "CPUs; set one of the two"
+            )
+        if self.jit_compile and micro is not None:
+            raise ConfigurationError(
+                f"JIT_COMPILE = True: XLA compiles whole batches, and LARGEST_MICRO_BATCH = {micro!r} (or "
+                "memory that ran out) for parts of them; set LARGEST_MICRO_BATCH = None, or JIT_COMPILE = "
+                "False"
             )
         if not 0 < self.memory_fraction <= 1:
             raise ConfigurationError(
@@ -148,11 +170,15 @@ _FREE_TO_CHANGE = frozenset(
         "total_examples",
         "strategy",
         "cpu_replicas",
+        "gpus",
+        "determinism",
+        "jit_compile",
         "steps_per_loop",
         "log_every",
         "save_every",
         "sample_every",
         "evaluate_every",
+        "check_replicas_every",
         "keep_checkpoints",
         "max_wall_time",
         "on_non_finite",

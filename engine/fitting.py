@@ -58,7 +58,8 @@ def measure(experiment: Experiment, config_text: str) -> probe.Probe:
     schedule = resolve_batch_schedule(
         experiment.batch_schedule, examples_per_epoch=experiment.data.train_examples
     )
-    replicas = 1 if experiment.strategy == "one_device" else len(accelerators()) or experiment.cpu_replicas
+    found = len(accelerators(experiment.gpus))
+    replicas = 1 if experiment.strategy == "one_device" else found or experiment.cpu_replicas
     return probe.measure(
         config_text,
         limit=-(-max(schedule.sizes) // replicas),
@@ -106,7 +107,7 @@ def forget(run: RunDirectory) -> None:
 
 def devices(experiment: Experiment) -> str:
     """What this process computes on, as far as memory depends on it."""
-    found = [name.removeprefix("/physical_device:") for name in accelerators()]
+    found = [name.removeprefix("/physical_device:") for name in accelerators(experiment.gpus)]
     return ", ".join(found) if found else f"{experiment.cpu_replicas} x CPU"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from engine.loss_scale import LossScale
 from engine.rows import ReplicaRows
 from engine.task import ConfigurationError, Phase, Step, Term
 
@@ -15,13 +16,21 @@ Gradients = Mapping[str, Sequence[tf.Tensor]]
 
 
 def phase_gradients(
-    phase: Phase, view: Step, tape: tf.GradientTape, rows: ReplicaRows
+    phase: Phase,
+    view: Step,
+    tape: tf.GradientTape,
+    rows: ReplicaRows,
+    *,
+    loss_scale: LossScale | None,
 ) -> tuple[Gradients, dict[str, tf.Tensor]]:
     """Gradients of (sum of losses / global batch) on this replica's rows, and the losses themselves.
 
     Args:
       view: what the loss is given.
       tape: persistent; one that recorded `forward` if the phase differentiates through it.
+      loss_scale: what the losses are multiplied by while they are differentiated, in float16. It is out of
+        both results. A loss that contains a gradient (R1) contains it as it is: only the differentiation
+        of the loss itself is scaled.
 
     Raises:
       ConfigurationError: a loss of the wrong shape, or one that does not reach a network of the phase.
@@ -35,11 +44,15 @@ def phase_gradients(
                 _check_reaches(phase, name, reaches)
             losses[name] = _mean_over_global_batch(value, rows)
             totals[reaches] = totals.get(reaches, 0.0) + losses[name]
+        if loss_scale is not None:
+            totals = {reaches: total * loss_scale.value for reaches, total in totals.items()}
     variables = {name: view.networks[name].trainable_variables for name in phase.updates}
     gradients = {name: [None] * len(variables[name]) for name in phase.updates}
     for reaches, total in totals.items():  # one backward pass for all networks it reaches
         sources = {name: [v.value for v in variables[name]] for name in reaches}
         for name, new in tape.gradient(total, sources).items():
+            if loss_scale is not None:
+                new = loss_scale.unscale(new)
             gradients[name] = _add(gradients[name], new)
     for name in phase.updates:
         if all(gradient is None for gradient in gradients[name]):

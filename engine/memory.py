@@ -13,8 +13,6 @@ import gc
 import glob
 import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -123,30 +121,6 @@ def reset_peak_resident() -> None:
         ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
-
-
-def free_accelerator_bytes(device: str) -> int | None:
-    """Free memory of an NVIDIA GPU as its driver sees it; None for other devices, or if unknown.
-
-    Written from the manual of nvidia-smi; it has not run on a machine with a GPU.
-
-    Args:
-      device: TensorFlow's name of it, ending in "GPU:0". TensorFlow counts among the GPUs that
-        CUDA_VISIBLE_DEVICES names, nvidia-smi among all.
-    """
-    kind, _, index = device.rpartition(":")
-    if not kind.upper().endswith("GPU") or shutil.which("nvidia-smi") is None:
-        return None
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    query = ["nvidia-smi", "--query-gpu=memory.total,memory.used", "--format=csv,noheader,nounits"]
-    done = subprocess.run(
-        [*query, f"--id={visible[int(index)] if visible else index}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    numbers = re.fullmatch(r"\s*(\d+),\s*(\d+)\s*", done.stdout)
-    return (int(numbers[1]) - int(numbers[2])) * 2**20 if numbers else None
 
 
 def xla_report_bytes(directory: str) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from engine import checkpoints, config
+from engine.cluster import accelerators
+from engine.determinism import is_deterministic
 from engine.run_directory import RunDirectory
 from engine.task import ConfigurationError
 from engine.trainer import Trainer
@@ -30,7 +32,13 @@ def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
         )
     experiment = config.load_experiment_text(text, where=run.config)
     # Nothing is trained here, so neither what was measured for training matters nor what it started from.
-    experiment = dataclasses.replace(experiment, largest_micro_batch=None, initial_weights=None)
+    experiment = dataclasses.replace(
+        experiment, largest_micro_batch=None, initial_weights=None, jit_compile=False
+    )
+    if not accelerators():  # the run was trained on another machine
+        experiment = dataclasses.replace(experiment, gpus="all")
+    if is_deterministic():  # a training of this process was; it cannot be undone and does no harm
+        experiment = dataclasses.replace(experiment, determinism=True)
     trainer = Trainer(experiment, run)
     _restore(trainer, checkpoint)
     return trainer

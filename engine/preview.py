@@ -10,12 +10,14 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 from absl import flags
 
 from data import imaging
 from engine import config
 from engine.feeding import TrainingData, explained, to_picture
 from engine.program import run_program
+from engine.safe_files import reason_of
 from engine.samples import joined, write_png
 from engine.task import ConfigurationError, Task
 
@@ -69,11 +71,12 @@ def preview(
         experiment.data, experiment.task, examples=examples, position_examples=position_examples
     )
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
+        if os.path.dirname(output):
+            tf.io.gfile.makedirs(os.path.dirname(output))
         write_png(output, sheet)
-    except OSError as error:
+    except (OSError, tf.errors.OpError) as error:
         raise ConfigurationError(
-            f"--output={output}: cannot be written ({error.strerror}); choose another"
+            f"--output={output}: cannot be written ({reason_of(error)}); choose another"
         ) from error
 
 

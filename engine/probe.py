@@ -24,6 +24,7 @@ from engine import config, memory
 from engine.batch_plan import BatchPlan
 from engine.experiment import Experiment
 from engine.feeding import TrainingData, distributed_batches, needs_static_shapes
+from engine.gpus import free_gpu_bytes
 from engine.memory import MemoryModel
 from engine.program import exit_code
 from engine.run_directory import RunDirectory
@@ -201,7 +202,14 @@ def _local(experiment: Experiment) -> Experiment:
     """The experiment over made-up data and the devices of this machine."""
     alone = {"strategy": "auto", "cpu_replicas": 1} if experiment.strategy == "multi_worker" else {}
     data = _MadeUpData(stands_for=experiment.data)
-    return dataclasses.replace(experiment, data=data, largest_micro_batch=None, initial_weights=None, **alone)
+    return dataclasses.replace(
+        experiment,
+        data=data,
+        largest_micro_batch=None,
+        initial_weights=None,
+        jit_compile=False,  # it is for whole batches, and parts of them are tried here
+        **alone,
+    )
 
 
 def _run_steps(trainer: Trainer, micro_batch: int) -> None:
@@ -234,7 +242,7 @@ class _Meter:
         if not self._gpus:
             return host_bytes
         # What TensorFlow has taken here already is part of every peak.
-        free = [memory.free_accelerator_bytes(name) for name in self._gpus]
+        free = [free_gpu_bytes(name) for name in self._gpus]
         if None in free:
             return None
         taken = [self._gpu(name, "current") for name in self._gpus]

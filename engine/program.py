@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from data.errors import DataError
-from engine.endings import Diverged, Interrupted, WorkerLost
+from engine.endings import Diverged, Interrupted, ReplicasDiffer, WorkerLost
 from engine.errors import ConfigurationError
 from engine.starting import AT_ONCE, INTERRUPTED
 
@@ -23,8 +23,8 @@ def run_program(
     """Parses the flags and runs `main`; leaves the process with one of the exit codes.
 
     0 done; 2 bad configuration, input or environment, such as a full disk (one line on stderr says what,
-    where and how to mend); 3 diverged; 42 interrupted and saved, or another worker was lost: start again;
-    1 anything else, with its traceback.
+    where and how to mend); 3 diverged, or replicas differ; 42 interrupted and saved, or another worker was
+    lost: start again; 1 anything else, with its traceback.
 
     Args:
       main: the program, given the parsed flags.
@@ -55,7 +55,7 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
         main(values)
     except (ConfigurationError, DataError) as error:
         return _complain(error, BAD_INPUT)
-    except Diverged as error:
+    except (Diverged, ReplicasDiffer) as error:
         return _complain(error, DIVERGED)
     except (Interrupted, WorkerLost) as error:
         return _complain(error, INTERRUPTED)

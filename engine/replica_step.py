@@ -15,7 +15,7 @@ from engine.rows import ReplicaRows, micro_step, whole_step
 from engine.scaling import Hyperparameters
 from engine.state import TrainState
 from engine.task import Phase, Seeds, Step, Task, weighted_examples
-from engine.updates import phase_sums, update
+from engine.updates import APPLIED, phase_sums, update
 
 
 class StepInputs(NamedTuple):
@@ -68,7 +68,7 @@ class ReplicaStep:
         """The step as one micro-batch: the forward pass is made once and shared by the phases.
 
         Returns:
-          Metrics of the phases, and whether all losses and gradients are finite.
+          Metrics of the phases, and what became of the step: see `engine.updates.APPLIED`.
         """
         self.traces += 1
         if inputs.micro_batch is None:
@@ -76,7 +76,7 @@ class ReplicaStep:
         else:
             rows = micro_step(inputs.global_batch, 0, inputs.micro_batch)
         view = self.view(batch, inputs, rows)
-        metrics, finite = {}, tf.constant(True)
+        metrics, outcome = {}, tf.constant(APPLIED)
         with weighted_examples(rows.weights if rows.is_padded else None):
             forward_tape = tf.GradientTape(persistent=True)
             self.reseed(view, tf.constant(0), part=0)
@@ -87,11 +87,16 @@ class ReplicaStep:
                 shared = used_in_forward & set(phase.updates)
                 tape = forward_tape if shared else tf.GradientTape(persistent=True)
                 self.reseed(view, tf.constant(0), part=index + 1)
-                gradients, losses = phase_gradients(phase, view, tape, rows)
-                phase_metrics, ok = self.update(phase, gradients, losses, rows, settings[phase.name])
+                gradients, losses = self.gradients(phase, view, tape, rows)
+                phase_metrics, of_phase = self.update(phase, gradients, losses, rows, settings[phase.name])
                 metrics |= phase_metrics
-                finite &= ok
-        return metrics, finite
+                outcome = tf.maximum(outcome, of_phase)
+        return metrics, outcome
+
+    def gradients(self, phase: Phase, view: Step, tape: tf.GradientTape, rows: ReplicaRows):
+        """The phase's gradients and losses on these rows."""
+        loss_scale = self.train_state.loss_scales.get(phase.name)
+        return phase_gradients(phase, view, tape, rows, loss_scale=loss_scale)
 
     def sums(self, phase: Phase, gradients, losses, rows: ReplicaRows):
         """What this micro-batch adds to the phase's sums."""

@@ -13,8 +13,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from engine.batch_plan import BatchPlan
+from engine.determinism import is_deterministic
 from engine.evaluation import Evaluation
 from engine.experiment import Experiment
+from engine.gpus import numbers_in_use
 from engine.noise_scale import NoiseScale
 from engine.run_directory import RunDirectory, append_row
 from engine.safe_files import append_text, explained_writing
@@ -144,11 +146,13 @@ def opening_line(
     if examples >= total:
         return f"complete already: {examples} examples; raise TOTAL_EXAMPLES to go on"
     parameters = ", ".join(f"{name} {trainable_parameters(network):,}" for name, network in networks.items())
+    gpus = f" ({', '.join(map(str, numbers_in_use()))})" if experiment.gpus != "all" else ""
     return (
         f"{f'resuming at {examples} of' if examples else 'training'} "
         f"{total} examples ({experiment.data.train_examples} an epoch) on "
-        f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}, "
-        f"{experiment.precision}; parameters: {parameters}"
+        f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}{gpus}, "
+        f"{experiment.precision}{', deterministic' if is_deterministic() else ''}"
+        f"{', XLA' if experiment.jit_compile else ''}; parameters: {parameters}"
     )
 
 

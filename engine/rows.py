@@ -18,6 +18,8 @@ class ReplicaRows:
     Args:
       global_batch: examples of the whole step.
       examples: examples of the micro-batch on all replicas, the rows of `gather`.
+      room: at least `examples`, and the same in every micro-batch: in one call of the compiled loop
+        TensorFlow's collectives of several workers take one shape only.
       skipped: examples of the step in earlier micro-batches.
       first, count: this replica's examples are [first, first + count) of the micro-batch.
       size: B, rows computed on; a Python int where shapes are static, as compilers for fixed shapes need.
@@ -28,6 +30,7 @@ class ReplicaRows:
 
     global_batch: tf.Tensor | int
     examples: tf.Tensor | int
+    room: tf.Tensor | int
     skipped: tf.Tensor
     first: tf.Tensor
     count: tf.Tensor
@@ -75,16 +78,16 @@ class ReplicaRows:
             return rows
         if self.replicas == 1:
             return rows[: self.examples]
-        # [examples, ...], zeros where other replicas have their rows
+        # [room, ...], zeros where other replicas have their rows
         if self.is_static:
-            places = tf.range(self.examples) - self.first
+            places = tf.range(self.room) - self.first
             spread = _picked(rows, places, (places >= 0) & (places < self.count))
         else:
-            after = self.examples - self.first - self.count
+            after = self.room - self.first - self.count
             borders = [[self.first, after]] + [[0, 0]] * (rows.shape.rank - 1)
             spread = tf.pad(rows[: self.count], borders)
         context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, spread)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, spread)[: self.examples]
 
 
 def whole_step(global_batch: tf.Tensor) -> ReplicaRows:
@@ -95,6 +98,7 @@ def whole_step(global_batch: tf.Tensor) -> ReplicaRows:
         global_batch=global_batch,
         examples=global_batch,
         skipped=tf.constant(0),
+        room=global_batch,
         first=first,
         count=count,
         size=tf.maximum(count, 1),
@@ -126,6 +130,7 @@ def micro_step(
         global_batch=global_batch,
         examples=examples,
         skipped=skipped,
+        room=whole,
         first=first,
         count=count,
         size=micro_batch,

@@ -12,14 +12,18 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Mapping
 
 import tensorflow as tf
 from absl import logging
 
-from engine.safe_files import append_text, write_text
+from engine.safe_files import append_text, explained_reading, reason_of, write_text
 from engine.task import ConfigurationError
+
+# What `RunDirectory.create` and `write_text` write for a moment.
+_LEFTOVER = re.compile(r"\.writable-[0-9a-f]{32}|.+\.[0-9a-f]{32}\.tmp")
 
 
 class RunDirectory:
@@ -56,16 +60,17 @@ class RunDirectory:
             tf.io.gfile.remove(probe)
         except tf.errors.OpError as error:
             raise ConfigurationError(
-                f"--workdir={self.path}: cannot be written ({error.message}); choose a directory you may "
+                f"--workdir={self.path}: cannot be written ({reason_of(error)}); choose a directory you may "
                 "write to"
             ) from error
 
     def read_config(self) -> str | None:
         """The configuration of the run that lies here; None if there is none."""
-        if not tf.io.gfile.exists(self.config):
-            return None
-        with tf.io.gfile.GFile(self.config) as file:
-            return file.read()
+        with explained_reading(self.config):
+            if not tf.io.gfile.exists(self.config):
+                return None
+            with tf.io.gfile.GFile(self.config) as file:
+                return file.read()
 
     def write_config(self, text: str) -> None:
         write_text(self.config, text)
@@ -76,6 +81,12 @@ class RunDirectory:
     def clear_done(self) -> None:
         if tf.io.gfile.exists(self.done):
             tf.io.gfile.remove(self.done)
+
+    def clear_leftovers(self) -> None:
+        """Removes small files that a kill left half written; only while no worker writes one."""
+        for name in tf.io.gfile.listdir(self.path):
+            if _LEFTOVER.fullmatch(name):
+                tf.io.gfile.remove(os.path.join(self.path, name))
 
     def cut_logs(self, examples: int) -> None:
         """Drops rows past the position a run resumes at, and a last row that was cut off."""
@@ -93,10 +104,11 @@ class RunDirectory:
 
 def read_rows(path: str) -> list[dict]:
     """The complete rows of a .jsonl file, none if it does not exist."""
-    if not tf.io.gfile.exists(path):
-        return []
-    with tf.io.gfile.GFile(path, "rb") as file:
-        lines = file.read().split(b"\n")
+    with explained_reading(path):
+        if not tf.io.gfile.exists(path):
+            return []
+        with tf.io.gfile.GFile(path, "rb") as file:
+            lines = file.read().split(b"\n")
     rows = []
     # What follows the last newline was still being written when the process ended.
     for number, line in enumerate(lines[:-1], start=1):

@@ -1,4 +1,8 @@
-"""Writing files so that a crash, a full disk or a kill loses nothing that was there before."""
+"""Writing files so that a crash, a full disk or a kill loses nothing that was there before.
+
+On a disk as in a store, which TensorFlow reaches by URL (gs://, ram://, ...): there files are kept once they
+are closed, and folders can neither be renamed at once nor flushed.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,11 @@ import tensorflow as tf
 from engine.task import ConfigurationError
 
 
+def in_store(path: str) -> bool:
+    """Whether a path is a URL, and so lies in a store where no folder can be renamed at once."""
+    return "://" in path
+
+
 @contextlib.contextmanager
 def explained_writing(path: str) -> Iterator[None]:
     """Turns a failure to write `path` into one line that says what, where and how to mend it.
@@ -24,21 +33,39 @@ def explained_writing(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-        reason = re.sub(r"\{\{.*?\}\}", "", reason)  # TensorFlow's name of the operation
-        reason = reason.split(";")[-1]  # the system's words follow the path
         raise ConfigurationError(
-            f"{path}: cannot be written ({' '.join(reason.split())}); make room there or make it "
+            f"{path}: cannot be written ({reason_of(error)}); make room there or make it "
             "writable, then the same command goes on from the last checkpoint"
         ) from error
+
+
+@contextlib.contextmanager
+def explained_reading(path: str) -> Iterator[None]:
+    """Turns a failure to read `path`, or to look whether it is there, into one line.
+
+    Raises:
+      ConfigurationError: permission is denied, there is no store of that name, ...
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise ConfigurationError(f"{path}: cannot be read ({reason_of(error)}); check it") from error
+
+
+def reason_of(error: OSError | tf.errors.OpError) -> str:
+    """The words of the system or the store, without what TensorFlow puts around them."""
+    reason = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    reason = re.sub(r"\{\{.*?\}\}", "", reason)  # the name of the operation
+    reason = reason.split(";")[-1]  # the system's words follow the path
+    return " ".join(reason.split()) or type(error).__name__  # ram:// says nothing
 
 
 def flush(path: str) -> None:
     """Has a file, or the entries of a directory, written to the disk itself.
 
-    Does nothing where the path is not of the local file system: others keep what they have closed.
+    Does nothing in a store, which keeps what is closed.
     """
-    if "://" in path:
+    if in_store(path):
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

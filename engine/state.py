@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from engine.loss_scale import LossScale, is_needed
 from engine.noise_scale import NoiseScale
 from engine.optimizers import FusedAdam
 from engine.task import ConfigurationError, InitialWeights, Phase, Task
@@ -24,6 +25,7 @@ class TrainState:
       optimizers: by name.
       task_state: the task's own variables, by name.
       noise_scales: of each phase, by its name; empty where they are not measured.
+      loss_scales: of each phase, by its name, where networks compute in float16; else empty.
       decisions: float64 scalars that the course of training decides, by name; see `engine.decisions`.
       step: int64, steps done.
       examples: int64, examples drawn.
@@ -35,6 +37,7 @@ class TrainState:
     optimizers: Mapping[str, FusedAdam]
     task_state: Mapping[str, tf.Variable]
     noise_scales: Mapping[str, NoiseScale]
+    loss_scales: Mapping[str, LossScale]
     decisions: Mapping[str, tf.Variable]
     step: tf.Variable
     examples: tf.Variable
@@ -55,9 +58,10 @@ class TrainState:
         for name, optimizer in self.optimizers.items():
             for key, variable in optimizer.variables.items():
                 named[f"optimizer/{name}/{key}"] = variable
-        for name, noise_scale in self.noise_scales.items():
-            for key, variable in noise_scale.variables.items():
-                named[f"noise_scale/{name}/{key}"] = variable
+        for kind, scales in (("noise_scale", self.noise_scales), ("loss_scale", self.loss_scales)):
+            for name, scale in scales.items():
+                for key, variable in scale.variables.items():
+                    named[f"{kind}/{name}/{key}"] = variable
         for kind, variables in (("task", self.task_state), ("decision", self.decisions)):
             for name, variable in variables.items():
                 named[f"{kind}/{name}"] = variable
@@ -130,6 +134,7 @@ def build_state(
                 )
                 for phase in (phases if noise_settings is not None else ())
             },
+            loss_scales={phase.name: LossScale() for phase in (phases if is_needed() else ())},
             decisions={
                 name: tf.Variable(value, dtype=tf.float64, trainable=False, name="decision")
                 for name, value in decisions.items()

@@ -69,6 +69,8 @@ class Adam:
       epsilon_mode: "pytorch" adds epsilon to the bias-corrected root, "keras" to the uncorrected one.
       weight_decay: decoupled (AdamW: Loshchilov and Hutter, arXiv 1711.05101): before the move every
         trainable variable, biases included, loses learning rate * weight_decay of itself; 0 is plain Adam.
+      clip_norm: gradients of a phase, of all its networks together, are scaled down to this Euclidean norm
+        where theirs is larger; it is the norm of the whole global batch. None clips nothing.
     """
 
     learning_rate: float = 2e-4
@@ -78,6 +80,7 @@ class Adam:
     epsilon: float = 1e-8
     epsilon_mode: str = "pytorch"
     weight_decay: float = 0.0
+    clip_norm: float | None = None
 
     def __post_init__(self):
         if self.epsilon_mode not in ("pytorch", "keras"):
@@ -89,6 +92,10 @@ class Adam:
         if not 0 <= self.weight_decay < math.inf:
             raise ConfigurationError(
                 f"Adam.weight_decay = {self.weight_decay}: must be at least 0; 0 is plain Adam"
+            )
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ConfigurationError(
+                f"Adam.clip_norm = {self.clip_norm}: must be above 0; None clips nothing"
             )
 
 
@@ -302,5 +309,7 @@ def gradient_norm(fn: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf
         tape.watch(inputs)
         outputs = fn(inputs)
     gradients = tape.gradient(outputs, inputs)  # [B, ...], the sum over outputs keeps rows apart
+    if gradients.dtype.size < 4:
+        gradients = tf.cast(gradients, tf.float32)  # squares of small numbers would be 0
     squares = tf.reduce_sum(tf.square(gradients), axis=tuple(range(1, inputs.shape.rank)))  # [B]
     return tf.sqrt(tf.maximum(squares, 1e-16))

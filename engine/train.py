@@ -43,6 +43,7 @@ def train(
         several workers, and the next start computes on less at once.
       engine.endings.WorkerLost: another worker has ended; the last checkpoint counts.
       engine.endings.Diverged: a loss or gradient was not finite.
+      engine.endings.ReplicasDiffer: replicas do not hold the same variables any more.
     """
     if not gin_files:
         raise ConfigurationError("no --gin_file given; start with --gin_file=gin/quickstart.gin")

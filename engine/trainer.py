@@ -14,6 +14,7 @@ from engine.actions import steps_until_next
 from engine.batch_plan import BatchPlan
 from engine.cluster import is_chief, make_strategy, set_precision, smallest_of_workers
 from engine.decisions import Decisions, initial_decisions
+from engine.determinism import set_determinism
 from engine.endings import Diverged, Interrupted, OutOfMemory, not_finite
 from engine.evaluation import Evaluator
 from engine.events import Events, LoopCall
@@ -21,6 +22,7 @@ from engine.experiment import Experiment
 from engine.feeding import distributed_batches, explained, needs_static_shapes
 from engine.interruption import Interruption
 from engine.non_finite import NonFinitePolicy, initial_counts
+from engine.replica_check import ReplicaCheck
 from engine.reporting import Reporter, opening_line
 from engine.run_directory import RunDirectory
 from engine.run_plan import plan_run
@@ -71,8 +73,11 @@ class Trainer:
         self.run_directory = run
         self._config_text = config_text
         keras.backend.clear_session()  # a trainer made earlier in a notebook leaves no trace
+        set_determinism(experiment.determinism, seed=experiment.seed)
         set_precision(experiment.precision)
-        self.strategy = make_strategy(experiment.strategy, cpu_replicas=experiment.cpu_replicas)
+        self.strategy = make_strategy(
+            experiment.strategy, cpu_replicas=experiment.cpu_replicas, gpus=experiment.gpus
+        )
         data = experiment.data
         self.plan = plan_run(
             experiment,
@@ -104,6 +109,7 @@ class Trainer:
             train_state=self.state,
             scaling=self.plan.scaling,
             seed=experiment.seed,
+            jit_compile=experiment.jit_compile,
             undo_non_finite=experiment.on_non_finite == "skip",
         )
         self._non_finite = NonFinitePolicy(experiment.on_non_finite, self.state.decisions)
@@ -113,6 +119,8 @@ class Trainer:
             data=data,
             networks=self.state.evaluation_networks,
         )
+        checks = experiment.check_replicas_every and self.strategy.num_replicas_in_sync > 1
+        self._replica_check = ReplicaCheck(self.strategy, self.state.variables()) if checks else None
         self.is_chief = is_chief(self.strategy)
         self._saver = BackgroundSaver(is_chief=self.is_chief)
         self._wall_time = WallTime(experiment.max_wall_time)
@@ -148,11 +156,13 @@ class Trainer:
         Raises:
           Interrupted: SIGINT or SIGTERM came, to this worker or to another; the state is saved.
           Diverged: a loss or gradient was not finite; the last checkpoint is from before it.
+          ReplicasDiffer: likewise, and the settings ask for it to be found out.
           ConfigurationError: something could not be written; what was saved before is all there.
           OutOfMemory: a step did not fit; smaller micro-batches may.
         """
         started = time.monotonic()
         if self.is_chief:
+            self.run_directory.clear_leftovers()
             self.run_directory.cut_logs(self.examples)
             self.run_directory.clear_done()
         reporter = Reporter(
@@ -191,6 +201,7 @@ class Trainer:
             evaluator=self.evaluator,
             decisions=self._decisions,
             non_finite=self._non_finite,
+            replica_check=self._replica_check,
             saver=self._saver,
             reporter=reporter,
             saved_at=self._restored_at,

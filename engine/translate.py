@@ -10,7 +10,7 @@ In a notebook: `from engine.translate import translate; translate(workdir=..., i
 
 from __future__ import annotations
 
-import glob
+import io
 import os
 from collections.abc import Sequence
 
@@ -18,9 +18,10 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from data import imaging, pictures
+from data import files, imaging, pictures
 from data.video import VideoFormat, is_video_name
 from engine.program import run_program
+from engine.safe_files import explained_reading, reason_of
 from engine.samples import write_png
 from engine.task import ConfigurationError
 from engine.translator import Translator, translator_of_run, translator_of_torch_file
@@ -79,12 +80,11 @@ def translate(
     for path in targets:  # all headers before any work
         _check(path, _kind_of(path), translator)
     try:
-        os.makedirs(output, exist_ok=True)
+        tf.io.gfile.makedirs(output)
         written = [_translate_one(path, stem, translator, raw=raw) for path, stem in targets.items()]
     except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.message
         raise ConfigurationError(
-            f"--output={output}: cannot be written ({reason}); choose another"
+            f"--output={output}: cannot be written ({reason_of(error)}); choose another"
         ) from error
     print(f"translated {len(written)} pictures into {output} with {translator.description}")
     return written
@@ -93,15 +93,16 @@ def translate(
 def _found(pattern: str) -> list[str]:
     """The pictures that --input names, sorted."""
     pattern = os.path.expanduser(pattern)
-    if os.path.isfile(pattern):  # also where its name has the letters of a pattern
-        return [pattern]
-    if os.path.isdir(pattern):
-        names = [os.path.join(pattern, name) for name in sorted(os.listdir(pattern))]
-        remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
-    else:
-        names = sorted(glob.glob(pattern, recursive=True))
-        remedy = "correct the path or the pattern"
-    found = [name for name in names if os.path.isfile(name) and pictures.is_image_name(name)]
+    with explained_reading(f"--input={pattern}"):
+        if files.is_file(pattern):  # also where its name has the letters of a pattern
+            return [pattern]
+        if files.is_folder(pattern):
+            paths = [os.path.join(pattern, name) for name in files.names_in(pattern)]
+            remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
+        else:
+            paths = files.matching(pattern)
+            remedy = "correct the path or the pattern"
+        found = [path for path in paths if pictures.is_image_name(path) and files.is_file(path)]
     if not found:
         raise ConfigurationError(f"--input={pattern}: no picture there; {remedy}")
     return found
@@ -117,10 +118,17 @@ def _targets(paths: Sequence[str], output: str) -> dict[str, str]:
                 f"--input: {sources[stem]} and {path} would both become {stem}.png; translate them into "
                 "different folders"
             )
-        if os.path.exists(f"{stem}.png") and any(os.path.samefile(f"{stem}.png", other) for other in paths):
+        if any(_is_same(f"{stem}.png", other) for other in paths):
             raise ConfigurationError(f"--output={output}: would overwrite {path}; choose another folder")
         sources[stem] = path
     return {path: stem for stem, path in sources.items()}
+
+
+def _is_same(path: str, other: str) -> bool:
+    """Whether two paths are those of one file; the second one is there."""
+    if files.is_url(path) or files.is_url(other):
+        return path == other
+    return os.path.exists(path) and os.path.samefile(path, other)
 
 
 def _kind_of(path: str) -> pictures.ImageKind:
@@ -157,7 +165,10 @@ def _translate_one(path: str, stem: str, translator: Translator, *, raw: bool) -
     translated = translator.translate(picture[tf.newaxis])[0]  # [H, W, C]
     channels = translated.shape[-1]
     if raw:
-        np.save(f"{stem}.npy", tf.cast(translated, tf.float32).numpy())
+        array = io.BytesIO()
+        np.save(array, tf.cast(translated, tf.float32).numpy())
+        with tf.io.gfile.GFile(f"{stem}.npy", "wb") as file:
+            file.write(array.getvalue())
     if channels in (1, 3):
         write_png(f"{stem}.png", translator.to_picture(translated))
     elif not raw:

@@ -14,6 +14,12 @@ from engine.scaling import Hyperparameters
 from engine.state import TrainState
 from engine.task import Phase
 
+APPLIED, OVERFLOWED, NOT_FINITE = 0, 1, 2
+"""What became of a phase; of a step, the largest of its phases'.
+
+OVERFLOWED: only its scaled gradients were not finite, and the scale has been halved; see `engine.loss_scale`.
+"""
+
 
 class PhaseSums(NamedTuple):
     """A replica's part of what a phase adds up over all examples of a step.
@@ -51,7 +57,8 @@ def update(
     """The phase's one all-reduce, then its update (in replica context).
 
     Returns:
-      The phase's metrics, and whether all losses and gradients are finite; if not, nothing is changed.
+      The phase's metrics, and what became of it: int32, one of APPLIED, OVERFLOWED, NOT_FINITE. Unless it
+      is APPLIED, networks, moments and averages are unchanged.
     """
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1:
@@ -61,9 +68,16 @@ def update(
     # The sums are the same on every replica, so every replica decides alike.
     finite = tf.reduce_all(tf.math.is_finite(tf.stack([norm, *sums.losses.values()])))
 
+    optimizer = train_state.optimizers[phase.optimizer]
+    loss_scale = train_state.loss_scales.get(phase.name)
+    metrics = {f"loss/{phase.name}/{name}": value for name, value in sums.losses.items()}
+    metrics[f"grad_norm/{phase.name}"] = norm
+    metrics[f"learning_rate/{phase.name}"] = hyperparameters.learning_rate
+    if loss_scale is not None:
+        metrics[f"loss_scale/{phase.name}"] = loss_scale.value
+
     def apply():
-        optimizer = train_state.optimizers[phase.optimizer]
-        for name, gradients in sums.gradients.items():
+        for name, gradients in clipped(sums.gradients, norm, optimizer.settings.clip_norm).items():
             network = train_state.networks[name]
             optimizer.apply(name, network.trainable_variables, gradients, hyperparameters)
             if ema_decay is not None:
@@ -75,14 +89,36 @@ def update(
                 gradients=sums.gradients,
                 global_batch=global_batch,
             )
-        return tf.constant(True)
+        if loss_scale is not None:
+            loss_scale.after_update()
+        return tf.constant(APPLIED)
 
-    finite = tf.cond(finite, apply, lambda: tf.constant(False))
+    def leave_out():
+        if loss_scale is None:
+            return tf.constant(NOT_FINITE)
+        losses_finite = tf.reduce_all(tf.math.is_finite(tf.stack(list(sums.losses.values()))))
+        overflowed = loss_scale.after_not_finite(losses_finite=losses_finite)
+        return tf.where(overflowed, OVERFLOWED, NOT_FINITE)
+
+    outcome = tf.cond(finite, apply, leave_out)
+    if loss_scale is not None:
+        metrics[f"overflows/{phase.name}"] = loss_scale.overflows
     dtype = keras.config.floatx()
-    metrics = {f"loss/{phase.name}/{name}": value for name, value in sums.losses.items()}
-    metrics[f"grad_norm/{phase.name}"] = tf.cast(norm, dtype)
-    metrics[f"learning_rate/{phase.name}"] = tf.cast(hyperparameters.learning_rate, dtype)
-    return metrics, finite
+    return {name: tf.cast(value, dtype) for name, value in metrics.items()}, outcome
+
+
+def clipped(gradients: Gradients, norm: tf.Tensor, clip_norm: float | None) -> Gradients:
+    """Gradients whose norm over all of them is at most `clip_norm` (Pascanu et al., arXiv 1211.5063).
+
+    Args:
+      gradients: after the all-reduce, so that what is clipped depends on no number of replicas.
+      norm: their norm, finite.
+      clip_norm: None clips nothing.
+    """
+    if clip_norm is None:
+        return gradients
+    factor = clip_norm / tf.maximum(norm, clip_norm)
+    return {name: [factor * gradient for gradient in values] for name, values in gradients.items()}
 
 
 def _average(averaged: keras.Model, network: keras.Model, decay: tf.Tensor) -> None:

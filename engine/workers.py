@@ -52,6 +52,8 @@ def others_needed() -> Iterator[None]:
         of_connections = isinstance(
             error, (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError)
         )
-        if worker_count() < 2 or not (of_connections or "Collective ops is aborted" in str(error)):
+        lost = of_connections or "Collective ops is aborted" in str(error)
+        # Workers that do not ask for the same collective are all there; starting again would not help.
+        if worker_count() < 2 or not lost or "Shape mismatch" in str(error):
             raise
         raise WorkerLost() from error

@@ -47,12 +47,16 @@ class PatchNce:
         Raises:
           ConfigurationError: the generator has no such layer.
         """
+        # Small kernels and vectors scaled to length 1 have gradients of 1e6 and more: too large for float16.
+        dtype = variable_dtype()
         patches, projected = [], []
         for index, activation in enumerate(with_activations(generator, self.layers).outputs):
-            x = keras.Input((None, activation.shape[-1]), dtype=variable_dtype(), name=f"patches_{index}")
+            x = keras.Input((None, activation.shape[-1]), dtype=dtype, name=f"patches_{index}")
             patches.append(x)
-            x = keras.layers.Dense(self.width, "relu", name=f"hidden_{index}")(x)  # [B, P, width]
-            projected.append(keras.layers.Dense(self.width, name=f"projected_{index}")(x))
+            x = keras.layers.Dense(self.width, "relu", dtype=dtype, name=f"hidden_{index}")(
+                x
+            )  # [B, P, width]
+            projected.append(keras.layers.Dense(self.width, dtype=dtype, name=f"projected_{index}")(x))
         return keras.Model(patches, projected, name="projector")
 
     def __call__(

@@ -39,7 +39,7 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
         with tf.io.gfile.GFile(path, "rb") as file:
             contents = file.read()
     except (tf.errors.OpError, OSError) as error:
-        reason = getattr(error, "message", str(error))
+        reason = getattr(error, "message", str(error)) or type(error).__name__
         raise ConfigurationError(
             f"{path}: cannot be read ({reason}); give a file written by torch.save"
         ) from error
@@ -86,7 +86,9 @@ def write_state_dict(path: str, arrays: Mapping[str, np.ndarray]) -> None:
             file.write(contents.getvalue())
         tf.io.gfile.rename(temporary, path, overwrite=True)
     except tf.errors.OpError as error:
-        raise ConfigurationError(f"{path}: cannot be written ({error.message}); choose another") from error
+        raise ConfigurationError(
+            f"{path}: cannot be written ({error.message or type(error).__name__}); choose another"
+        ) from error
 
 
 def _read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:

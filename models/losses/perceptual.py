@@ -1,8 +1,10 @@
 """Perceptual loss: distance between the activations of a network trained to recognise pictures."""
 
+import contextlib
 import dataclasses
 import os
 import sys
+import tempfile
 
 import keras
 import tensorflow as tf
@@ -98,14 +100,15 @@ class Perceptual:
             )
 
     def _network(self):
-        if self.weights not in (None, "imagenet") and not os.path.isfile(self.weights):
+        if self.weights not in (None, "imagenet") and not _is_file(self.weights):
             raise ConfigurationError(
                 f"Perceptual.weights = {self.weights!r}: there is no such file; give the path of a file of "
                 f"weights of {self.application}, or 'imagenet' to download them"
             )
         build = getattr(keras.applications, self.application)
         try:
-            return build(include_top=False, weights=self.weights, input_shape=(None, None, 3))
+            with _on_a_disk(self.weights) as weights:
+                return build(include_top=False, weights=weights, input_shape=(None, None, 3))
         except Exception as error:  # Keras raises plain Exception when a download fails
             raise ConfigurationError(
                 f"Perceptual: {self.application} with weights {self.weights!r} cannot be made: "
@@ -115,3 +118,22 @@ class Perceptual:
     def _module(self):
         """Where the application is defined, with the `preprocess_input` that belongs to it."""
         return sys.modules.get(getattr(getattr(keras.applications, self.application, None), "__module__", ""))
+
+
+def _is_file(path):
+    try:
+        return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+    except tf.errors.OpError:  # there is no store of that name
+        return False
+
+
+@contextlib.contextmanager
+def _on_a_disk(weights):
+    """Gives what Keras can read: of a file that is in a store (gs://, ...) a copy."""
+    if weights is None or "://" not in weights:
+        yield weights
+        return
+    with tempfile.TemporaryDirectory(prefix="gantry_weights_") as folder:
+        copy = os.path.join(folder, os.path.basename(weights))
+        tf.io.gfile.copy(weights, copy)
+        yield copy

@@ -119,17 +119,6 @@ def test_the_peak_starts_again():
     assert memory.peak_resident_bytes() < with_block - 60 * 2**20
 
 
-def test_accelerators(tmp_path, monkeypatch):
-    assert memory.free_accelerator_bytes("/device:CPU:0") is None
-    program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\ncase "$*" in *--id=5*) echo "16384, 1024";; *) echo "No device";; esac\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert memory.free_accelerator_bytes("/device:GPU:1") == 15 * GIB
-    assert memory.free_accelerator_bytes("/device:GPU:0") is None
-
-
 def test_xla_report_grows_with_the_batch(tmp_path):
     assert memory.xla_report_bytes(str(tmp_path)) is None
     code = """

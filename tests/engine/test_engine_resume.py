@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import numpy as np
 import pytest
@@ -134,10 +135,14 @@ def test_killed_run_repeats_from_its_last_checkpoint(make_trainer, noise_pairs, 
         killed.run()
     with open(killed.run_directory.train_log, "a") as file:
         file.write('{"step": 7, "exam')  # a row cut off in the middle
+    left = [f"config.gin.{uuid.uuid4().hex}.tmp", f".writable-{uuid.uuid4().hex}"]
+    for name in (*left, "mine.tmp"):
+        open(os.path.join(workdir, name), "w").close()
     again = make_trainer(small_pix2pix(), noise_pairs(size=32), workdir=workdir, **SETTINGS)
     assert again.restore() == 6  # the row at 9 lies past it
     again.run()
     assert logs(again) == logs(whole)
+    assert set(os.listdir(workdir)) - set(os.listdir(whole.run_directory.path)) == {"mine.tmp"}
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(make_trainer, noise_pairs, small_pix2pix, caplog):

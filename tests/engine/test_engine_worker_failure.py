@@ -11,7 +11,9 @@ import pytest
 import tensorflow as tf
 
 from engine import checkpoints
+from engine.endings import WorkerLost
 from engine.launch import tf_configs
+from engine.workers import others_needed
 from tests.engine.test_engine_workers import WGAN_GP
 
 TOTAL = 160
@@ -110,6 +112,16 @@ print(agreement.reach(stop=index == 1, sec_per_step=0.1 + index / 3))
     mean = (0.1 + (0.1 + 1 / 3)) / 2
     expected = [f"[worker {i}] {answer}" for i in range(2) for answer in ((False, 1.5), (True, mean))]
     assert sorted(done.stdout.splitlines()) == expected
+
+
+def test_only_what_another_worker_can_have_caused_is_put_down_to_it(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", tf_configs(2)[0])
+    for cause, raised in (
+        ("failed to connect to all addresses", WorkerLost),
+        ("Shape mismatch in the collective instance 262", tf.errors.InvalidArgumentError),
+    ):
+        with pytest.raises(raised), others_needed():
+            raise tf.errors.InvalidArgumentError(None, None, f"Collective ops is aborted by: {cause}")
 
 
 @pytest.mark.soak

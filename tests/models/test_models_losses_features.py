@@ -88,8 +88,11 @@ def weights_file(tmp_path_factory):
 MOBILENET_LAYERS = ("expanded_conv_project_BN", "block_3_expand_relu")
 
 
-def test_weights_come_from_a_file_and_layers_are_weighted(weights_file):
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_weights_come_from_a_file_and_layers_are_weighted(weights_file, place):
     path, network = weights_file
+    if place == "store":
+        tf.io.gfile.copy(path, path := "ram://mobilenet.weights.h5", overwrite=True)
     loss = losses.Perceptual(
         application="MobileNetV2", layers=MOBILENET_LAYERS, layer_weights=(0.5, 2.0), weights=path
     ).build()
@@ -126,6 +129,8 @@ def test_perceptual_refuses_what_cannot_be(weights_file):
         losses.Perceptual(layers=("a", "b"), layer_weights=(1.0,))
     with pytest.raises(ConfigurationError, match="there is no such file"):
         losses.Perceptual(weights="nowhere.h5").build()
+    with pytest.raises(ConfigurationError, match="there is no such file"):
+        losses.Perceptual(weights="nowhere://vgg.h5").build()
     with pytest.raises(ConfigurationError, match="no layer 'block1_conv1'"):
         losses.Perceptual(application="MobileNetV2", weights=None, layers=("block1_conv1",)).build()
     with pytest.raises(ConfigurationError, match="cannot be made") as refusal:

@@ -15,6 +15,7 @@ from engine.scaling import BatchScaling
 from engine.state import build_state
 from engine.step import TrainLoop
 from models.pix2pix import Pix2Pix
+from tests.tpu import lowering
 from tests.tpu.lowering import Recorder, Refused, lifted, lower
 
 pytestmark = pytest.mark.tpu
@@ -261,8 +262,15 @@ def test_what_a_tpu_cannot_do_is_refused_with_operation_and_phase(reason):
     assert "discriminator/" in str(refused.value)
 
 
-def test_an_operation_on_a_variable_without_a_kernel_is_refused():
-    variable = tf.Variable("text")
-    program = tf.function(lambda: variable.assign("other").read_value(), jit_compile=True)
-    with pytest.raises(Refused, match="AssignVariableOp"):
+def test_an_operation_on_a_variable_without_a_kernel_is_refused(monkeypatch):
+    counter = tf.Variable(0)
+
+    @tf.function(autograph=False)
+    def program():
+        return tf.raw_ops.ResourceCountUpTo(resource=counter.handle, limit=3, T=tf.int32)
+
+    with pytest.raises(Refused, match="of which there is no rule"):
+        lower(program.get_concrete_function())
+    monkeypatch.setitem(lowering._ON_VARIABLES, "ResourceCountUpTo", lambda op, cell: [cell.value])
+    with pytest.raises(Refused, match="No registered 'ResourceCountUpTo'"):
         lower(program.get_concrete_function())

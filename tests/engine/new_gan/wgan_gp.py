@@ -15,11 +15,12 @@ class WganGp(Task):
 
     def networks(self, example):
         height, width, channels = example["target"].shape
-        image = keras.Input((height, width, channels), dtype=keras.config.floatx())
+        dtype = keras.config.floatx()  # of pictures and scores, also where layers compute in float16
+        image = keras.Input((height, width, channels), dtype=dtype)
         hidden = keras.layers.Conv2D(self.filters, 5, padding="same", activation="relu")(image)
-        output = keras.layers.Conv2D(channels, 5, padding="same", activation="tanh")(hidden)
+        output = keras.layers.Conv2D(channels, 5, padding="same", activation="tanh", dtype=dtype)(hidden)
         seen = keras.layers.Conv2D(self.filters, 4, strides=4, activation="softplus")(image)
-        score = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(seen))
+        score = keras.layers.Dense(1, dtype=dtype)(keras.layers.GlobalAveragePooling2D()(seen))
         return {"generator": keras.Model(image, output), "critic": keras.Model(image, score)}
 
     def phases(self):

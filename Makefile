@@ -1,4 +1,5 @@
-# Run `make` for the list of targets. Everything is installed into .venv; nothing else is touched.
+# Run `make` for the list of targets. Everything is installed into .venv (test-tpu: .venv-tpu); nothing else is
+# touched.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,10 +36,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS) pyproject.toml
 
-.PHONY: help setup train test soak bench lint format lock clean
+.PHONY: help setup train test soak test-tpu bench lint format lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo "Options: ACCELERATOR=cpu|gpu|tpu (now $(ACCELERATOR)), PYTHON=/path/to/python3.12"
 
 setup: $(STAMP)  ## Make .venv with the pinned dependencies, again only when a lock changes
@@ -53,6 +54,10 @@ test: lint  ## Set up, then run ruff and pytest (PYTEST_FLAGS="-k name -x")
 soak: $(DEV_STAMP)  ## Run what takes minutes: tests, then 30 trainings killed thrice (KILL_FLAGS="--runs=3 --jobs=1")
 	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_FLAGS)
 	$(BIN)/python -m tests.engine.kill_soak $(KILL_FLAGS)
+
+test-tpu:  ## Lower every task for a TPU, without one (TensorFlow's TPU build, in .venv-tpu)
+	$(MAKE) VENV=.venv-tpu ACCELERATOR=tpu .venv-tpu/.installed-tpu-dev
+	TPU_SKIP_MDS_QUERY=1 .venv-tpu/bin/python -m pytest -m tpu --durations=0 --durations-min=1 $(PYTEST_FLAGS) tests/tpu
 
 bench: $(DEV_STAMP)  ## Compare batch schedules, an hour or more (BENCH_FLAGS="--facades=FOLDER --seeds=1")
 	$(BIN)/python tests/benchmarks/batch_schedules.py --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)

@@ -81,6 +81,7 @@ class AccumulatedStep:
             sums, moves, outputs = self._over_micro_batches(
                 lambda micro, index=index, kept=kept: self._pass(batch, micro, inputs, kept, phases, index),
                 accumulation,
+                self._is_last_short(inputs),
             )
             if index == 0:
                 kept = kept._replace(outputs=outputs, replaced=self._run(_read, self._replaced(phases)))
@@ -93,8 +94,17 @@ class AccumulatedStep:
             outcome = tf.maximum(outcome, of_phase)
         return metrics, outcome
 
-    def _over_micro_batches(self, one_pass, accumulation: tf.Tensor | int):
-        """Sums and moves added, outputs joined; `one_pass` is traced once and called in two places."""
+    def _is_last_short(self, inputs: StepInputs) -> bool:
+        """Whether the last micro-batch has fewer examples, and so other static shapes, than the others."""
+        if not isinstance(inputs.micro_batch, int):
+            return False
+        return inputs.global_batch % (self._strategy.num_replicas_in_sync * inputs.micro_batch) > 0
+
+    def _over_micro_batches(self, one_pass, accumulation: tf.Tensor | int, is_last_short: bool):
+        """Sums and moves added, outputs joined; `one_pass` is traced once and called in two places.
+
+        A short last micro-batch has a trace of its own, by its number as a Python int.
+        """
         first = one_pass(tf.constant(0))
         is_static = isinstance(accumulation, int)
         if is_static:
@@ -108,7 +118,7 @@ class AccumulatedStep:
             return micro + 1, *tf.nest.flatten(joined, expand_composites=True)
 
         _, *flat = tf.while_loop(
-            lambda micro, *_: micro < accumulation,
+            lambda micro, *_: micro < (accumulation - 1 if is_last_short else accumulation),
             body,
             (tf.constant(1), *flat),
             # Outputs grow with every micro-batch, unless there is room for all of them.
@@ -116,7 +126,11 @@ class AccumulatedStep:
             # Passes share variables, and memory is to hold one of them at a time.
             parallel_iterations=1,
         )
-        return tf.nest.pack_sequence_as(first, flat, expand_composites=True)
+        whole = tf.nest.pack_sequence_as(first, flat, expand_composites=True)
+        if is_last_short:
+            last = accumulation - 1
+            whole = self._run(_join, whole, one_pass(last), tf.constant(last))
+        return whole
 
     @staticmethod
     def _is_output(first) -> list[bool]:

@@ -113,15 +113,16 @@ def micro_step(
 ) -> ReplicaRows:
     """The rows of the current replica in micro-batch number `micro` of `micro_batch` rows a replica.
 
-    With Python ints, as many examples as the shapes that are made of them are known to compilers.
+    Where shapes are static (`micro_batch` and `global_batch` are Python ints), so is the number of examples:
+    a micro-batch whose number is a tensor is a full one.
     """
     context = tf.distribute.get_replica_context()
     whole = context.num_replicas_in_sync * micro_batch  # examples of a full micro-batch
     skipped = micro * whole
-    if isinstance(whole, int) and isinstance(global_batch, int) and global_batch % whole == 0:
-        examples = whole
-    elif isinstance(skipped, int) and isinstance(global_batch, int):
+    if isinstance(skipped, int):
         examples = min(whole, global_batch - skipped)
+    elif isinstance(whole, int):
+        examples = whole
     else:
         examples = tf.minimum(whole, global_batch - skipped)
     first, count = _share(examples)

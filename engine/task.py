@@ -89,9 +89,13 @@ class Adam:
             )
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigurationError(f"Adam betas {self.beta1}, {self.beta2}: each must lie in [0, 1)")
-        if not 0 < self.epsilon < math.inf:
-            raise ConfigurationError(f"Adam.epsilon = {self.epsilon}: must be above 0; 1e-8 is usual")
-        check_at_least(0, of="Adam", learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        check_at_least(
+            0,
+            of="Adam",
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            epsilon=self.epsilon,
+        )
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ConfigurationError(
                 f"Adam.clip_norm = {self.clip_norm}: must be above 0; None clips nothing"

@@ -64,7 +64,7 @@ def test_accumulation_equals_the_whole_batch_over_20_steps(make_trainer, noise_p
     assert trainer.loop.traces == traces + 2  # each of two phases once, whatever the count
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 3])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.soak), 3])
 def test_uneven_accumulation_on_replicas_across_a_batch_boundary(
     make_trainer, noise_pairs, small_pix2pix, replicas
 ):

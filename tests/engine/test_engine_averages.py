@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from engine.endings import Interrupted
+from engine.events import Events
 from engine.run_directory import read_rows
 from engine.task import Adam
 from tests.engine.test_engine_resume import stop_at, variables
@@ -47,20 +48,21 @@ def psnr_db(network, data):
 
 
 def test_average_is_numpy_s_is_what_is_evaluated_and_goes_through_a_restart(
-    make_trainer, noise_pairs, averaged_pix2pix, tmp_path
+    make_trainer, noise_pairs, averaged_pix2pix, tmp_path, monkeypatch
 ):
     data, workdir = noise_pairs(size=32), str(tmp_path / "stopped")
     whole = make_trainer(averaged_pix2pix, data, **SETTINGS)
     raw, average = whole.state.networks["generator"], whole.state.averaged["generator"]
     expected = raw.get_weights()
-    log, courses = whole._log, []
+    log, courses = Events.log, []
 
-    def watch():
+    def watch(events):
         courses.append(raw.get_weights())
-        log()
+        log(events)
 
-    whole._actions[0] = type(whole._actions[0])(1, watch)
-    whole.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(Events, "log", watch)
+        whole.run()
     assert len(courses) == 6 and list(whole.state.averaged) == ["generator"]
     trained = [weight.trainable for weight in raw.weights]
     assert trained.count(False) == 2  # a mean and a variance

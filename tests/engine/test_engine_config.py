@@ -79,7 +79,7 @@ def test_public_macros_are_those_of_base_gin():
         ("schedules.LinearDecay.constant = '3days'", "'3days': not a length of training"),
         ("LEARNING_RATE = -1.0", "Adam.learning_rate = -1.0: must be at least 0"),
         ("LEARNING_RATE = 1e999", "Adam.learning_rate = inf: must be at least 0, and finite"),
-        ("task.Adam.epsilon = 0.0", "Adam.epsilon = 0.0: must be above 0"),
+        ("task.Adam.epsilon = -1e-8", "Adam.epsilon = -1e-08: must be at least 0"),
         ("SAVE_EVERY = -4000", "SAVE_EVERY = -4000: not a length of training"),
         ("LOG_EVERY = '2weeks'", "LOG_EVERY = '2weeks': not a length of training"),
         ("pix2pix.Pix2Pix.l1_weight = -1.0", "Pix2Pix.l1_weight = -1.0: must be at least 0"),

@@ -110,7 +110,7 @@ class SmallCycleGan(Task):
         return networks["a_to_b"](batch["input"])
 
 
-@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize("replicas", [pytest.param(2, marks=pytest.mark.soak), 3])
 def test_small_cyclegan_is_the_same_on_any_number_of_replicas(make_trainer, noise_pairs, replicas):
     settings = {"batch_schedule": "0:4, 12:1", "total_examples": 16, "precision": "float64"}
     trainers = [

@@ -44,7 +44,7 @@ def test_two_replicas_equal_one_over_20_steps(make_trainer, noise_pairs, precisi
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize("replicas", [pytest.param(2, marks=pytest.mark.soak), 3])
 def test_uneven_and_missing_rows_across_a_batch_boundary(
     make_trainer, noise_pairs, small_pix2pix, norm, replicas
 ):

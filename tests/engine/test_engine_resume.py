@@ -116,6 +116,7 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert checkpoints.positions(last.run_directory.checkpoints)[-1] == last.examples
 
 
+@pytest.mark.soak
 def test_killed_run_repeats_from_its_last_checkpoint(make_trainer, noise_pairs, small_pix2pix, tmp_path):
     whole = make_trainer(small_pix2pix(), noise_pairs(size=32), **SETTINGS)
     whole.run()

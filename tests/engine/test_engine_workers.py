@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from engine.launch import tf_configs
 from engine.run_directory import read_rows
@@ -48,6 +49,7 @@ def without_volatile(path):
     ]
 
 
+@pytest.mark.soak
 def test_two_workers_equal_one_process(tmp_path, synthetic_datasets):
     finish(*(start(tmp_path / "two", synthetic_datasets, TF_CONFIG=tf_config) for tf_config in tf_configs(2)))
     finish(start(tmp_path / "one", synthetic_datasets))

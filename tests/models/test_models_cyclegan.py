@@ -75,7 +75,7 @@ class GoldenPictures:
         return tf.data.Dataset.from_tensor_slices(pictures).skip(position_examples).batch(global_batch)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_five_steps_of_the_reference(make_trainer, replicas):
     data = golden(GOLDEN)
     pictures = GoldenPictures(data["A"][:, 0], data["B"][:, 0])
@@ -236,6 +236,7 @@ def test_the_pool_is_of_fakes_made_before_the_generators_update(make_trainer, no
         assert not after[f"task/{pool}_images"][3].any() and after[f"task/{pool}_stored"] == 3
 
 
+@pytest.mark.soak
 def test_restart_in_the_middle_restores_the_pool_bit_for_bit(make_trainer, noise_pairs, tmp_path):
     settings = {"batch_schedule": 2, "total_examples": 24, "save_every": 1000, "sample_every": 1000}
     data = noise_pairs(size=16)

@@ -177,7 +177,7 @@ class Course:
             place = "evaluation"
         else:
             place = "boundary" if examples in self.boundary_sec else "step"
-        saving = any(_UNFINISHED.fullmatch(name) for name in os.listdir(run.checkpoints))
+        saving = any(_UNFINISHED.fullmatch(name) for name in _names(run.checkpoints))
         return f"{place}, in a save" if saving else place
 
 

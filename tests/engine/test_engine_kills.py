@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from engine.run_directory import append_row
+from tests.engine import killing
 from tests.engine.kill_soak import Soak, table_of
 from tests.engine.killing import ForkedProgram, differences, variables
 
@@ -33,9 +34,13 @@ def soak(tmp_path_factory):
         soak.close()
 
 
-def test_killed_in_a_save_at_a_boundary_and_in_an_evaluation(soak):
+def test_killed_in_a_save_at_a_boundary_and_in_an_evaluation(soak, monkeypatch):
+    monkeypatch.setattr(killing, "_SAVE_SEC", 0.0)  # at the first sight of a save, not somewhere in it
     outcomes = list(soak.train_killed({0: ["save"], 1: ["boundary"], 2: ["evaluation"]}))
-    assert [outcome.wrong for outcome in outcomes] == [[]] * 3
+    for number in range(3, 7):  # a save of these networks may be over all the same
+        if "in a save" not in table_of(outcomes):
+            outcomes += soak.train_killed({number: ["save"]})
+    assert not any(outcome.wrong for outcome in outcomes)
     assert not any("before" in place for outcome in outcomes for _, place in outcome.kills)
     assert "in a save" in table_of(outcomes)
 

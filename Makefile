@@ -53,7 +53,7 @@ test: lint  ## Set up, then run ruff and pytest (PYTEST_FLAGS="-k name -x")
 
 soak: $(DEV_STAMP)  ## Run what takes minutes: tests, then 30 trainings killed thrice (KILL_FLAGS="--runs=3 --jobs=1")
 	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_FLAGS)
-	$(BIN)/python -m tests.engine.kill_soak $(KILL_FLAGS)
+	$(BIN)/python -m tests.helpers.kill_soak $(KILL_FLAGS)
 
 test-tpu:  ## Lower every task for a TPU, without one (TensorFlow's TPU build, in .venv-tpu)
 	$(MAKE) VENV=.venv-tpu ACCELERATOR=tpu .venv-tpu/.installed-tpu-dev

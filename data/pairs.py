@@ -3,17 +3,17 @@
 import dataclasses
 
 from data.errors import DataError
-from data.image_set import ImageSet
-from data.stream import Side
+from data.pipeline.example_stream import ImageSource
+from data.pipeline.image_dataset import ImageDataset
 
 DIRECTIONS = ("AtoB", "BtoA")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairedImages(ImageSet):
+class PairedImages(ImageDataset):
     """Pairs of images: both halves of one, or two features of one example; cut and mirrored alike.
 
-    Attributes, beside those of `ImageSet`:
+    Attributes, beside those of `ImageDataset`:
         direction: "AtoB" makes A the input and B the target, "BtoA" the other way round.
         sides: names of the features of A and B, for data sets that others have prepared.
     """
@@ -29,9 +29,12 @@ class PairedImages(ImageSet):
     def _sides(self, opened):
         channels = opened.image_features
         if "pair" in channels:
-            both = [Side(feature="pair", half=half, channels=channels["pair"]) for half in ("left", "right")]
+            both = [
+                ImageSource(feature="pair", half=half, channels=channels["pair"])
+                for half in ("left", "right")
+            ]
         elif set(self.sides) <= channels.keys():
-            both = [Side(feature=name, channels=channels[name]) for name in self.sides]
+            both = [ImageSource(feature=name, channels=channels[name]) for name in self.sides]
         else:
             raise DataError(
                 f"{opened.directory}: holds no pairs (its features are {', '.join(opened.features)}); "

@@ -21,14 +21,16 @@ import sys
 from absl import app, flags, logging
 
 import data.quiet_tensorflow  # noqa: F401
-from data import builders, pictures, prepare_flags, public_sets, splits, synthetic
 from data.errors import DataError
-from data.layouts import FolderReader, check_strict
-from data.report import Report
-from data.side_files import SideFiles
-from data.storing import Storing
-from data.survey import ImageReader, survey
-from data.video import VideoFormat
+from data.formats import image_reader
+from data.formats.raw_video import VideoFormat
+from data.preparation import prepare_flags, splits, tfds_catalog, tfds_writer
+from data.preparation.example_encoder import ExampleEncoder
+from data.preparation.layouts import FolderReader, check_strict
+from data.preparation.report import Report
+from data.preparation.side_files import SideFiles
+from data.preparation.survey import ImageReader, survey
+from data.synthetic import facades
 
 
 def prepare(
@@ -48,7 +50,7 @@ def prepare(
     side_classes: str | None = None,
     side_map: str | None = None,
     value_range: tuple[float, float] | None = None,
-    max_pixels: int = pictures.MAX_PIXELS,
+    max_pixels: int = image_reader.MAX_PIXELS,
     readers: int = 8,
     threads: int | None = None,
     strict: bool = False,
@@ -61,16 +63,16 @@ def prepare(
     whole example. Nothing is left in data_dir unless all went well.
 
     Args:
-        layout: a key of `data.layouts.LAYOUTS`, or "tfds", which takes name, data_dir and source only
-            (`data.public_sets.prepare_public`).
+        layout: a key of `data.preparation.layouts.LAYOUTS`, or "tfds", which takes name, data_dir and source only
+            (`data.preparation.tfds_catalog.prepare_public`).
         source: folder of the images, with folders train, val, test or without.
         name: of the data set: lower-case letters, digits and underscores, a letter first.
         data_dir: folder of the prepared data sets; nothing is written elsewhere.
-        match_a, match_b: as of `data.layouts.FolderReader`.
-        val_fraction, test_fraction, group, split_lists: as of `data.splits.Division`.
+        match_a, match_b: as of `data.preparation.layouts.FolderReader`.
+        val_fraction, test_fraction, group, split_lists: as of `data.preparation.splits.Division`.
         video: how raw video is read.
-        side_vector, side_classes, side_map: as `vector`, `classes`, `maps` of `data.side_files.SideFiles`.
-        value_range, max_pixels: as of `data.survey.ImageReader`.
+        side_vector, side_classes, side_map: as `vector`, `classes`, `maps` of `data.preparation.side_files.SideFiles`.
+        value_range, max_pixels: as of `data.preparation.survey.ImageReader`.
         readers: least number of shards of a split, as far as it has examples.
         threads: images read and encoded at a time; None is one for each CPU. The result is the same.
         strict: an image that cannot be used, or that stands in two splits, is an error.
@@ -100,16 +102,16 @@ def prepare(
             raise DataError(
                 "layout tfds: takes name, data_dir and source only; leave out what is for images."
             )
-        return public_sets.prepare_public(name=name, data_dir=data_dir, source=source)
+        return tfds_catalog.prepare_public(name=name, data_dir=data_dir, source=source)
     if source is None:
         raise DataError(f"source: layout {layout} needs the folder of the images; give it.")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DataError(f"name {name!r}: must be lower-case letters, digits and underscores, a letter first.")
-    if name == synthetic.NAME:
+    if name == facades.NAME:
         raise DataError(f"name {name!r}: belongs to the built-in data set; choose another.")
     if readers < 1:
         raise DataError(f"readers = {readers}: must be at least 1.")
-    builders.check_free(name=name, data_dir=data_dir, overwrite=overwrite)
+    tfds_writer.check_free(name=name, data_dir=data_dir, overwrite=overwrite)
     source = os.fspath(source)
     found = splits.find_examples(layout=layout, source=source, division=division, reader=folders)
     attached = side_files.attach(found, layout=layout, video=video)
@@ -120,7 +122,7 @@ def prepare(
     if strict:
         check_strict(refused)
     splits.check_trainable(surveyed.splits, layout=layout, source=source, refused=refused)
-    storing = Storing(layout=layout, survey=surveyed, reader=reader, strict=strict)
+    storing = ExampleEncoder(layout=layout, survey=surveyed, reader=reader, strict=strict)
 
     def metadata():
         everything_refused = [*refused, *storing.refused]
@@ -136,7 +138,7 @@ def prepare(
         }
 
     with storing.progress:
-        builders.write_dataset(
+        tfds_writer.write_dataset(
             name=name,
             data_dir=data_dir,
             features={feature: stored.feature() for feature, stored in surveyed.formats.items()}
@@ -144,7 +146,7 @@ def prepare(
             splits={split: functools.partial(storing.examples, split) for split in surveyed.splits},
             metadata=metadata,
             examples_per_shard={
-                split: builders.examples_per_shard(
+                split: tfds_writer.examples_per_shard(
                     examples=len(examples), record_bytes=surveyed.record_bytes[split], readers=readers
                 )
                 for split, examples in surveyed.splits.items()

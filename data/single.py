@@ -3,19 +3,19 @@
 import dataclasses
 
 from data.errors import DataError
-from data.image_set import ImageSet
-from data.stream import Side
+from data.pipeline.example_stream import ImageSource
+from data.pipeline.image_dataset import ImageDataset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SingleImages(ImageSet):
+class SingleImages(ImageDataset):
     """Images that are input and target at once.
 
     Augmentations with on="input" make the pair: degrade the input (noise, blur, JPEG, downscaling, grey)
     and restoration or colourisation is learned from images alone. They belong to the task, so evaluation
     applies them too, to each image always alike. For super-resolution the input is made smaller.
 
-    Attributes, beside those of `ImageSet`:
+    Attributes, beside those of `ImageDataset`:
         feature: name of the image feature, for data sets with more than one.
         downscale: the input is so many times smaller than the target along each side, at least 1; it is made
             of the cut and augmented image, bicubic and antialiased as Pillow does it.
@@ -45,5 +45,5 @@ class SingleImages(ImageSet):
                 f"{opened.directory}: has no image feature {self.feature!r} (its features are "
                 f"{', '.join(opened.features)}); prepare it with --layout=single."
             )
-        side = Side(feature=self.feature, channels=channels[self.feature])
+        side = ImageSource(feature=self.feature, channels=channels[self.feature])
         return ({"input": side, "target": side},)

@@ -4,16 +4,16 @@ import dataclasses
 from typing import ClassVar
 
 from data.errors import DataError
-from data.image_set import ImageSet
 from data.pairs import DIRECTIONS
-from data.stream import Side
+from data.pipeline.example_stream import ImageSource
+from data.pipeline.image_dataset import ImageDataset
 
 _DOMAINS = ("A", "B")
 _SPLITS = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UnpairedImages(ImageSet):
+class UnpairedImages(ImageDataset):
     """Images of two domains, drawn, cut and augmented apart from each other.
 
     The data set has splits trainA, trainB, testA, testB (and valA, valB) of one image feature, as
@@ -21,7 +21,7 @@ class UnpairedImages(ImageSet):
     A's order with example k of B's, which is shuffled by a seed of its own; the smaller domain begins its
     next epoch when it is through, and an epoch is one of the larger. "id" is that of the input.
 
-    Attributes, beside those of `ImageSet`:
+    Attributes, beside those of `ImageDataset`:
         direction: "AtoB" gives A as "input" and B as "target", "BtoA" the other way round.
     """
 
@@ -52,6 +52,6 @@ class UnpairedImages(ImageSet):
         [(feature, most)] = channels.items()
         fewer = opened.metadata.get("channels", {})
         return tuple(
-            {role: Side(feature=feature, channels=fewer.get(domain, most))}
+            {role: ImageSource(feature=feature, channels=fewer.get(domain, most))}
             for role, domain in zip(("input", "target"), self._domains, strict=True)
         )

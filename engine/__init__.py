@@ -1,6 +1,6 @@
 """The training engine: everything that knows `tf.distribute`, and the command-line programs."""
 
-import engine.starting  # noqa: F401  before anything that takes time
+import engine.cli.early_signals  # noqa: F401  before anything that takes time
 
 # isort: split
 import data.quiet_tensorflow  # noqa: F401  before anything imports TensorFlow

@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from engine.batch_schedules import BatchGrowth, BatchSchedule, State
+from engine.batching.noise_scale import NoiseScaleValue
+from engine.batching.plateau import PlateauDetector
 from engine.durations import Duration
-from engine.noise_scale import NoiseScaleValue
-from engine.plateau import PlateauDetector
-from engine.task import ConfigurationError
+from engine.errors import ConfigurationError
 
 
 class Ladder(BatchGrowth, BatchSchedule):
@@ -42,7 +42,7 @@ class GrowOnPlateau(Ladder):
     """Smith et al. 2018 (arXiv 1711.00489): one rung up where others would lower the learning rate.
 
     Args:
-      metric, patience, minimum_change: see `engine.plateau.PlateauDetector`; counted in evaluations.
+      metric, patience, minimum_change: see `engine.batching.plateau.PlateauDetector`; counted in evaluations.
     """
 
     metric: str = "psnr_db"

@@ -12,9 +12,9 @@ import bisect
 import dataclasses
 from collections.abc import Collection, Mapping
 
+from engine.batching.noise_scale import NoiseScaleValue
 from engine.durations import Duration, examples_of
-from engine.noise_scale import NoiseScaleValue
-from engine.task import ConfigurationError
+from engine.errors import ConfigurationError
 
 State = Mapping[str, float]
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 from absl import flags
 
 from data.errors import DataError
-from engine.program import run_program
+from engine.cli.program import run_program
 
 _LOOPBACK = "localhost"
 

@@ -15,17 +15,19 @@ import psutil
 import tensorflow as tf
 from absl import flags
 
-from engine import config, fitting
-from engine.cluster import PRECISIONS, accelerators
-from engine.gpus import gpu_uses, physical_devices
-from engine.plan_table import plan_table
-from engine.probe import Probe
-from engine.program import run_program
-from engine.run_directory import RunDirectory
-from engine.run_plan import RunPlan
-from engine.state import trainable_parameters
-from engine.task import ConfigurationError
-from engine.trainer import Trainer
+from engine.cli.program import run_program
+from engine.distribution.gpus import gpu_uses, physical_devices
+from engine.distribution.precision import PRECISIONS
+from engine.distribution.strategies import accelerators
+from engine.errors import ConfigurationError
+from engine.gin_config import loader
+from engine.inner_loop.train_state import trainable_parameters
+from engine.memory import micro_batch_limit
+from engine.memory.probe import Probe
+from engine.outer_loop.plan_table import plan_table
+from engine.outer_loop.run_plan import RunPlan
+from engine.outer_loop.trainer import Trainer
+from engine.storage.run_directory import RunDirectory
 
 _PACKAGES = ("keras", "numpy", "tensorflow-datasets", "gin-config", "absl-py", "tensorboard")
 
@@ -69,9 +71,9 @@ def plan_report(
     Raises:
       ConfigurationError, data.errors.DataError: training it would be refused for the same reason.
     """
-    experiment, text = config.load_experiment(gin_files=gin_files, gin_params=gin_params)
+    experiment, text = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
     automatic = experiment.largest_micro_batch == "auto"
-    probe = fitting.measure(experiment, text) if measure_memory or automatic else None
+    probe = micro_batch_limit.measure(experiment, text) if measure_memory or automatic else None
     if automatic:
         experiment = dataclasses.replace(experiment, largest_micro_batch=probe.largest_micro_batch)
     trainer = Trainer(experiment, RunDirectory(""))

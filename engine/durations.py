@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from engine.task import ConfigurationError
+from engine.errors import ConfigurationError
 
 Duration = int | str
 

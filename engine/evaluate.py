@@ -12,11 +12,11 @@ import os
 import tensorflow as tf
 from absl import flags
 
-from engine.evaluation import Evaluation, table
+from engine.cli.program import run_program
+from engine.evaluation.evaluator import Evaluation, table
 from engine.opened_run import open_run
-from engine.program import run_program
-from engine.reporting import evaluation_row
-from engine.run_directory import RunDirectory, append_row, read_rows
+from engine.reporting.log_rows import evaluation_row
+from engine.storage.run_directory import RunDirectory, append_row, read_rows
 
 
 def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -> Evaluation:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+from data.imaging.metrics import HIGHER_IS_BETTER
 from engine.adaptive_batch import GrowOnPlateau
 from engine.batch_schedules import BatchGrowth
+from engine.distribution.gpus import numbers_of
 from engine.durations import Duration, examples_of, seconds_of
-from engine.evaluation import HIGHER_IS_BETTER
-from engine.feeding import TrainingData
-from engine.gpus import numbers_of
-from engine.non_finite import POLICIES
-from engine.task import ConfigurationError, InitialWeights, MetricSchedule, Task
+from engine.errors import ConfigurationError
+from engine.task import InitialWeights, MetricSchedule, Task
+from engine.training_data import TrainingData
+
+POLICIES = ("stop", "skip", "restore")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,11 +27,11 @@ class Experiment:
       seed: of initial weights and of all randomness in the networks and losses.
       initial_weights: where a new run's weights come from instead of `seed`, such as
         `models.torch_weights.TorchWeights`; a run that goes on does not ask for them.
-      strategy, cpu_replicas, gpus: see `engine.cluster.make_strategy`.
-      precision: see `engine.cluster.set_precision`.
+      strategy, cpu_replicas, gpus: see `engine.distribution.strategies.make_strategy`.
+      precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, also where that is slower; see
-        `engine.determinism`.
-      jit_compile: compile the step with XLA, on one device and in whole batches; see `engine.xla`.
+        `engine.distribution.determinism`.
+      jit_compile: compile the step with XLA, on one device and in whole batches; see `engine.distribution.xla`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
         `engine.batch_schedules` or `engine.adaptive_batch`.
       largest_micro_batch: examples a replica computes on at once, at most; larger batches are
@@ -37,7 +39,7 @@ class Experiment:
       memory_fraction: part of the free memory that "auto" plans for.
       memory_bytes: plans for so much memory instead of what is free; 0 is what is free.
       learning_rate_rule, scale_weight_decay, scale_ema_decay: what a larger batch does to them; see
-        `engine.scaling`.
+        `engine.batching.scaling_rules`.
       warmup_after_growth: length of a learning-rate warm-up after each growth of the batch.
       measure_noise_scale: measure and log every phase's gradient noise scale also where the batch
         schedule does not ask for it.
@@ -45,12 +47,12 @@ class Experiment:
       steps_per_loop: steps between two looks of Python at the run, at most.
       log_every, save_every, sample_every, evaluate_every: periods; 0 means only at the end.
       check_replicas_every: period in which the replicas' variables are compared bit for bit, and before each
-        checkpoint; see `engine.replica_check`. 0 or None: never.
+        checkpoint; see `engine.distribution.replica_consistency`. 0 or None: never.
       keep_checkpoints: newest undamaged checkpoints kept.
       max_wall_time: time from the start of the process, such as "8h30m", within which the run saves and
         stops as if interrupted; None: no limit.
       on_non_finite: what happens when a loss or gradient is not finite: "stop", "skip" or "restore"; see
-        `engine.non_finite`.
+        `engine.outer_loop.nan_policy`.
       best_metric: the evaluation metric by which RUN/best is chosen; there is none where inputs and targets
         do not correspond, as no metric tells then.
     """

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from engine.program import BAD_INPUT, DONE, INTERRUPTED
+from engine.cli.program import BAD_INPUT, DONE, INTERRUPTED
 
 _DETAILS = """
 The command is started once for each worker, with free ports of the loopback interface in TF_CONFIG. What

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from engine import checkpoints, config
-from engine.cluster import accelerators
-from engine.determinism import is_deterministic
-from engine.run_directory import RunDirectory
-from engine.task import ConfigurationError
-from engine.trainer import Trainer
+from engine.distribution.determinism import is_deterministic
+from engine.distribution.strategies import accelerators
+from engine.errors import ConfigurationError
+from engine.gin_config import loader
+from engine.outer_loop.trainer import Trainer
+from engine.storage import checkpoints
+from engine.storage.run_directory import RunDirectory
 
 
 def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
@@ -30,7 +31,7 @@ def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
         raise ConfigurationError(
             f"--workdir={workdir}: holds no run (no config.gin); train one with python -m engine.train"
         )
-    experiment = config.load_experiment_text(text, where=run.config)
+    experiment = loader.load_experiment_text(text, where=run.config)
     # Nothing is trained here, so neither what was measured for training matters nor what it started from.
     experiment = dataclasses.replace(
         experiment, largest_micro_batch=None, initial_weights=None, jit_compile=False

@@ -14,12 +14,15 @@ import tensorflow as tf
 from absl import flags
 
 from data import imaging
-from engine import config
-from engine.feeding import TrainingData, explained, to_picture
-from engine.program import run_program
-from engine.safe_files import reason_of
-from engine.samples import joined, write_png
-from engine.task import ConfigurationError, Task
+from engine.cli.program import run_program
+from engine.errors import ConfigurationError
+from engine.evaluation.sample_grid import joined, write_png
+from engine.gin_config import loader
+from engine.input_pipeline.distributed_batches import reraise_record_errors
+from engine.input_pipeline.pictures import to_picture
+from engine.storage.atomic_files import reason_of
+from engine.task import Task
+from engine.training_data import TrainingData
 
 _GAP_PIXELS = 8
 _SHEET_RATIO = 16 / 9  # width / height of the sheet, as near as can be
@@ -31,7 +34,7 @@ def contact_sheet(data: TrainingData, task: Task, *, examples: int, position_exa
     Returns:
       uint8 [H, W, 1 or 3]; examples in reading order, with white gaps between them.
     """
-    with explained(data, "train", position_examples):
+    with reraise_record_errors(data, "train", position_examples):
         batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
     shown = [to_picture(data, images) for images in (task.input_picture(batch), batch["target"])]
     if "side_map" in batch:  # of no colour space
@@ -66,7 +69,7 @@ def preview(
             f"--examples={examples} --position={position_examples}: need at least 1 example and a position "
             "of at least 0"
         )
-    experiment, _ = config.load_experiment(gin_files=gin_files, gin_params=gin_params)
+    experiment, _ = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
     sheet = contact_sheet(
         experiment.data, experiment.task, examples=examples, position_examples=position_examples
     )

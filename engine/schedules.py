@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from engine.batching.plateau import PlateauDetector
 from engine.durations import Duration, examples_of
-from engine.plateau import PlateauDetector
-from engine.task import ConfigurationError
+from engine.errors import ConfigurationError
 
 # Stands in for the size of the data set, unknown at construction, so that a small part of an epoch is
 # not taken for no examples at all.
@@ -124,7 +124,7 @@ class ReduceOnPlateau:
     """Falls by a factor whenever an evaluation metric has stopped improving.
 
     torch.optim.lr_scheduler.ReduceLROnPlateau with threshold_mode="abs"; see
-    `engine.plateau.PlateauDetector`. It needs evaluations during training, so a period EVALUATE_EVERY.
+    `engine.batching.plateau.PlateauDetector`. It needs evaluations during training, so a period EVALUATE_EVERY.
     The state is a dictionary of floats: "factor", the factor on the learning rate now, and the
     detector's.
 

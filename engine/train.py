@@ -13,14 +13,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from engine import config, fitting
-from engine.cluster import worker_count
-from engine.endings import Interrupted, OutOfMemory
-from engine.program import run_program
-from engine.run_directory import RunDirectory
-from engine.task import ConfigurationError
-from engine.trainer import Summary, Trainer
-from engine.workers import others_needed
+from engine.cli.program import run_program
+from engine.distribution.strategies import worker_count
+from engine.distribution.worker_sync import reraise_worker_loss
+from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedError
+from engine.gin_config import loader
+from engine.memory import micro_batch_limit
+from engine.outer_loop.trainer import Summary, Trainer
+from engine.storage.run_directory import RunDirectory
 
 
 def train(
@@ -40,48 +40,50 @@ def train(
 
     Raises:
       ConfigurationError, data.errors.DataError: something set by the user cannot work.
-      engine.endings.Interrupted: a signal came, and everything is saved; or memory ran out on one of
+      engine.errors.Interrupted: a signal came, and everything is saved; or memory ran out on one of
         several workers, and the next start computes on less at once.
-      engine.endings.WorkerLost: another worker has ended; the last checkpoint counts.
-      engine.endings.Diverged: a loss or gradient was not finite.
-      engine.endings.ReplicasDiffer: replicas do not hold the same variables any more.
+      engine.errors.WorkerLostError: another worker has ended; the last checkpoint counts.
+      engine.errors.Diverged: a loss or gradient was not finite.
+      engine.errors.ReplicaMismatchError: replicas do not hold the same variables any more.
     """
     if not gin_files:
         raise ConfigurationError("no --gin_file given; start with --gin_file=gin/quickstart.gin")
     if not workdir:
         raise ConfigurationError("no --workdir given; say where the run is kept: --workdir=runs/NAME")
-    experiment, text = config.load_experiment(gin_files=gin_files, gin_params=gin_params)
+    experiment, text = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
     run = RunDirectory(workdir)
     run.create()
     earlier = run.read_config()
     if earlier is not None:
-        changed = config.differences(earlier, text, free_to_change=experiment.free_to_change)
+        changed = loader.differences(earlier, text, free_to_change=experiment.free_to_change)
         if changed and not allow_config_change:
-            with others_needed():  # a value that cannot work at all is refused as such
+            with reraise_worker_loss():  # a value that cannot work at all is refused as such
                 Trainer(dataclasses.replace(experiment, largest_micro_batch=None, initial_weights=None), run)
             raise ConfigurationError(
                 f"--workdir={run.path} holds a run with another configuration ({'; '.join(changed)}); use "
                 "another --workdir, or --allow_config_change to continue it with the new one"
             )
         if changed:
-            fitting.forget(run)
+            micro_batch_limit.forget(run)
     automatic = experiment.largest_micro_batch == "auto"
-    experiment = fitting.fit(experiment, run, text, say=run.note)
+    experiment = micro_batch_limit.fit(experiment, run, text, say=run.note)
     while True:
         try:
-            with others_needed():
+            with reraise_worker_loss():
                 trainer = Trainer(experiment, run, config_text=text)
                 trainer.restore()
                 if trainer.is_chief:
                     run.write_config(text)
                     if automatic:
-                        fitting.keep(experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch)
+                        micro_batch_limit.keep(
+                            experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch
+                        )
                         automatic = False
                 return trainer.run()
-        except OutOfMemory as error:
-            experiment = fitting.halve(experiment, run, micro_batch=error.micro_batch)
+        except OutOfMemoryError as error:
+            experiment = micro_batch_limit.halve(experiment, run, micro_batch=error.micro_batch)
             if worker_count() > 1:  # the others wait for this step, and cannot be joined again
-                raise Interrupted(
+                raise RunInterruptedError(
                     f"out of memory at {error.examples} examples with {error.micro_batch} at once on a "
                     f"replica: the next start computes on {experiment.largest_micro_batch}; start the same "
                     "command again on all workers"

@@ -18,13 +18,14 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from data import files, imaging, pictures
-from data.video import VideoFormat, is_video_name
-from engine.program import run_program
-from engine.safe_files import explained_reading, reason_of
-from engine.samples import write_png
-from engine.task import ConfigurationError
-from engine.translator import Translator, translator_of_run, translator_of_torch_file
+from data import gfile, imaging
+from data.formats import image_reader
+from data.formats.raw_video import VideoFormat, is_video_name
+from engine.cli.program import run_program
+from engine.errors import ConfigurationError
+from engine.evaluation.sample_grid import write_png
+from engine.inference.translator import Translator, translator_of_run, translator_of_torch_file
+from engine.storage.atomic_files import reason_of, reraise_read_errors
 
 
 def translate(
@@ -47,7 +48,7 @@ def translate(
       workdir: a run of ours; or:
       torch_checkpoint: a generator as the reference saved it.
       checkpoint: of a run: "latest", "best", or a position in examples.
-      network: of a torch_checkpoint: a key of `models.networks.REFERENCE_GENERATORS` that it has to be; None:
+      network: of a torch_checkpoint: a key of `models.networks.generators.REFERENCE_GENERATORS` that it has to be; None:
         whatever it is. Width, channels and norm are read from the file.
       norm_mode: what batch norm normalises with: "batch_statistics" of each single picture, or
         "moving_statistics". None: as the run says, or "batch_statistics". Nothing depends on it without
@@ -94,16 +95,16 @@ def translate(
 def _found(pattern: str) -> list[str]:
     """The pictures that --input names, sorted."""
     pattern = os.path.expanduser(pattern)
-    with explained_reading(f"--input={pattern}"):
-        if files.is_file(pattern):  # also where its name has the letters of a pattern
+    with reraise_read_errors(f"--input={pattern}"):
+        if gfile.is_file(pattern):  # also where its name has the letters of a pattern
             return [pattern]
-        if files.is_folder(pattern):
-            paths = [os.path.join(pattern, name) for name in files.names_in(pattern)]
+        if gfile.is_folder(pattern):
+            paths = [os.path.join(pattern, name) for name in gfile.names_in(pattern)]
             remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
         else:
-            paths = files.matching(pattern)
+            paths = gfile.matching(pattern)
             remedy = "correct the path or the pattern"
-        found = [path for path in paths if pictures.is_image_name(path) and files.is_file(path)]
+        found = [path for path in paths if image_reader.is_image_name(path) and gfile.is_file(path)]
     if not found:
         raise ConfigurationError(f"--input={pattern}: no picture there; {remedy}")
     return found
@@ -127,21 +128,23 @@ def _targets(paths: Sequence[str], output: str) -> dict[str, str]:
 
 def _is_same(path: str, other: str) -> bool:
     """Whether two paths are those of one file; the second one is there."""
-    if files.is_url(path) or files.is_url(other):
+    if gfile.is_url(path) or gfile.is_url(other):
         return path == other
     return os.path.exists(path) and os.path.samefile(path, other)
 
 
-def _kind_of(path: str) -> pictures.ImageKind:
+def _kind_of(path: str) -> image_reader.ImageKind:
     if is_video_name(path):
         raise ConfigurationError(f"{path}: raw video is not translated; extract its frames as PNG first")
-    kind = pictures.read_kind(pictures.ImageRef(path), video=VideoFormat(), max_pixels=pictures.MAX_PIXELS)
+    kind = image_reader.read_kind(
+        image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
+    )
     if kind.value_range is None:
         raise ConfigurationError(f"{path}: floating-point pixels have no known range; convert it to 16 bits")
     return kind
 
 
-def _check(path: str, kind: pictures.ImageKind, translator: Translator) -> None:
+def _check(path: str, kind: image_reader.ImageKind, translator: Translator) -> None:
     wanted = translator.input_channels
     if kind.channels != wanted and not (kind.channels == 1 and wanted == 3):
         what = f"{kind.channels} channels" + (" with transparency" if kind.alpha else "")
@@ -156,8 +159,8 @@ def _check(path: str, kind: pictures.ImageKind, translator: Translator) -> None:
 
 def _translate_one(path: str, stem: str, translator: Translator, *, raw: bool) -> str:
     """Writes what is made of one picture; returns the path written."""
-    kind, pixels, _ = pictures.decode(
-        pictures.ImageRef(path), video=VideoFormat(), max_pixels=pictures.MAX_PIXELS
+    kind, pixels, _ = image_reader.decode(
+        image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )
     low, high = kind.value_range
     picture = imaging.range_to_signed(pixels, low=low, high=high)  # [H, W, C]

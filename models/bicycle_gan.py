@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task, Term, check_at_least
+from engine.errors import ConfigurationError, check_at_least
+from engine.task import Adam, Phase, Step, Task, Term
 from models.initialisation import initialise
 from models.latent_networks import LatentNetworks
 from models.losses import kl_from_standard_normal, l1

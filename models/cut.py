@@ -6,10 +6,11 @@ import functools
 
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task, check_at_least
-from models.domain_judge import DomainJudge
+from engine.errors import ConfigurationError, check_at_least
+from engine.task import Adam, Phase, Step, Task
+from models.discriminators.domain_discriminator import DomainDiscriminator
 from models.initialisation import initialise
-from models.networks import build_generator, check_image_size
+from models.networks.generators import build_generator, check_image_size
 from models.patch_nce import PatchNce
 from models.regularisation import Regularisation
 
@@ -63,7 +64,7 @@ class Cut(Task):
         self.regularisation = regularisation
         judging = {"filters": discriminator_filters, "norm": norm}
         judging |= {"gan_loss": gan_loss, "regularisation": regularisation}
-        self.judge = DomainJudge(network="discriminator", **judging)
+        self.judge = DomainDiscriminator(network="discriminator", **judging)
         self.nce = nce
         self.nce_weight = nce_weight
         self.nce_identity = nce_identity

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task, check_at_least
-from models.domain_judge import DomainJudge
-from models.image_pool import ImagePool
+from engine.errors import ConfigurationError, check_at_least
+from engine.task import Adam, Phase, Step, Task
+from models.discriminators.domain_discriminator import DomainDiscriminator
+from models.discriminators.image_pool import ImagePool
 from models.losses import l1
-from models.networks import build_generator, check_image_size, pass_both
+from models.networks.generators import build_generator, check_image_size
+from models.networks.joint_pass import pass_both
 from models.regularisation import Regularisation
 
 _OTHER = {"input": "target", "target": "input"}
@@ -63,7 +65,7 @@ class CycleGan(Task):
         self.regularisation = regularisation
         judge = {"filters": discriminator_filters, "norm": norm}
         judge |= {"gan_loss": gan_loss, "regularisation": regularisation}
-        self.judges = {side: DomainJudge(network=f"{side}_discriminator", **judge) for side in _OTHER}
+        self.judges = {side: DomainDiscriminator(network=f"{side}_discriminator", **judge) for side in _OTHER}
         self.cycle_weights = {"input": input_cycle_weight, "target": target_cycle_weight}
         self.identity_weight = identity_weight
         self.pools = {side: ImagePool(name=f"{side}_pool", size=pool_size) for side in _OTHER}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from data.imaging import similarity
-from engine.task import ConfigurationError, check_at_least
+from engine.errors import ConfigurationError, check_at_least
 from models import losses
 from models.losses import Perceptual
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-from engine.task import ConfigurationError, InitialWeights
-from models.layers import BatchNorm
+from engine.errors import ConfigurationError
+from engine.task import InitialWeights
+from models.networks.layers import BatchNorm
 
 
 def _scaled(scale: float, fan: str) -> keras.initializers.Initializer:

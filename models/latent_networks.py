@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import keras
 
-from engine.task import ConfigurationError, check_at_least
-from models import layers
-from models.networks import build_generator, check_image_size
-from models.side_information import SideShapes
+from engine.errors import ConfigurationError, check_at_least
+from models.networks import layers
+from models.networks.conditioning import SideShapes
+from models.networks.generators import build_generator, check_image_size
 
 GENERATORS = ("unet_32", "unet_64", "unet_128", "unet_256")
-"""Those of `models.networks.GENERATORS` that take a code."""
+"""Those of `models.networks.generators.GENERATORS` that take a code."""
 
 ENCODERS = {f"resnet_{2 ** (levels + 3)}": levels for levels in range(2, 6)}
 """Downsamplings by name; the name is the size of pictures (pixels) that end as 8x8."""
@@ -74,7 +74,7 @@ class LatentNetworks:
     Args:
       generator, encoder: of GENERATORS and ENCODERS.
       latent_size: numbers of a code.
-      latent_at: where the code is concatenated, as of `models.side_information.SideShapes.tiled_at`.
+      latent_at: where the code is concatenated, as of `models.networks.conditioning.SideShapes.tiled_at`.
       generator_filters, encoder_filters: channels of the first layer; all others follow.
       norm, dropout, inference_norm: as of `models.pix2pix.Pix2Pix`; dropout is the generator's.
     """

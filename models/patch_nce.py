@@ -9,9 +9,10 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from engine.task import ConfigurationError, Seeds
-from models.layers import variable_dtype
+from engine.errors import ConfigurationError
+from engine.task import Seeds
 from models.losses import patch_nce, with_activations
+from models.networks.layers import variable_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step, check_at_least
+from engine.errors import ConfigurationError, check_at_least
+from engine.task import Adam, Phase, Step
 from models.fidelity import Fidelity
 from models.losses import feature_matching, mean_per_example, top_k, with_activations
-from models.patchgan import ACTIVATIONS, check_patchgan_size, patchgan
+from models.networks.patchgan import ACTIVATIONS, check_patchgan_size, patchgan
 from models.regularisation import Regularisation
 from models.side_information import SideInformation
 from models.supervised import Supervised

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from engine.task import ConfigurationError, Step, check_at_least
-from models.layers import image_input
-from models.patchgan import check_patchgan_size, patchgan
+from engine.errors import ConfigurationError, check_at_least
+from engine.task import Step
+from models.networks.layers import image_input
+from models.networks.patchgan import check_patchgan_size, patchgan
 from models.regularisation import Judge, Regularisation
 
 

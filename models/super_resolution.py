@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from engine.task import Adam, ConfigurationError
-from models.edsr import edsr
+from engine.errors import ConfigurationError
+from engine.task import Adam
 from models.fidelity import Fidelity
+from models.networks.edsr import edsr
 from models.pix2pix import Pix2Pix
 from models.regularisation import Regularisation
 
@@ -16,7 +17,7 @@ class SuperResolution(Pix2Pix):
     loss. How many times larger targets are than inputs follows from the data (`SingleImages.downscale`).
 
     Args:
-      blocks: residual blocks of the generator; see `models.edsr`.
+      blocks: residual blocks of the generator; see `models.networks.edsr`.
       generator_filters: channels of all its layers.
       norm: of both networks; "none" makes the generator EDSR's, "batch" SRResNet's.
       The others are those of `models.pix2pix.Pix2Pix`.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from engine.task import Adam, ConfigurationError, Phase, Step, Task, check_at_least
+from engine.errors import ConfigurationError, check_at_least
+from engine.task import Adam, Phase, Step, Task
 from models.fidelity import Fidelity
 from models.losses import l1
-from models.networks import build_generator, check_image_size
+from models.networks.generators import build_generator, check_image_size
 from models.side_information import SideInformation
 
 
@@ -16,7 +17,7 @@ class Supervised(Task):
     """One network, one phase: the distances of its outputs from the targets.
 
     Args:
-      generator: name of the generator network, such as "unet_256"; see `models.networks`.
+      generator: name of the generator network, such as "unet_256"; see `models.networks.generators`.
       generator_filters: channels of its first layer; all others follow.
       norm: "batch" (over the global batch of all replicas), "instance" or "none".
       dropout: dropout in the generator.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from data.augmentation import drawing
+from data.augmentation import base
 from data.errors import DataError
 
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's; of ITU-R BT.601
@@ -64,26 +64,26 @@ class ColourJitter:
 
     def __post_init__(self):
         for name in ("brightness", "contrast", "saturation"):
-            drawing.check_number(self, name, minimum=0)
-        drawing.check_number(self, "hue", minimum=0, maximum=0.5)
+            base.check_number(self, name, minimum=0)
+        base.check_number(self, "hue", minimum=0, maximum=0.5)
         if not any((self.brightness, self.contrast, self.saturation, self.hue)):
             raise DataError("ColourJitter: all its settings are 0; set one, or leave ColourJitter out.")
-        drawing.check_choice(self)
+        base.check_choice(self)
 
     def draw(self, seed) -> Jitter:
         """The changes for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 6))
         factors = [
-            drawing.uniform(factor_seed, (max(0.0, 1.0 - strength), 1.0 + strength))
+            base.uniform(factor_seed, (max(0.0, 1.0 - strength), 1.0 + strength))
             for factor_seed, strength in zip(
                 seeds, (self.brightness, self.contrast, self.saturation), strict=False
             )
         ]
         return Jitter(
-            drawing.happens(seeds[5], self.probability),
+            base.happens(seeds[5], self.probability),
             *factors,
-            drawing.uniform(seeds[3], (-self.hue, self.hue)),
-            tf.argsort(drawing.uniform(seeds[4], (0.0, 1.0), [4])),
+            base.uniform(seeds[3], (-self.hue, self.hue)),
+            tf.argsort(base.uniform(seeds[4], (0.0, 1.0), [4])),
         )
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
@@ -93,7 +93,7 @@ class ColourJitter:
         def jittered(image):
             return on_colours(image, lambda colours: self._jittered(colours, drawn))
 
-        return drawing.change_if(drawn.happens, images, jittered, self.on)
+        return base.change_if(drawn.happens, images, jittered, self.on)
 
     def _jittered(self, image, drawn):
         channels = image.shape[-1]
@@ -140,11 +140,11 @@ class Grey:
     on: str = "both"
 
     def __post_init__(self):
-        drawing.check_choice(self)
+        base.check_choice(self)
 
     def draw(self, seed) -> tf.Tensor:
         """Whether the image becomes grey: a bool scalar, for a seed int64 [2]."""
-        return drawing.happens(seed, self.probability)
+        return base.happens(seed, self.probability)
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
@@ -157,7 +157,7 @@ class Grey:
                 )
             return on_colours(image, lambda x: tf.broadcast_to(_grey(x), tf.shape(x)))
 
-        return drawing.change_if(self.draw(seed), images, grey, self.on)
+        return base.change_if(self.draw(seed), images, grey, self.on)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,15 +176,15 @@ class Invert:
     on: str = "both"
 
     def __post_init__(self):
-        drawing.check_choice(self)
+        base.check_choice(self)
 
     def draw(self, seed) -> tf.Tensor:
         """Whether the image is inverted: a bool scalar, for a seed int64 [2]."""
-        return drawing.happens(seed, self.probability)
+        return base.happens(seed, self.probability)
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
-        return drawing.change_if(
+        return base.change_if(
             self.draw(seed), images, lambda image: on_colours(image, lambda x: 1.0 - x), self.on
         )
 

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from data.augmentation import drawing
 from data.augmentation.geometry import Crop, Flip, RandomResizedCrop, Rotation
-from data.records import SIDE_MAP
+from data.roles import INPUT, SIDE_MAP, TARGET
 
 _MOVING = (Crop, Flip, RandomResizedCrop, Rotation)
 """What only moves pixels, and so moves those of a map too; nothing else changes a map."""
@@ -24,7 +23,7 @@ def augment(augmentations: Sequence[Callable], images: dict[str, tf.Tensor], see
             keeps the size here.
         images: {"input": ..., "target": ...} or one of the two, and "side_map" or not: float32 [H, W, C] in
             [0, 1] of one H and W, which may be dynamic; C is static and may differ.
-        seed: int64 [2], such as `data.framing.example_seed` gives.
+        seed: int64 [2], such as `data.pipeline.cropping.example_seed` gives.
 
     Returns:
         {role: float32 [H, W, C] in [0, 1]} of the same roles and shapes.
@@ -51,7 +50,7 @@ def _without_map(images):
 
 def _checked(images):
     images = {role: tf.convert_to_tensor(image) for role, image in images.items()}
-    roles = {drawing.INPUT, drawing.TARGET}
+    roles = {INPUT, TARGET}
     kinds = {role: f"{image.dtype.name} {image.shape}" for role, image in images.items()}
     if not images.keys() & roles or not images.keys() <= {*roles, SIDE_MAP}:
         raise ValueError(f"augment takes images named 'input' and 'target', not {sorted(images)}.")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from data.augmentation import colour, drawing, filtering
+from data.augmentation import base, colour, filtering
 from data.errors import DataError
 
 
@@ -69,18 +69,18 @@ class GaussianBlur:
     on: str = "input"
 
     def __post_init__(self):
-        drawing.check_range(self, "sigma", minimum=0)
-        drawing.check_choice(self)
+        base.check_range(self, "sigma", minimum=0)
+        base.check_choice(self)
 
     def draw(self, seed) -> Blur:
         """The blur for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
-        return Blur(drawing.happens(seeds[0], self.probability), drawing.uniform(seeds[1], self.sigma))
+        return Blur(base.happens(seeds[0], self.probability), base.uniform(seeds[1], self.sigma))
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
         drawn = self.draw(seed)
-        return drawing.change_if(
+        return base.change_if(
             drawn.happens, images, lambda image: filtering.gaussian_blur(image, drawn.sigma), self.on
         )
 
@@ -109,19 +109,19 @@ class Noise:
     on: str = "input"
 
     def __post_init__(self):
-        drawing.check_range(self, "sigma", minimum=0)
-        drawing.check_range(self, "gain", minimum=0)
+        base.check_range(self, "sigma", minimum=0)
+        base.check_range(self, "gain", minimum=0)
         if not (self.sigma[1] or self.gain[1]):
             raise DataError("Noise.sigma and Noise.gain are both (0, 0): raise one, or leave Noise out.")
-        drawing.check_choice(self)
+        base.check_choice(self)
 
     def draw(self, seed) -> Grain:
         """Strength of the noise, and the seed of its numbers, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 4))
         return Grain(
-            drawing.happens(seeds[0], self.probability),
-            drawing.uniform(seeds[1], self.sigma),
-            drawing.uniform(seeds[2], self.gain),
+            base.happens(seeds[0], self.probability),
+            base.uniform(seeds[1], self.sigma),
+            base.uniform(seeds[2], self.gain),
             seeds[3],
         )
 
@@ -138,7 +138,7 @@ class Noise:
             )
             return tf.clip_by_value(image + tf.sqrt(deviation) * normal, 0.0, 1.0)
 
-        return drawing.change_if(drawn.happens, images, noisy, self.on)
+        return base.change_if(drawn.happens, images, noisy, self.on)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,20 +166,20 @@ class Cutout:
     on: str = "input"
 
     def __post_init__(self):
-        drawing.check_range(self, "side", minimum=0, maximum=1)
-        drawing.check_whole_number(self, "holes", minimum=1)
-        drawing.check_number(self, "fill", minimum=0, maximum=1)
-        drawing.check_choice(self)
+        base.check_range(self, "side", minimum=0, maximum=1)
+        base.check_whole_number(self, "holes", minimum=1)
+        base.check_number(self, "fill", minimum=0, maximum=1)
+        base.check_choice(self)
 
     def draw(self, seed, height, width) -> Squares:
         """The squares in an image of that size, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 4))
         shorter = tf.cast(tf.minimum(height, width), tf.float32)
-        sides = drawing.uniform(seeds[1], self.side, [self.holes])
+        sides = base.uniform(seeds[1], self.side, [self.holes])
         sides = tf.cast(tf.round(sides * shorter), tf.int32)  # [holes]
         rows = tf.random.stateless_uniform([self.holes], seeds[2], 0, height, tf.int32)
         columns = tf.random.stateless_uniform([self.holes], seeds[3], 0, width, tf.int32)
-        happens = drawing.happens(seeds[0], self.probability)
+        happens = base.happens(seeds[0], self.probability)
         return Squares(happens, rows - sides // 2, columns - sides // 2, sides)
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
@@ -196,7 +196,7 @@ class Cutout:
             hidden = tf.reduce_any(hidden, axis=0)[:, :, None]  # [H, W, 1]
             return tf.where(hidden, tf.constant(self.fill, tf.float32), image)
 
-        return drawing.change_if(drawn.happens, images, cut, self.on)
+        return base.change_if(drawn.happens, images, cut, self.on)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,15 +220,15 @@ class JpegCompression:
     on: str = "input"
 
     def __post_init__(self):
-        drawing.check_range(self, "quality", minimum=1, maximum=100, whole=True)
-        drawing.check_choice(self)
+        base.check_range(self, "quality", minimum=1, maximum=100, whole=True)
+        base.check_choice(self)
 
     def draw(self, seed) -> Compression:
         """The quality for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
         low, high = self.quality
         quality = tf.random.stateless_uniform([], seeds[1], low, high + 1, tf.int32)
-        return Compression(drawing.happens(seeds[0], self.probability), quality)
+        return Compression(base.happens(seeds[0], self.probability), quality)
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
@@ -242,7 +242,7 @@ class JpegCompression:
                 )
             return colour.on_colours(image, lambda x: _as_jpeg(x, drawn.quality))
 
-        return drawing.change_if(drawn.happens, images, compressed, self.on)
+        return base.change_if(drawn.happens, images, compressed, self.on)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -264,13 +264,13 @@ class Downscale:
     on: str = "input"
 
     def __post_init__(self):
-        drawing.check_range(self, "factor", minimum=1)
-        drawing.check_choice(self)
+        base.check_range(self, "factor", minimum=1)
+        base.check_choice(self)
 
     def draw(self, seed) -> Shrinking:
         """The factor for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
-        return Shrinking(drawing.happens(seeds[0], self.probability), drawing.uniform(seeds[1], self.factor))
+        return Shrinking(base.happens(seeds[0], self.probability), base.uniform(seeds[1], self.factor))
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
@@ -282,7 +282,7 @@ class Downscale:
             small = filtering.bicubic(image, **_sides(tf.cast(small, tf.int32)))
             return filtering.bicubic(small, **_sides(size))
 
-        return drawing.change_if(drawn.happens, images, shrunk, self.on)
+        return base.change_if(drawn.happens, images, shrunk, self.on)
 
 
 def _as_jpeg(image, quality):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from data.augmentation import drawing, filtering
+from data.augmentation import base, filtering
 from data.errors import DataError
 
 _ATTEMPTS = 10
@@ -59,8 +59,8 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self):
-        drawing.check_range(self, "scale", minimum=0, maximum=1, above=True)
-        drawing.check_range(self, "ratio", minimum=0, above=True)
+        base.check_range(self, "scale", minimum=0, maximum=1, above=True)
+        base.check_range(self, "ratio", minimum=0, above=True)
 
     def draw(self, seed, height, width) -> Box:
         """The part to cut out of an image of that size, int32 scalars, for a seed int64 [2]."""
@@ -134,7 +134,7 @@ class Crop:
     fill: float | str = "reflect"
 
     def __post_init__(self):
-        drawing.check_whole_number(self, "pad", minimum=0)
+        base.check_whole_number(self, "pad", minimum=0)
         _check_fill(self)
 
     def draw(self, seed, height, width, size: tuple[int, int]) -> Box:
@@ -201,7 +201,7 @@ class Flip:
     probability: float = 0.5
 
     def __post_init__(self):
-        drawing.check_choice(self)
+        base.check_choice(self)
         if not (self.horizontal or self.vertical):
             raise DataError(
                 "Flip.horizontal = False and Flip.vertical = False: one must be True, or leave Flip out."
@@ -211,16 +211,16 @@ class Flip:
         """What is mirrored for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
         return Mirrored(
-            drawing.happens(seeds[0], self.probability if self.horizontal else 0),
-            drawing.happens(seeds[1], self.probability if self.vertical else 0),
+            base.happens(seeds[0], self.probability if self.horizontal else 0),
+            base.happens(seeds[1], self.probability if self.vertical else 0),
         )
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C]} to the same, for a seed int64 [2]."""
         drawn = self.draw(seed)
         # tf.reverse is five times as fast as a slice with a negative step.
-        images = drawing.change_if(drawn.horizontal, images, lambda image: tf.reverse(image, [1]))
-        return drawing.change_if(drawn.vertical, images, lambda image: tf.reverse(image, [0]))
+        images = base.change_if(drawn.horizontal, images, lambda image: tf.reverse(image, [1]))
+        return base.change_if(drawn.vertical, images, lambda image: tf.reverse(image, [0]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,19 +241,19 @@ class Rotation:
     probability: float = 1.0
 
     def __post_init__(self):
-        drawing.check_range(self, "degrees", minimum=-360, maximum=360)
+        base.check_range(self, "degrees", minimum=-360, maximum=360)
         _check_fill(self)
-        drawing.check_choice(self)
+        base.check_choice(self)
 
     def draw(self, seed) -> Turn:
         """Whether and how far to turn, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
-        return Turn(drawing.happens(seeds[0], self.probability), drawing.uniform(seeds[1], self.degrees))
+        return Turn(base.happens(seeds[0], self.probability), base.uniform(seeds[1], self.degrees))
 
     def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
         drawn = self.draw(seed)
-        return drawing.change_if(drawn.happens, images, lambda image: self._turned(image, drawn.degrees))
+        return base.change_if(drawn.happens, images, lambda image: self._turned(image, drawn.degrees))
 
     def _turned(self, image, degrees):
         size = tf.shape(image)[:2]
@@ -280,7 +280,7 @@ def _check_fill(owner):
             f"{type(owner).__name__}.fill = {owner.fill!r}: must be 'reflect' or a grey level from 0 to 1."
         )
     if owner.fill != "reflect":
-        drawing.check_number(owner, "fill", minimum=0, maximum=1)
+        base.check_number(owner, "fill", minimum=0, maximum=1)
 
 
 def _size(images):

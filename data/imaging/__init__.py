@@ -1,13 +1,13 @@
 """Pure image mathematics on tensors; nothing here reads files or keeps state."""
 
+from data.imaging.bicubic_kernel import cubic_kernel
 from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadamard
 from data.imaging.colour_spaces import COLOUR_SPACES, rgb_to_space, space_to_rgb
-from data.imaging.cubic import cubic_kernel
-from data.imaging.enlarging import enlarge
 from data.imaging.lab import lab_to_rgb, rgb_to_lab
 from data.imaging.metrics import mae, mse, psnr_db, rmse, ssim
-from data.imaging.ranges import range_to_signed, to_signed, to_uint8
 from data.imaging.similarity import MS_SSIM_WEIGHTS, multiscale_similarity, structural_similarity
+from data.imaging.upsampling import enlarge
+from data.imaging.value_ranges import range_to_signed, to_signed, to_uint8
 from data.imaging.ycbcr import rgb_to_ycbcr, ycbcr_to_rgb
 
 __all__ = [

@@ -5,6 +5,7 @@ the set afterwards. Only uint8 is taken, so that no result can be off by a wrong
 """
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -87,3 +88,16 @@ def _as_float64(images, references):
     same_shape = tf.debugging.assert_equal(tf.shape(images), tf.shape(references))
     with tf.control_dependencies([same_shape] if same_shape is not None else []):
         return tf.cast(images, tf.float64), tf.cast(references, tf.float64)
+
+
+METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "mae": mae,
+    "mse": mse,
+    "rmse": rmse,
+    "psnr_db": psnr_db,
+    "ssim": ssim,
+}
+"""Each maps two uint8 tensors [B, H, W, C] to float64 [B]; on [0, 255], averaged over the images."""
+
+
+HIGHER_IS_BETTER = {"mae": False, "mse": False, "rmse": False, "psnr_db": True, "ssim": True}

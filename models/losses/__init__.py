@@ -11,15 +11,15 @@ from models.losses.adversarial import (
     gan_loss,
     generator_loss,
 )
-from models.losses.contrastive import patch_nce
-from models.losses.coupled import top_k
-from models.losses.domains import DOMAINS, to_domain
-from models.losses.features import feature_matching, with_activations
-from models.losses.latent import kl_from_standard_normal
-from models.losses.penalties import gradient_penalty, lazy_adam, r1, r1_gamma
+from models.losses.colour_space import DOMAINS, to_domain
+from models.losses.feature_matching import feature_matching, with_activations
+from models.losses.gradient_penalty import gradient_penalty, lazy_adam, r1, r1_gamma
+from models.losses.kl_divergence import kl_from_standard_normal
+from models.losses.patch_nce import patch_nce
 from models.losses.perceptual import Perceptual
-from models.losses.pixels import charbonnier, l1, l2, mean_per_example, total_variation
+from models.losses.pixel import charbonnier, l1, l2, mean_per_example, total_variation
 from models.losses.structural import ms_ssim_loss, satd, ssim_loss, weighted_dct
+from models.losses.top_k import top_k
 
 __all__ = [
     "ADVERSARIAL_LOSSES",

@@ -1,13 +1,13 @@
 """Adversarial losses: what a discriminator and a generator minimise, one number per example.
 
 Logits are [B, ...] without a sigmoid, one for each patch that the discriminator judges, or one an example;
-losses are [B], their mean. Gradient penalties are in `models.losses.penalties`.
+losses are [B], their mean. Gradient penalties are in `models.losses.gradient_penalty`.
 """
 
 import tensorflow as tf
 
-from models.layers import at_least_float32
-from models.losses.pixels import mean_per_example
+from models.losses.pixel import mean_per_example
+from models.networks.layers import at_least_float32
 
 LABEL_LOSSES = ("bce", "lsgan")
 """Those that compare logits with a label, and take `gan_loss`."""

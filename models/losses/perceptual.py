@@ -9,10 +9,10 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from engine.task import ConfigurationError
-from models.layers import at_least_float32
-from models.losses.features import with_activations
-from models.losses.pixels import l1
+from engine.errors import ConfigurationError
+from models.losses.feature_matching import with_activations
+from models.losses.pixel import l1
+from models.networks.layers import at_least_float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

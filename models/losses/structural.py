@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import imaging
-from models.layers import at_least_float32
+from models.networks.layers import at_least_float32
 
 
 def ssim_loss(a, b):

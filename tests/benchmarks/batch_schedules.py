@@ -29,7 +29,7 @@ from schedule_results import (
     table,
 )
 
-from data.synthetic import prepare_synthetic
+from data.synthetic.facades import prepare_synthetic
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the runs and results.", required=True)
 FACADES = flags.DEFINE_string("facades", None, "Folder of the CMP facades; only embedded data without it.")

@@ -13,13 +13,14 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from engine.batch_plan import BatchPlan
+from engine.batching.batch_layout import BatchLayout
 from engine.experiment import Experiment
-from engine.feeding import distributed_batches
-from engine.run_directory import RunDirectory
-from engine.trainer import Trainer
-from models import cyclegan, domain_judge
-from tests.conftest import NoisePairs
+from engine.input_pipeline.distributed_batches import distributed_batches
+from engine.outer_loop.trainer import Trainer
+from engine.storage.run_directory import RunDirectory
+from models import cyclegan
+from models.discriminators import domain_discriminator
+from tests.helpers.small_training import NoisePairs
 
 # Networks whose two batches go through together.
 VARIANTS = {
@@ -31,7 +32,7 @@ VARIANTS = {
 
 
 def passing(together):
-    """`models.networks.pass_both`, but in one pass for those networks only."""
+    """`models.networks.joint_pass.pass_both`, but in one pass for those networks only."""
 
     def pass_both(network, first, second):
         if network.name in together:
@@ -44,10 +45,12 @@ def passing(together):
 def main(size, batch, rounds, generator="resnet_9blocks", filters=64):
     size, batch, rounds, filters = map(int, (size, batch, rounds, filters))
     steps = {}
-    plan = BatchPlan(global_batch=batch, replicas=1)
+    plan = BatchLayout(global_batch=batch, replicas=1)
     settings = {"generator": generator, "generator_filters": filters, "discriminator_filters": filters}
     for name, together in VARIANTS.items():
-        cyclegan.pass_both = domain_judge.pass_both = passing(together)  # until this variant is traced
+        cyclegan.pass_both = domain_discriminator.pass_both = passing(
+            together
+        )  # until this variant is traced
         run = RunDirectory(tempfile.mkdtemp())
         experiment = Experiment(
             task=cyclegan.CycleGan(**settings),

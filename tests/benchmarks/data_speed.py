@@ -22,9 +22,10 @@ import tensorflow as tf
 from absl import app, flags
 from image_folders import ROOT
 
-from data import reading, records
 from data.pairs import PairedImages
+from data.pipeline import record_reader
 from data.prepare import prepare
+from data.tfrecords import prepared_dataset
 
 IMAGES = flags.DEFINE_string("images", None, "Folder of side_by_side images of 512x256.")
 TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "A Python with torch and pillow.")
@@ -100,10 +101,10 @@ def reach_positions() -> None:
     for _ in range(ROUNDS.value):
         for position in positions:
             found[position].append(sec_to_reach(position))
-    stored = records.open_dataset(DATASET.value, DATA_DIR.value).splits["train"]
-    order = reading.example_order(records=stored, seed=0, window_bytes=pairs.supply.window_bytes)
+    stored = prepared_dataset.open_dataset(DATASET.value, DATA_DIR.value).splits["train"]
+    order = record_reader.example_order(records=stored, seed=0, window_bytes=pairs.supply.window_bytes)
     began = time.perf_counter()
-    for _ in reading.stored_examples(stored).batch(order.window_examples).take(1):
+    for _ in record_reader.stored_examples(stored).batch(order.window_examples).take(1):
         pass
     print(f"reading one shuffle window of {order.window_examples}: {time.perf_counter() - began:.2f} s")
     print("| position | sec (median) | over position 0 |\n|---|---|---|")

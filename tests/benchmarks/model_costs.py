@@ -16,14 +16,14 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from engine import config
-from engine.batch_plan import BatchPlan
-from engine.feeding import distributed_batches
-from engine.replica_step import StepInputs
-from engine.run_directory import RunDirectory
-from engine.state import trainable_parameters
-from engine.step import RateInputs
-from engine.trainer import Trainer
+from engine.batching.batch_layout import BatchLayout
+from engine.batching.scaling_rules import WarmupState
+from engine.gin_config import loader
+from engine.inner_loop.replica_step import StepInputs
+from engine.inner_loop.train_state import trainable_parameters
+from engine.input_pipeline.distributed_batches import distributed_batches
+from engine.outer_loop.trainer import Trainer
+from engine.storage.run_directory import RunDirectory
 
 TASKS = (
     "supervised",
@@ -62,7 +62,7 @@ class OnePicture:
 
 def made_up_trainer(task, size):
     """A trainer of the task's gin file, batch 1."""
-    experiment, _ = config.load_experiment(gin_files=[f"gin/{task}.gin"])
+    experiment, _ = loader.load_experiment(gin_files=[f"gin/{task}.gin"])
     small = size // getattr(experiment.data, "downscale", 1)
     spec = {
         "input": tf.TensorSpec([small, small, 3], tf.float32),
@@ -81,7 +81,7 @@ def flop_of_step(trainer):
     def step(batch):
         inputs = StepInputs(tf.constant(0, tf.int64), tf.constant(0, tf.int64), tf.constant(1), None)
         factors = {name: tf.constant(1.0, tf.float64) for name in task.optimizers}
-        rates = RateInputs(tf.constant(1.0, tf.float64), tf.constant(0, tf.int64), factors)
+        rates = WarmupState(tf.constant(1.0, tf.float64), tf.constant(0, tf.int64), factors)
         return loop._whole(batch, inputs, loop._settings(inputs, rates), task.phases())
 
     specs = {
@@ -110,7 +110,7 @@ def flop_of(operation):
 
 def timed_steps(trainer):
     """A function that runs as many steps as the phases' periods ask for and gives seconds a step."""
-    plan = BatchPlan(global_batch=1, replicas=1)
+    plan = BatchLayout(global_batch=1, replicas=1)
     iterator = distributed_batches(trainer.strategy, trainer.experiment.data, position_examples=0, plan=plan)
     period = math.lcm(*(phase.every for phase in trainer.experiment.task.phases()))
 

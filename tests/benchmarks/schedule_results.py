@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 
-from engine.run_directory import RunDirectory, read_rows
+from engine.storage.run_directory import RunDirectory, read_rows
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  after the choice of the backend

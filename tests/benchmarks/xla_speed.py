@@ -15,11 +15,11 @@ import tensorflow as tf
 from absl import app, flags
 
 from engine.experiment import Experiment
-from engine.feeding import distributed_batches
-from engine.run_directory import RunDirectory
-from engine.trainer import Trainer
+from engine.input_pipeline.distributed_batches import distributed_batches
+from engine.outer_loop.trainer import Trainer
+from engine.storage.run_directory import RunDirectory
 from models.pix2pix import Pix2Pix
-from tests.conftest import NoisePairs
+from tests.helpers.small_training import NoisePairs
 
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Turns of each.")
 STEPS = flags.DEFINE_integer("steps", 10, "Steps a turn.")

@@ -5,7 +5,9 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from data import builders, prepare, prepare_flags, stored_images
+from data import prepare
+from data.preparation import prepare_flags, tfds_writer
+from data.tfrecords import image_encoding
 
 SIZES = [(40, 44), (36, 52), (60, 34), (48, 48), (37, 41)]  # (height, width)
 TRAIN_EXAMPLES = 23
@@ -41,15 +43,17 @@ def small_set(tmp_path_factory):
             a, b = pair_of(index)
             yield {
                 "name": f"pair {index}",
-                "A": stored_images.encode_png(a),
-                "B": stored_images.encode_png(b),
+                "A": image_encoding.encode_png(a),
+                "B": image_encoding.encode_png(b),
             }
 
-    builders.write_dataset(
+    tfds_writer.write_dataset(
         name="small",
         data_dir=data_dir,
         features={
-            side: stored_images.StoredFormat(channels=channels, dtype="uint8", value_range=(0, 255)).feature()
+            side: image_encoding.StoredFormat(
+                channels=channels, dtype="uint8", value_range=(0, 255)
+            ).feature()
             for side, channels in (("A", 3), ("B", 1))
         },
         splits={

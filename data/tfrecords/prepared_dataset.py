@@ -1,0 +1,247 @@
+"""Prepared data sets: where the TFRecord shards of a TFDS data set lie and what they hold."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data import gfile
+from data.errors import DataError
+from data.roles import SIDE_VECTOR
+
+DESCRIPTION = "dataset_info.json"
+"""The file without which a folder is no data set."""
+
+
+_LARGEST_HELD_OUT = 100
+_HELD_OUT_FRACTION = 0.05
+_DESCRIBING = (".json", ".txt")  # endings of TFDS's files beside the shards
+_FRAME_BYTES = 16  # length and checksums that TFRecord adds to each record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A run of records in one TFRecord file.
+
+    Attributes:
+        path: the file.
+        skip_records: records of the file before the run.
+        records: records of the run.
+        first_id: id of the first one: its index in the split's storage order.
+    """
+
+    path: str
+    skip_records: int
+    records: int
+    first_id: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Records:
+    """One split, or a part of one, in storage order."""
+
+    shards: tuple[Shard, ...]
+    bytes_per_record: float
+
+    @property
+    def examples(self):
+        """Number of examples."""
+        return sum(shard.records for shard in self.shards)
+
+    def part(self, start, stop):
+        """The records from number `start` up to but without `stop`; ids stay those of the split."""
+        kept, position = [], 0
+        for shard in self.shards:
+            first = max(start - position, 0)
+            last = min(stop - position, shard.records)
+            if first < last:
+                kept.append(
+                    Shard(
+                        path=shard.path,
+                        skip_records=shard.skip_records + first,
+                        records=last - first,
+                        first_id=shard.first_id + first,
+                    )
+                )
+            position += shard.records
+        return dataclasses.replace(self, shards=tuple(kept))
+
+    def fraction(self, fraction, seed):
+        """A run of records that is a given part of all, at least one; the same for the same seed.
+
+        A larger part contains every smaller one of the same seed. Records are stored shuffled, so a run
+        of them is a fair sample.
+        """
+        count = max(1, round(fraction * self.examples))
+        place = np.random.default_rng(seed).random()
+        start = int(place * (self.examples - count))
+        return self.part(start, start + count)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreparedDataset:
+    """A prepared data set: `directory`, its TFDS `features`, its splits, and its metadata."""
+
+    name: str
+    directory: str
+    features: tfds.features.FeaturesDict
+    splits: Mapping[str, Records]
+    metadata: Mapping
+
+    @property
+    def image_features(self):
+        """Name of each image feature -> its channels; Image, or Tensor [H, W, C]."""
+        return {
+            name: feature.shape[-1]
+            for name, feature in self.features.items()
+            if isinstance(feature, tfds.features.Image)
+            or (isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 3)
+        }
+
+    @property
+    def side_vector_size(self):
+        """Numbers of the vector beside each example; 0 if there are none."""
+        return self.features[SIDE_VECTOR].shape[0] if SIDE_VECTOR in self.features else 0
+
+    @property
+    def side_classes(self):
+        """Names of the classes that the vector's numbers stand for; empty if they do not."""
+        return tuple(self.metadata.get("side_classes", ()))
+
+
+def find_dataset(dataset, data_dir):
+    """Gives the directory of the latest version of a data set as str, or None when there is none.
+
+    Args:
+        dataset: name, or name/config.
+        data_dir: folder of the data sets.
+
+    Raises:
+        DataError: the name is not one, it has several configurations to choose from, or its folder
+            cannot be read.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]+(/[A-Za-z0-9_.+-]+)?", dataset) or ".." in dataset:
+        raise DataError(f"data set {dataset!r}: not a name; write a name such as 'facades'.")
+    root = os.path.join(os.fspath(data_dir), dataset)
+    found = {}  # configuration, or the data set itself -> its versions
+    try:
+        for name in ["", *_names_in(root)]:
+            folder = os.path.join(root, name) if name else root
+            versions = [
+                version
+                for version in _names_in(folder)
+                if tfds.core.Version.is_valid(version)
+                and gfile.exists(os.path.join(folder, version, DESCRIPTION))
+            ]
+            if versions:
+                found[folder] = max(versions, key=tfds.core.Version)
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: cannot be read ({error.strerror}); check it.") from error
+    if len(found) > 1:
+        configs = sorted(os.path.relpath(folder, os.fspath(data_dir)) for folder in found)
+        raise DataError(f"data set {dataset!r} in {data_dir}: choose one of {', '.join(configs)}.")
+    return next((os.path.join(folder, version) for folder, version in found.items()), None)
+
+
+def open_dataset(dataset, data_dir):
+    """Opens a prepared TFDS data set.
+
+    Args:
+        dataset: name, or name/config; the latest version is taken.
+        data_dir: folder of the data sets.
+
+    Returns:
+        A `PreparedDataset`.
+
+    Raises:
+        DataError: it was never prepared, a shard is missing, or it is not in TFRecord format.
+    """
+    directory = find_dataset(dataset, data_dir)
+    if directory is None:
+        raise DataError(
+            f"data set {dataset!r} is not in {os.fspath(data_dir)!r}: prepare it with `python -m "
+            f"data.prepare --layout=side_by_side --source=YOUR_IMAGES --name={dataset} "
+            f"--data_dir={data_dir}` (or --layout=paired, unpaired, single)."
+        )
+    try:
+        with _on_a_disk(directory) as description:
+            info = tfds.builder_from_directory(description).info
+    except Exception as error:  # whatever TFDS trips over, the files are at fault
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(f"{directory}: cannot be read ({reason}); prepare it again.") from error
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise DataError(f"{directory}: stored as {info.file_format}; only TFRecord files are read.")
+    return PreparedDataset(
+        name=dataset,
+        directory=directory,
+        features=info.features,
+        splits={
+            name: _records(split, directory) for name, split in info.splits.items() if split.num_examples
+        },
+        metadata=info.metadata or {},
+    )
+
+
+def without_held_out(train, where):
+    """A split in two `Records`: what is trained on, and its end, held out for evaluation.
+
+    Args:
+        train: all of the split.
+        where: its directory, for the message.
+
+    Raises:
+        DataError: there is one example only.
+    """
+    held_out = min(_LARGEST_HELD_OUT, max(1, int(train.examples * _HELD_OUT_FRACTION)))
+    if held_out == train.examples:
+        raise DataError(
+            f"{where}: its only example would be held out for evaluation; add examples or a split 'val'."
+        )
+    kept = train.examples - held_out
+    return train.part(0, kept), train.part(kept, train.examples)
+
+
+def _names_in(folder):
+    """The names of what a folder holds; none if it is none."""
+    return gfile.names_in(folder) if gfile.is_folder(folder) else []
+
+
+@contextlib.contextmanager
+def _on_a_disk(directory):
+    """A folder on a disk with what TFDS reads to describe a data set: TFDS knows few kinds of store."""
+    if not gfile.is_url(directory):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="gantry_description_") as copies:
+        for name in gfile.names_in(directory):
+            if name.endswith(_DESCRIBING):
+                tf.io.gfile.copy(os.path.join(directory, name), os.path.join(copies, name))
+        yield copies
+
+
+def _records(split, directory):
+    """Gives the `Records` of a TFDS split in a directory after checking that its files are there."""
+    shards, first_id, stored_bytes = [], 0, 0
+    for filename, length in zip(split.filenames, split.shard_lengths, strict=True):
+        path = os.path.join(directory, filename)
+        try:
+            stored_bytes += gfile.size_and_change(path)[0]
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: this file of the data set is missing; prepare it again.") from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check it.") from error
+        if length:
+            shards.append(Shard(path=path, skip_records=0, records=length, first_id=first_id))
+        first_id += length
+    if stored_bytes < split.num_bytes + _FRAME_BYTES * split.num_examples:
+        raise DataError(
+            f"{directory}: the files of split {split.name!r} are cut short; copy or "
+            "prepare the data set again."
+        )
+    return Records(shards=tuple(shards), bytes_per_record=split.num_bytes / split.num_examples)

@@ -1,0 +1,87 @@
+"""How a global batch is laid over replicas and micro-batches, and where each example of it goes.
+
+A step of G examples on R replicas runs as k micro-batches of at most m examples on each replica
+(k is the accumulation). Micro-batch j holds the examples [j R m, (j + 1) R m) of the step, so that
+micro-batches follow one another in example order, and each is cut like any global batch:
+ceil(its examples / R) rows to each replica, in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.errors import ConfigurationError
+
+
+def rows_of_replicas(examples: int, replicas: int) -> tuple[int, ...]:
+    """How `experimental_distribute_dataset` cuts a batch: ceil(examples / replicas) each, in order.
+
+    The last replicas get what remains, which may be nothing: 7 on 3 is (3, 3, 1), 1 on 2 is (1, 0).
+    """
+    largest = -(-examples // replicas)
+    return tuple(max(0, min(largest, examples - replica * largest)) for replica in range(replicas))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchLayout:
+    """The layout of one global batch.
+
+    Args:
+      global_batch: examples a step, G.
+      replicas: R.
+      largest_micro_batch: examples a replica can compute on at once; None for any number.
+      static_shapes: every replica computes on as many rows as the fullest, as compilers for fixed
+        shapes need; padding rows have weight 0.
+    """
+
+    global_batch: int
+    replicas: int
+    largest_micro_batch: int | None = None
+    static_shapes: bool = False
+
+    def __post_init__(self):
+        if self.largest_micro_batch is not None and self.largest_micro_batch < 1:
+            raise ConfigurationError(
+                f"LARGEST_MICRO_BATCH = {self.largest_micro_batch}: must be at least 1 example, or None for "
+                "whole batches"
+            )
+
+    @property
+    def per_replica_batch(self) -> int:
+        """Examples of a step on the fullest replica."""
+        return -(-self.global_batch // self.replicas)
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows of a micro-batch on each replica, m; the micro-batches are made as even as they can be."""
+        pieces = -(-self.per_replica_batch // (self.largest_micro_batch or self.per_replica_batch))
+        return -(-self.per_replica_batch // pieces)
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches whose gradients are added before one update, k."""
+        return -(-self.global_batch // (self.replicas * self.micro_batch))
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether every replica is given k m rows, padding included; otherwise just its examples."""
+        return self.static_shapes or self.accumulation > 1
+
+    def positions(self, replicas: Sequence[int]) -> np.ndarray:
+        """Which example of the step stands in each row of these replicas, when padded.
+
+        Returns:
+          int64 [len(replicas), k m]: position in the global batch, -1 for a padding row.
+        """
+        m, k = self.micro_batch, self.accumulation
+        positions = np.full([self.replicas, k, m], -1, np.int64)
+        for micro in range(k):
+            first = micro * self.replicas * m
+            counts = rows_of_replicas(min(self.replicas * m, self.global_batch - first), self.replicas)
+            for replica, count in enumerate(counts):
+                positions[replica, micro, :count] = first + np.arange(count)
+                first += count
+        return positions[list(replicas)].reshape(len(replicas), k * m)

@@ -1,0 +1,69 @@
+"""Grids of sample pictures over fixed inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from engine.input_pipeline.distributed_batches import reraise_record_errors
+from engine.input_pipeline.pictures import to_picture
+from engine.task import Task
+from engine.training_data import TrainingData
+
+
+class SampleGrid:
+    """Draws the same examples at every call, so that grids can be compared over a run.
+
+    Args:
+      task: whose `preview` gives the columns.
+      data: the first examples of its evaluation split are the fixed inputs.
+      networks: by name.
+      rows: examples shown, one a row.
+    """
+
+    def __init__(self, *, task: Task, data: TrainingData, networks: Mapping[str, keras.Model], rows: int = 4):
+        self._task = task
+        self._data = data
+        self._networks = networks
+        # Read once: a few pictures, and the files need not be there later.
+        with reraise_record_errors(data, data.evaluation_split):
+            first = next(iter(data.evaluation(data.evaluation_split, batch=rows)))
+        dtype = keras.config.floatx()
+        self._batch = {name: tf.cast(x, dtype) for name, x in first.items() if x.dtype.is_floating}
+
+    def grid(self) -> np.ndarray:
+        """uint8 [rows * H, columns * W, 3 or 1]: one row an example, one column a picture; see `joined`."""
+        return np.concatenate(joined([to_picture(self._data, images) for images in self._preview().values()]))
+
+    @tf.function(autograph=False)
+    def _preview(self):
+        return self._task.preview(self._networks, self._batch)
+
+
+def joined(columns: Sequence[tf.Tensor]) -> np.ndarray:
+    """Pictures side by side, as they can be shown.
+
+    Args:
+      columns: uint8 [N, H, W, C]. C may differ: of 2 channels the first is shown, of more than 3 the
+        first 3; grey ones are repeated beside coloured ones. H and W may differ: the pixels of smaller
+        pictures are repeated.
+
+    Returns:
+      uint8 [N, H, columns * W, 1 or 3], H and W the largest.
+    """
+    shown = [np.asarray(column)[..., : 1 if column.shape[-1] < 3 else 3] for column in columns]
+    for axis in (1, 2):
+        size = max(column.shape[axis] for column in shown)
+        shown = [np.take(column, np.arange(size) * column.shape[axis] // size, axis=axis) for column in shown]
+    channels = max(column.shape[-1] for column in shown)
+    shown = [np.broadcast_to(column, (*column.shape[:-1], channels)) for column in shown]
+    return np.concatenate(shown, axis=2)
+
+
+def write_png(path: str, picture: np.ndarray) -> None:
+    """Writes uint8 [H, W, C] as PNG."""
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(tf.io.encode_png(picture).numpy())

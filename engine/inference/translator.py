@@ -1,0 +1,191 @@
+"""Something that translates pictures: a run's networks, or a generator of the PyTorch reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from data import imaging
+from engine.distribution.precision import set_precision
+from engine.errors import ConfigurationError
+from engine.input_pipeline.pictures import to_network, to_picture
+from engine.opened_run import open_run
+from models.networks.generators import check_image_size
+from models.networks.layers import INFERENCE_NORMS, BatchNorm
+from models.pytorch.weights import load_generator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Translator:
+    """How pictures are translated, and which.
+
+    Args:
+      description: what translates, for the console.
+      input_channels: of the pictures it takes.
+      check_size: raises ConfigurationError for a height and width (pixels) that it does not take.
+      translate: [B, H, W, input_channels] in [-1, 1] (RGB) -> what the network makes of it, in its own colour
+        space: [B, H', W', C] in [-1, 1].
+      to_picture: what it makes -> uint8 [B, H', W', C], 3 channels being RGB.
+    """
+
+    description: str
+    input_channels: int
+    check_size: Callable[[int, int], None]
+    translate: Callable[[tf.Tensor], tf.Tensor]
+    to_picture: Callable[[tf.Tensor], tf.Tensor] = imaging.to_uint8
+
+
+def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str | None) -> Translator:
+    """A generator as the reference saved it; see `models.pytorch.weights.load_generator`.
+
+    Args:
+      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is "batch_statistics", as the reference tests.
+    """
+    _check_norm_mode(norm_mode)
+    set_precision("float32")
+    norm_mode = norm_mode or "batch_statistics"
+    name, model = load_generator(path, network=network, inference_norm=norm_mode)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def translate(pictures):
+        return model(pictures, training=False)
+
+    input_channels, output_channels = model.input_shape[-1], model.output_shape[-1]
+    return Translator(
+        description=f"{name} of {path}, {input_channels} -> {output_channels} channels, "
+        + _norm_note(_batch_norms([model])),
+        input_channels=input_channels,
+        check_size=functools.partial(check_image_size, name),
+        translate=translate,
+    )
+
+
+def translator_of_run(
+    workdir: str, *, checkpoint: str, norm_mode: str | None, side_vector: str | None = None
+) -> Translator:
+    """The networks of a run of ours, the averaged ones where there are any.
+
+    Args:
+      checkpoint: "latest", "best", or a position in examples.
+      norm_mode: as above; None is what the run's task says.
+      side_vector: what the networks get with every picture, if they take a vector: "0.3,1", or the name of a
+        class of the run's data set.
+    """
+    _check_norm_mode(norm_mode)
+    trainer = open_run(workdir, checkpoint=checkpoint)
+    task, data = trainer.experiment.task, trainer.experiment.data
+    example = data.example_spec
+    beside = _side_inputs(
+        task.side_inputs,
+        example,
+        side_vector=side_vector,
+        class_names=getattr(data, "side_classes", ()),
+    )
+    networks = trainer.state.evaluation_networks
+    batch_norms = _batch_norms(networks.values())
+    for layer in batch_norms if norm_mode is not None else ():
+        layer.inference_norm = norm_mode
+    trained_height, trained_width, input_channels = example["input"].shape
+    fitting = {(trained_height, trained_width)}
+
+    def check_size(height: int, width: int) -> None:
+        """Asks the task, for examples as many times as large as those of training."""
+        if (height, width) in fitting:
+            return
+        scaled = {
+            name: tf.TensorSpec(
+                [
+                    spec.shape[0] * height // trained_height,
+                    spec.shape[1] * width // trained_width,
+                    *spec.shape[2:],
+                ],
+                spec.dtype,
+            )
+            for name, spec in example.items()
+            if spec.shape.rank == 3
+        }
+        task.check_translation({**example, **scaled})
+        fitting.add((height, width))
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def translate(pictures):
+        batch = {"input": tf.cast(to_network(data, pictures), keras.config.floatx())}
+        for name, numbers in beside.items():
+            one = tf.constant([numbers], keras.config.floatx())
+            batch[name] = tf.repeat(one, tf.shape(pictures)[0], axis=0)  # [B, K]
+        return task.translate(networks, batch)
+
+    return Translator(
+        description=f"{workdir} at {trainer.examples} examples, " + _norm_note(batch_norms),
+        input_channels=input_channels,
+        check_size=check_size,
+        translate=translate,
+        to_picture=functools.partial(to_picture, data),
+    )
+
+
+def _side_inputs(
+    names: Sequence[str],
+    example: Mapping[str, tf.TensorSpec],
+    *,
+    side_vector: str | None,
+    class_names: Sequence[str],
+) -> dict[str, list[float]]:
+    """What stands beside every picture, by name; refuses what the task does not take, or asks for it.
+
+    Args:
+      names: what the task takes.
+      class_names: what the numbers of its vector stand for, if they do.
+    """
+    unknown = [name for name in names if name != "side_vector"]
+    if unknown:
+        raise ConfigurationError(
+            f"the run's networks take {unknown[0]!r} with each picture, for which there is no flag; prepare "
+            "a data set of the pictures and their maps, and use engine.evaluate"
+        )
+    if not names:
+        if side_vector is not None:
+            raise ConfigurationError(
+                f"--side_vector={side_vector}: the run's networks take none; leave it out"
+            )
+        return {}
+    [size] = example["side_vector"].shape
+    wanted = f"{size} number{'' if size == 1 else 's'} such as {','.join(['0.5'] * size)}"
+    if class_names:
+        wanted = f"one of {', '.join(class_names)}, or {wanted}"
+    if side_vector is None:
+        raise ConfigurationError(f"no --side_vector given, which the run's networks take: {wanted}")
+    if side_vector in class_names:
+        return {"side_vector": [float(name == side_vector) for name in class_names]}
+    try:
+        numbers = [float(text) for text in side_vector.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != size or not all(map(math.isfinite, numbers)):
+        raise ConfigurationError(f"--side_vector={side_vector}: must be {wanted}")
+    return {"side_vector": numbers}
+
+
+def _check_norm_mode(norm_mode: str | None) -> None:
+    if norm_mode not in (None, *INFERENCE_NORMS):
+        raise ConfigurationError(
+            f"--norm_mode={norm_mode}: unknown; choose one of: {', '.join(INFERENCE_NORMS)}"
+        )
+
+
+def _batch_norms(layers: Iterable[keras.Layer]) -> list[BatchNorm]:
+    """Those among the layers, and in the networks among them."""
+    found = []
+    for layer in layers:
+        found += [layer] if isinstance(layer, BatchNorm) else _batch_norms(getattr(layer, "layers", ()))
+    return found
+
+
+def _norm_note(batch_norms: list[BatchNorm]) -> str:
+    modes = " and ".join(sorted({layer.inference_norm for layer in batch_norms}))
+    return f"batch norm with {modes}" if modes else "no batch norm (so no norm mode)"

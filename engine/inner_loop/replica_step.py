@@ -1,0 +1,179 @@
+"""A step on one replica: what a task is shown, and the whole step when it is one micro-batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from engine.batching.scaling_rules import Hyperparameters
+from engine.inner_loop.batch_rows import ReplicaRows, micro_step, whole_step
+from engine.inner_loop.gradients import phase_gradients
+from engine.inner_loop.phase_update import APPLIED, phase_sums, update
+from engine.inner_loop.train_state import TrainState
+from engine.task import Phase, Seeds, Step, Task, weighted_examples
+
+
+class StepInputs(NamedTuple):
+    """What differs from step to step, beside the batch.
+
+    Args:
+      step: int64, steps done before.
+      examples: int64, examples drawn before.
+      global_batch: int32, examples of this step; a Python int where shapes are static.
+      micro_batch: rows of a micro-batch on each replica where batches are padded: int32, or a Python int
+        where shapes are static; None where they are not padded.
+    """
+
+    step: tf.Tensor
+    examples: tf.Tensor
+    global_batch: tf.Tensor | int
+    micro_batch: tf.Tensor | int | None
+
+
+class PhaseSettings(NamedTuple):
+    """The tensors one phase's update depends on in this step.
+
+    Args:
+      hyperparameters: of its optimizer.
+      ema_decay: float64, or None if the phase keeps no average.
+    """
+
+    hyperparameters: Hyperparameters
+    ema_decay: tf.Tensor | None
+
+
+class ReplicaStep:
+    """The steps of a task on one replica; all methods are called in replica context.
+
+    Args:
+      task: whose phases are run.
+      train_state: the variables.
+      seed: of all randomness in the networks and losses.
+    """
+
+    def __init__(self, *, task: Task, train_state: TrainState, seed: int):
+        self.task = task
+        self.train_state = train_state
+        self._seed = seed
+        self.traces = 0  # how often a step or a phase of it was traced
+
+    def run(
+        self, batch, inputs: StepInputs, settings: Mapping[str, PhaseSettings], phases: Sequence[Phase]
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """The step as one micro-batch: the forward pass is made once and shared by the phases.
+
+        Returns:
+          Metrics of the phases, and what became of the step: see `engine.inner_loop.phase_update.APPLIED`.
+        """
+        self.traces += 1
+        if inputs.micro_batch is None:
+            rows = whole_step(inputs.global_batch)
+        else:
+            rows = micro_step(inputs.global_batch, 0, inputs.micro_batch)
+        view = self.view(batch, inputs, rows)
+        metrics, outcome = {}, tf.constant(APPLIED)
+        with weighted_examples(rows.weights if rows.is_padded else None):
+            forward_tape = tf.GradientTape(persistent=True)
+            self.reseed(view, tf.constant(0), part=0)
+            with forward_tape:
+                view = dataclasses.replace(view, outputs=self.task.forward(view))
+            used_in_forward = frozenset(view.networks.used)
+            for index, phase in enumerate(phases):
+                shared = used_in_forward & set(phase.updates)
+                tape = forward_tape if shared else tf.GradientTape(persistent=True)
+                self.reseed(view, tf.constant(0), part=index + 1)
+                gradients, losses = self.gradients(phase, view, tape, rows)
+                phase_metrics, of_phase = self.update(phase, gradients, losses, rows, settings[phase.name])
+                metrics |= phase_metrics
+                outcome = tf.maximum(outcome, of_phase)
+        return metrics, outcome
+
+    def gradients(self, phase: Phase, view: Step, tape: tf.GradientTape, rows: ReplicaRows):
+        """The phase's gradients and losses on these rows."""
+        loss_scale = self.train_state.loss_scales.get(phase.name)
+        return phase_gradients(phase, view, tape, rows, loss_scale=loss_scale)
+
+    def sums(self, phase: Phase, gradients, losses, rows: ReplicaRows):
+        """What this micro-batch adds to the phase's sums."""
+        measure_noise = phase.name in self.train_state.noise_scales
+        return phase_sums(gradients, losses, rows, measure_noise=measure_noise)
+
+    def update(self, phase: Phase, gradients, losses, rows: ReplicaRows, settings: PhaseSettings):
+        return update(
+            phase,
+            self.sums(phase, gradients, losses, rows),
+            settings.hyperparameters,
+            train_state=self.train_state,
+            global_batch=rows.global_batch,
+            ema_decay=settings.ema_decay,
+        )
+
+    def view(self, batch, inputs: StepInputs, rows: ReplicaRows) -> Step:
+        """What the task sees of these rows, before its forward pass."""
+        key = tf.random.experimental.stateless_fold_in(_base_key(self._seed), inputs.step)
+        dtype = tf.as_dtype(keras.config.floatx())
+
+        def prepare(values: tf.Tensor) -> tf.Tensor:
+            values = rows.take(values)  # [B, ...]
+            return tf.cast(values, dtype) if values.dtype.is_floating else values
+
+        return Step(
+            networks=_Networks(self.train_state.networks),
+            batch=tf.nest.map_structure(prepare, batch),
+            outputs={},
+            state=self.train_state.task_state,
+            step=inputs.step,
+            examples=inputs.examples,
+            seeds=Seeds(key=key, global_batch=tf.convert_to_tensor(rows.global_batch), own=rows.own_of_step),
+            gather=rows.gather,
+            own=rows.own,
+        )
+
+    def reseed(self, view: Step, micro: tf.Tensor, *, part: int) -> None:
+        """Sets the seed states of Keras's random layers: of the step, replica, micro-batch and part.
+
+        A pass that is made again with the same part draws the same masks.
+        """
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        key = view.seeds.key
+        for number in (replica, micro):
+            key = tf.random.experimental.stateless_fold_in(key, number)
+        generators = [
+            layer.seed_generator
+            for network in self.train_state.networks.values()
+            for layer in network._flatten_layers()  # Keras has no public walk over nested layers
+            if hasattr(layer, "seed_generator")
+        ]
+        for index, generator in enumerate(generators):
+            seed = tf.random.experimental.stateless_fold_in(key, 1000 * part + index)
+            state = generator.state.value
+            state.assign(tf.cast(seed, state.dtype))
+
+
+class _Networks(Mapping):
+    """Networks by name that remember which of them were asked for."""
+
+    def __init__(self, networks: Mapping[str, keras.Model]):
+        self._networks = networks
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> keras.Model:
+        if name in self._networks:
+            self.used.add(name)
+        return self._networks[name]
+
+    def __iter__(self):
+        return iter(self._networks)
+
+    def __len__(self) -> int:
+        return len(self._networks)
+
+
+def _base_key(seed: int) -> tf.Tensor:
+    """int32 [2] from a seed of any size."""
+    return tf.constant(np.random.SeedSequence(seed).generate_state(2).astype(np.int32))

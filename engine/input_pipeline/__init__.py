@@ -1,0 +1,4 @@
+"""From a data set to batches on replicas and workers.
+
+The contract it reads from is `engine.training_data.TrainingData`.
+"""

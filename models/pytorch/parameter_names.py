@@ -1,0 +1,86 @@
+"""Where each parameter of the reference's checkpoints belongs in our networks.
+
+The reference (pytorch-CycleGAN-and-pix2pix) numbers the modules of a network by their positions in
+nested `nn.Sequential`s, activations, dropouts and norms without weights included. Each function
+here maps the dotted name of a module that has parameters to the name of our layer.
+"""
+
+PARAMETERS = {
+    "conv": {"weight": "kernel", "bias": "bias"},
+    "norm": {
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    },
+}
+
+
+def unet_layers(*, downsamplings):
+    """Torch module -> layer of `models.networks.unet.unet`. Level k + 1 is nested inside level k."""
+    layers = {"model.model.0": "down_1_conv", "model.model.3": "up_1_conv"}
+    block = "model.model.1.model"
+    for level in range(2, downsamplings):
+        layers[f"{block}.1"] = f"down_{level}_conv"
+        layers[f"{block}.2"] = f"down_{level}_norm"
+        layers[f"{block}.5"] = f"up_{level}_conv"
+        layers[f"{block}.6"] = f"up_{level}_norm"
+        block = f"{block}.3.model"
+    layers[f"{block}.1"] = f"down_{downsamplings}_conv"
+    layers[f"{block}.3"] = f"up_{downsamplings}_conv"
+    layers[f"{block}.4"] = f"up_{downsamplings}_norm"
+    return layers
+
+
+def resnet_layers(*, blocks, dropout):
+    """Torch module -> layer of `models.networks.resnet.resnet`."""
+    layers = {}
+    for position, name in ((1, "first"), (4, "down_1"), (7, "down_2")):
+        layers[f"model.{position}"] = f"{name}_conv"
+        layers[f"model.{position + 1}"] = f"{name}_norm"
+    second = 6 if dropout else 5
+    for block in range(1, blocks + 1):
+        prefix, name = f"model.{9 + block}.conv_block", f"block_{block}"
+        layers[f"{prefix}.1"] = f"{name}_conv_1"
+        layers[f"{prefix}.2"] = f"{name}_1_norm"
+        layers[f"{prefix}.{second}"] = f"{name}_conv_2"
+        layers[f"{prefix}.{second + 1}"] = f"{name}_2_norm"
+    for position, name in ((10 + blocks, "up_2"), (13 + blocks, "up_1")):
+        layers[f"model.{position}"] = f"{name}_conv"
+        layers[f"model.{position + 1}"] = f"{name}_norm"
+    layers[f"model.{17 + blocks}"] = "last_conv"
+    return layers
+
+
+def patchgan_layers(*, layers=3):
+    """Torch module -> layer of `models.networks.patchgan.patchgan`."""
+    names = {"model.0": "conv_0"}
+    for layer in range(1, layers + 1):
+        names[f"model.{3 * layer - 1}"] = f"conv_{layer}"
+        names[f"model.{3 * layer}"] = f"norm_{layer}"
+    return {**names, f"model.{3 * layers + 2}": "logits"}
+
+
+def pixel_layers():
+    """Torch module -> layer of `models.networks.patchgan.pixel_discriminator`."""
+    return {"net.0": "conv_0", "net.2": "conv_1", "net.3": "norm_1", "net.5": "logits"}
+
+
+def variable_path(torch_name, layers):
+    """The path of our variable for a parameter, such as "up_1_conv/kernel".
+
+    `layers` is a mapping of the functions above. None for what has no counterpart
+    ("num_batches_tracked"). Raises KeyError for a name that is not of that network.
+    """
+    module, _, parameter = torch_name.rpartition(".")
+    layer = layers[module]
+    if parameter == "num_batches_tracked":
+        return None
+    kind = "norm" if "norm" in layer else "conv"
+    return f"{layer}/{PARAMETERS[kind][parameter]}"
+
+
+def to_keras_layout(array):
+    """Convolution weights (out, in, h, w) -> (h, w, in, out), transposed (in, out, h, w) ->
+    (h, w, out, in): the same permutation. Vectors stay as they are."""
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array

@@ -1,0 +1,179 @@
+"""CycleGAN with its image pool on two worker processes: replicas and restarts change nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from engine.launch import tf_configs
+from engine.storage import checkpoints
+from engine.storage.run_directory import read_rows
+from tests.helpers.killing import GIN_FILE, VOLATILE, assert_each_example_once, differences, variables
+from tests.helpers.runs import WGAN_GP
+from tests.helpers.small_cyclegan.made_up_images import prepare_made_up_images
+
+TOTAL = 34
+# 3 examples on two workers are (2, 1); of one the second has none; 5 are two micro-batches, (2, 2) and
+# (1, 0), where one process has three. The pool of six fills, then swaps.
+GROWING = (
+    "BATCH_SCHEDULE = '0:3, 12:1, 14:5'",
+    "LARGEST_MICRO_BATCH = 2",
+    f"TOTAL_EXAMPLES = {TOTAL}",
+    "SAVE_EVERY = 5",
+    "SAMPLE_EVERY = 0",
+    "PRECISION = 'float64'",
+)
+
+
+@pytest.fixture(scope="module")
+def made_up_images(tmp_path_factory):
+    return prepare_made_up_images(str(tmp_path_factory.mktemp("made_up")))
+
+
+@pytest.fixture(scope="module")
+def on_two_workers(tmp_path_factory, made_up_images):
+    """A run on two workers that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("two_workers")
+    finish(start(workdir, made_up_images, workers=2))
+    return workdir
+
+
+def start(workdir, data_dir, *, workers=1, params=GROWING, gin_files=(GIN_FILE,)):
+    """The processes of one training, the chief first."""
+    command = [sys.executable, "-m", "engine.train", f"--workdir={workdir}"]
+    command += [f"--gin_file={path}" for path in gin_files]
+    command += [f"--gin_param={param}" for param in (*params, f"DATA_DIR = {data_dir!r}")]
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    places = [{"TF_CONFIG": config} for config in tf_configs(workers)] if workers > 1 else [{}]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen(command, env=inherited | place, **pipes) for place in places]
+
+
+def finish(processes, *, code=0):
+    """Waits for all, which end with `code`; what was killed may end as it does."""
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    codes = [process.returncode for process in processes]
+    assert set(codes) <= {code, -signal.SIGKILL} and code in codes, (codes, errors)
+
+
+def wait_for_row(workdir, examples, processes):
+    log = str(workdir / "train.jsonl")
+    while not any(row["examples"] >= examples for row in read_rows(log)):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        time.sleep(0.01)
+
+
+def assert_equal(found, expected, *, rtol=0.0, atol=1e-8):
+    """Losses, metrics and final state of two runs, integers exactly."""
+    for log in ("train.jsonl", "eval.jsonl"):
+        rows, others = (read_rows(str(run / log)) for run in (found, expected))
+        assert [row["examples"] for row in rows] == [row["examples"] for row in others]
+        for row, other in zip(rows, others, strict=True):
+            assert row.keys() == other.keys()
+            for name in row.keys() - VOLATILE:
+                if name.startswith(("loss/", "metric/", "grad_norm/", "learning_rate/")):
+                    np.testing.assert_allclose(row[name], other[name], rtol=rtol, atol=atol, err_msg=name)
+    total = read_rows(str(expected / "train.jsonl"))[-1]["examples"]
+    states = [variables(str(run), total) for run in (found, expected)]
+    assert states[0].keys() == states[1].keys() and len(states[0]) > 20
+    for name, value in states[1].items():
+        tolerance = {"rtol": rtol, "atol": atol} if value.dtype.kind == "f" else {"rtol": 0, "atol": 0}
+        np.testing.assert_allclose(states[0][name], value, **tolerance, err_msg=name)
+
+
+def test_two_workers_equal_one_process(tmp_path, made_up_images, on_two_workers):
+    finish(start(tmp_path, made_up_images))
+    rows = read_rows(str(on_two_workers / "train.jsonl"))
+    assert [(row["replicas"], row["accumulation"]) for row in rows] == [(2, 1)] * 6 + [(2, 2)] * 4
+    assert_equal(on_two_workers, tmp_path)
+    state = variables(str(on_two_workers), TOTAL)
+    assert_each_example_once(state["task/drawn"])
+    assert state["task/input_pool_stored"] == 6 and state["task/input_pool_images"].any(axis=(1, 2, 3)).all()
+
+
+def test_two_workers_killed_go_on_as_if_nothing_had_been(tmp_path, made_up_images, on_two_workers):
+    """The chief is killed as the batch changes; the other ends by itself."""
+    workers = start(tmp_path, made_up_images, workers=2)
+    wait_for_row(tmp_path, 12, workers)
+    workers[0].kill()
+    finish(workers, code=42)
+    assert checkpoints.positions(str(tmp_path / "checkpoints"))[-1] < TOTAL  # else nothing was disturbed
+    finish(start(tmp_path, made_up_images, workers=2))
+    assert differences(str(tmp_path), str(on_two_workers)) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("worker", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_two_workers_stopped_at_every_few_steps(tmp_path, made_up_images, on_two_workers, worker, number):
+    """While the pool fills, at both boundaries of the batch, among accumulated steps."""
+    for examples in (3, 12, 14, 24):
+        workers = start(tmp_path, made_up_images, workers=2)
+        wait_for_row(tmp_path, examples, workers)
+        workers[worker].send_signal(number)
+        finish(workers, code=42)
+    finish(start(tmp_path, made_up_images, workers=2))
+    assert differences(str(tmp_path), str(on_two_workers)) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [(1, 2), (2, 1)], ids=["one_then_two", "two_then_one"])
+def test_another_number_of_workers_takes_the_same_examples(tmp_path, made_up_images, on_two_workers, workers):
+    first, then = workers
+    processes = start(tmp_path, made_up_images, workers=first)
+    wait_for_row(tmp_path, 13, processes)
+    processes[0].send_signal(signal.SIGTERM)
+    finish(processes, code=42)
+    finish(start(tmp_path, made_up_images, workers=then))
+    rows = read_rows(str(tmp_path / "train.jsonl"))
+    assert (rows[0]["replicas"], rows[-1]["replicas"]) == workers
+    assert_equal(tmp_path, on_two_workers)
+
+
+SCHEDULES = {
+    "batch_norm": {"params": ("NORM = 'batch'", "LARGEST_MICRO_BATCH = None")},
+    "geometric": {
+        "gin_files": (GIN_FILE, "gin/schedules/adabatch.gin"),
+        "params": (
+            "BATCH_SCHEDULE = @batch_schedules.Geometric()",
+            "batch_schedules.Geometric.every = 8",
+            "batch_schedules.Geometric.maximum = 8",
+            "TOTAL_EXAMPLES = 32",
+        ),
+    },
+    "linear_with_warm_up": {
+        "params": ("LEARNING_RATE_RULE = 'linear'", "experiment.Experiment.warmup_after_growth = 6")
+    },
+    "plateau": {
+        "gin_files": (WGAN_GP, "gin/schedules/smith_plateau.gin"),
+        "params": (
+            "BATCH_SCHEDULE = @adaptive_batch.GrowOnPlateau()",
+            "adaptive_batch.GrowOnPlateau.factor = 2.0",
+            "adaptive_batch.GrowOnPlateau.patience = 0",
+            "adaptive_batch.GrowOnPlateau.minimum_change = 100.0",
+            "EVALUATE_EVERY = 6",
+            "CPU_REPLICAS = 1",
+        ),
+    },
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", SCHEDULES)
+def test_two_workers_equal_one_process_with(tmp_path, made_up_images, synthetic_datasets, case):
+    settings = {"gin_files": (GIN_FILE,)} | SCHEDULES[case]
+    settings["params"] = (*GROWING, *settings["params"])
+    data_dir = synthetic_datasets if WGAN_GP in settings["gin_files"] else made_up_images
+    finish(start(tmp_path / "two", data_dir, workers=2, **settings))
+    finish(start(tmp_path / "one", data_dir, **settings))
+    assert_equal(tmp_path / "two", tmp_path / "one")
+    rows = read_rows(str(tmp_path / "two/train.jsonl"))
+    assert len({row["global_batch"] for row in rows}) > 2

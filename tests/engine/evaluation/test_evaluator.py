@@ -1,0 +1,213 @@
+"""Metrics of a whole split, against NumPy and scikit-image, on any number of replicas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from skimage.metrics import structural_similarity
+
+from data import imaging
+from engine.adaptive_batch import GrowOnPlateau
+from engine.batching.batch_layout import rows_of_replicas
+from engine.distribution.precision import set_precision
+from engine.distribution.strategies import make_strategy
+from engine.errors import ConfigurationError
+from engine.evaluation.evaluator import Evaluator, table
+from engine.evaluation.sample_grid import joined
+from engine.experiment import Experiment
+from engine.task import Task
+
+
+class Darker(Task):
+    """Not learned: output = input - 0.3, which leaves [-1, 1] in places."""
+
+    optimizers = {}
+
+    def networks(self, example):
+        return {}
+
+    def phases(self):
+        return ()
+
+    def translate(self, networks, batch):
+        return batch["input"] - 0.3
+
+
+def grey_levels(images):
+    return np.clip(np.floor((images.astype(np.float64) + 1) * 127.5 + 0.5), 0, 255)
+
+
+def by_hand(outputs, targets):
+    """The means of each metric, [N, H, W, C] grey levels; nothing shared with the code under test."""
+    errors = outputs - targets
+    mse = np.mean(errors**2, axis=(1, 2, 3))
+    return {
+        "mae": np.mean(np.abs(errors)),
+        "mse": np.mean(mse),
+        "rmse": np.mean(np.sqrt(mse)),
+        "psnr_db": np.mean(10 * np.log10(255**2 / mse)),
+        "ssim": np.mean(
+            [
+                structural_similarity(
+                    a,
+                    b,
+                    data_range=255,
+                    channel_axis=-1,
+                    gaussian_weights=True,
+                    sigma=1.5,
+                    use_sample_covariance=False,
+                )
+                for a, b in zip(outputs, targets, strict=True)
+            ]
+        ),
+    }
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_whole_split_beside_its_baselines(noise_pairs, replicas):
+    data = noise_pairs(size=24)
+    set_precision("float32")
+    evaluator = Evaluator(
+        task=Darker(),
+        strategy=make_strategy("mirrored", cpu_replicas=replicas),
+        data=data,
+        networks={},
+    )
+    evaluator._batch = 4  # 5 images: 4 and 1, so that a replica goes without one
+    assert rows_of_replicas(1, 3) == (1, 0, 0)
+    result = evaluator.evaluate("test", baselines=True)
+    assert result.examples == 5
+    images = {
+        split: {
+            name: np.concatenate([batch[name].numpy() for batch in data.evaluation(split, batch=2)])
+            for name in ("input", "target")
+        }
+        for split in ("train", "test")
+    }
+    inputs, targets = (images["test"][name] for name in ("input", "target"))
+    mean_target = np.round(np.mean(grey_levels(images["train"]["target"]), axis=0))
+    expected = {
+        "model": by_hand(grey_levels(inputs - np.float32(0.3)), grey_levels(targets)),
+        "input": by_hand(grey_levels(inputs), grey_levels(targets)),
+        "mean target": by_hand(np.broadcast_to(mean_target, targets.shape), grey_levels(targets)),
+    }
+    measured = {"model": result.model, **result.baselines}
+    assert measured.keys() == expected.keys()
+    for guess, means in expected.items():
+        for name, value in means.items():
+            # scikit-image's gaussian reaches beyond 11 pixels by a trace.
+            tolerance = 1e-3 if name == "ssim" else 1e-9
+            assert measured[guess][name] == pytest.approx(value, rel=tolerance), (guess, name)
+    lines = table(result, split="test").splitlines()
+    assert lines[0].startswith("test: 5 images") and len(lines) == 5
+
+
+class Halved:
+    """Test pictures whose inputs are half as large: real grey levels, as Pillow shrinks them."""
+
+    evaluation_split = "val"
+    is_paired = True
+    colour_space = "rgb"
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+        self.example_spec = pairs.example_spec
+
+    def evaluation(self, split, *, batch):
+        def halved(example):
+            small = tf.round(tf.nn.avg_pool2d(example["target"] + 1, 2, 2, "VALID") * 127.5) / 127.5 - 1
+            return {"input": small, "target": example["target"]}
+
+        return self.pairs.evaluation(split, batch=batch).map(halved)
+
+
+def test_smaller_inputs_are_enlarged_for_their_baseline(noise_pairs):
+    class Enlarged(Darker):
+        def translate(self, networks, batch):
+            return tf.repeat(tf.repeat(batch["input"], 2, axis=1), 2, axis=2)
+
+    data = Halved(noise_pairs(size=24))
+    evaluator = Evaluator(task=Enlarged(), strategy=tf.distribute.get_strategy(), data=data, networks={})
+    result = evaluator.evaluate("test", baselines=True)
+    (batch,) = data.evaluation("test", batch=5)
+    inputs, targets = (grey_levels(batch[side].numpy()) for side in ("input", "target"))
+    enlarged = [
+        np.asarray(Image.fromarray(x.astype(np.uint8)).resize((24, 24), Image.Resampling.BICUBIC), np.float64)
+        for x in inputs
+    ]
+    expected = by_hand(np.stack(enlarged), targets)
+    # Pillow rounds between its two passes.
+    assert result.baselines["input"]["psnr_db"] == pytest.approx(expected["psnr_db"], abs=0.05)
+    assert result.baselines["input"]["mae"] == pytest.approx(expected["mae"], abs=0.05)
+    assert result.model["psnr_db"] < result.baselines["input"]["psnr_db"] - 1
+
+
+def test_enlargement_is_pillows_without_its_rounding():
+    picture = np.random.default_rng(0).uniform(0, 255, (7, 5)).astype(np.float32)
+    ours = imaging.enlarge(tf.constant(picture[None, ..., None]), height=28, width=13)[0, ..., 0]
+    pillow = Image.fromarray(picture, mode="F").resize((13, 28), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(ours, np.asarray(pillow), rtol=0, atol=1e-3)
+    with tf.GradientTape() as tape:
+        x = tf.Variable(picture[None, ..., None], dtype=tf.float64)
+        made = imaging.enlarge(x, height=28, width=20)
+    assert made.dtype == tf.float64
+    np.testing.assert_allclose(tf.reduce_sum(tape.gradient(made, x)), 28 * 20, rtol=1e-9)  # weights sum to 1
+
+
+def test_pictures_of_several_sizes_side_by_side():
+    rng = np.random.default_rng(0)
+    small, large = rng.integers(0, 256, (2, 2, 3, 1), np.uint8), rng.integers(0, 256, (2, 4, 9, 3), np.uint8)
+    grid = joined([small, large])
+    assert grid.shape == (2, 4, 18, 3)
+    np.testing.assert_array_equal(grid[:, :, 9:], large)
+    np.testing.assert_array_equal(grid[:, :, :9], np.kron(small, np.ones((1, 2, 3, 3), np.uint8)))
+
+
+def test_pictures_too_small_for_ssim_are_refused_before_training(noise_pairs):
+    with pytest.raises(ConfigurationError, match="8x8 pixels are too small to evaluate"):
+        Evaluator(
+            task=Darker(),
+            strategy=tf.distribute.get_strategy(),
+            data=noise_pairs(size=8),
+            networks={},
+        )
+
+
+class RoundTrip(Darker):
+    """Its reconstruction is the input less 0.1."""
+
+    def reconstructions(self, networks, batch):
+        return {"round_trip": (batch["input"] - 0.1, batch["input"])}
+
+
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_reconstructions_and_no_translations_where_targets_do_not_correspond(noise_pairs, is_paired):
+    data = noise_pairs(size=24, is_paired=is_paired)
+    set_precision("float32")
+    evaluator = Evaluator(
+        task=RoundTrip(),
+        strategy=make_strategy("mirrored", cpu_replicas=2),
+        data=data,
+        networks={},
+    )
+    result = evaluator.evaluate("test", baselines=True)
+    inputs = np.concatenate([batch["input"].numpy() for batch in data.evaluation("test", batch=2)])
+    expected = by_hand(grey_levels(inputs - np.float32(0.1)), grey_levels(inputs))
+    for name, value in expected.items():
+        assert result.reconstructions["round_trip"][name] == pytest.approx(value, rel=1e-3), name
+        assert result.metrics[f"round_trip_{name}"] == result.reconstructions["round_trip"][name]
+    assert bool(result.model) == bool(result.baselines) == is_paired
+    assert ("psnr_db" in result.metrics) == is_paired
+    text = table(result, split="test")
+    assert "round_trip" in text and ("model" in text) == is_paired
+
+
+def test_nothing_can_follow_a_metric_of_unpaired_data(noise_pairs):
+    def experiment(**settings):
+        data = noise_pairs(is_paired=False)
+        return Experiment(task=Darker(), data=data, total_examples=1, **settings)
+
+    experiment()
+    growing = GrowOnPlateau(start=1, maximum=2, patience=1)
+    with pytest.raises(ConfigurationError, match="GrowOnPlateau.*unpaired.*schedule by position"):
+        experiment(batch_schedule=growing)

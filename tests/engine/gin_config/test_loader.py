@@ -1,0 +1,194 @@
+"""gin files and overrides: what is accepted, what is refused, what a changed configuration is."""
+
+import pathlib
+import re
+
+import pytest
+
+from engine.errors import ConfigurationError
+from engine.gin_config import loader
+
+QUICKSTART = ["gin/quickstart.gin"]
+
+
+def refused(*params, files=QUICKSTART):
+    with pytest.raises(ConfigurationError) as caught:
+        loader.load_experiment(gin_files=files, gin_params=params)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_quickstart_reads_and_overrides():
+    experiment, text = loader.load_experiment(
+        gin_files=QUICKSTART, gin_params=["TOTAL_EXAMPLES = 80", "pix2pix.Pix2Pix.l1_weight = 50"]
+    )
+    assert experiment.total_examples == 80
+    assert experiment.task.l1_weight == 50
+    assert experiment.data.crop_size == 64
+    # What was used reads back to the same.
+    again = loader.load_experiment_text(text, where="here")
+    assert again.total_examples == 80 and again.task.l1_weight == 50
+
+
+ADDED = ("augmentations", "base", "single", "unpaired", "schedules/")  # given after the file of a task
+GIN_FILES = sorted(
+    path.relative_to(f"{loader.ROOT}/gin").with_suffix("").as_posix()
+    for path in pathlib.Path(loader.ROOT, "gin").rglob("*.gin")
+)
+
+
+@pytest.mark.parametrize("name", GIN_FILES)
+def test_every_gin_file_makes_a_task(name):
+    first = ["gin/pix2pix.gin"] if name.startswith(ADDED) else []
+    experiment, text = loader.load_experiment(gin_files=[*first, f"gin/{name}.gin"])
+    assert experiment.task.phases()
+    again = loader.load_experiment_text(text, where="here")  # as evaluation and memory measurement do
+    assert type(again.task) is type(experiment.task)
+
+
+def test_public_macros_are_those_of_base_gin():
+    with open(f"{loader.ROOT}/gin/base.gin") as file:
+        defined = re.findall(r"^([A-Z_]+) = .*# ", file.read(), flags=re.MULTILINE)
+    assert defined == loader.PUBLIC_MACROS  # each with a comment
+
+
+@pytest.mark.parametrize(
+    "param, expected",
+    [
+        ("TOTAL_EXAMPELS = 3", "TOTAL_EXAMPELS: no such macro; did you mean TOTAL_EXAMPLES"),
+        ("pix2pix.Pix2Pix.l1_wieght = 3", "doesn't have a parameter named 'l1_wieght'"),
+        ("pix2pix.Pix3Pix.l1_weight = 3", "No configurable matching 'pix2pix.Pix3Pix'"),
+        ("experiment.Experiment.seed = %SEDE", "%SEDE: no such macro; did you mean %SEED"),
+        ("CROP_SIZE = 'big'", "CROP_SIZE = 'big': wrong type str"),
+        ("LEARNING_RATE = 'fast'", "LEARNING_RATE = 'fast': wrong type str"),
+        ("DROPOUT = 1", "DROPOUT = 1: wrong type int; models.pix2pix.Pix2Pix.dropout takes bool"),
+        ("SEED = 1.5", "SEED = 1.5: wrong type float"),
+        ("pix2pix.Pix2Pix.generator_optimizer = 3", "generator_optimizer = 3: wrong type int"),
+        ("SEED = ", "write NAME = value"),
+        ("SEED", "write NAME = value"),
+        ("DATASET = mine", "and text in quotes"),
+        ("KEEP_CHECKPOINTS = 0", "KEEP_CHECKPOINTS = 0: must be at least 1"),
+        ("CROP_SIZE = 80", "larger than load_size"),
+        ("pix2pix.Pix2Pix.gan_loss = 'hinge2'", "'hinge2': unknown; use one of bce, lsgan, hinge, wgan_gp"),
+        ("pix2pix.Pix2Pix.gan_loss = 'wgan_gp'", "mixes examples, but wgan_gp penalises"),
+        (
+            "regularisation.Regularisation.diff_augment = ('blur',)",
+            "unknown; choose among colour, translation",
+        ),
+        ("schedules.LinearDecay.constant = '3days'", "'3days': not a length of training"),
+        ("LEARNING_RATE = -1.0", "Adam.learning_rate = -1.0: must be at least 0"),
+        ("LEARNING_RATE = 1e999", "Adam.learning_rate = inf: must be at least 0, and finite"),
+        ("task.Adam.epsilon = -1e-8", "Adam.epsilon = -1e-08: must be at least 0"),
+        ("SAVE_EVERY = -4000", "SAVE_EVERY = -4000: not a length of training"),
+        ("LOG_EVERY = '2weeks'", "LOG_EVERY = '2weeks': not a length of training"),
+        ("pix2pix.Pix2Pix.l1_weight = -1.0", "Pix2Pix.l1_weight = -1.0: must be at least 0"),
+        ("pix2pix.Pix2Pix.generator_filters = 0", "Pix2Pix.generator_filters = 0: must be at least 1"),
+        ("pix2pix.Pix2Pix.discriminator_filters = -4", "discriminator_filters = -4: must be at least 1"),
+    ],
+)
+def test_bad_overrides_are_refused_by_name(param, expected):
+    message = refused(param)
+    assert expected in message
+    assert ";" in message  # what is wrong; how to mend it
+
+
+def test_binding_that_nothing_uses_is_refused(tmp_path):
+    path = tmp_path / "constant.gin"
+    path.write_text(
+        "from __gin__ import dynamic_registration\nfrom engine import task\n"
+        "include 'gin/quickstart.gin'\ntask.Adam.schedule = None\n"
+    )
+    loader.load_experiment(gin_files=[str(path)])
+    message = refused("schedules.LinearDecay.decay = '3ep'", files=[str(path)])
+    assert "nothing in this configuration uses schedules.LinearDecay.decay" in message
+
+
+def test_missing_file_and_missing_task():
+    assert "gin/nowhere.gin: no such file" in refused(files=["gin/nowhere.gin"])
+    assert "missing 1 required keyword-only argument: 'task'" in refused(files=["gin/base.gin"])
+
+
+@pytest.mark.parametrize(
+    "file, param",
+    [
+        ("cyclegan", "cyclegan.CycleGan.target_cycle_weight = -1.0"),
+        ("cyclegan", "cyclegan.CycleGan.identity_weight = -0.5"),
+        ("cyclegan", "cyclegan.CycleGan.generator_filters = 0"),
+        ("cut", "cut.Cut.nce_weight = -1.0"),
+        ("cut", "cut.Cut.discriminator_filters = 0"),
+        ("bicycle_gan", "bicycle_gan.BicycleGan.kl_weight = -0.01"),
+        ("bicycle_gan", "latent_networks.LatentNetworks.encoder_filters = 0"),
+        ("bicycle_gan", "scaled_discriminators.ScaledDiscriminators.filters = 0"),
+        ("super_resolution", "super_resolution.SuperResolution.generator_filters = 0"),
+        ("colourisation", "colourisation.Colourisation.l1_weight = -1.0"),
+    ],
+)
+def test_weights_below_0_and_networks_of_no_channel_are_refused(file, param):
+    setting = param.partition(".")[2]
+    assert f"{setting}: must be at least" in refused(param, files=[f"gin/{file}.gin"])
+
+
+class Faulty:
+    """What a mistake in the code of a constructor looks like."""
+
+    def __init__(self):
+        Needy()
+
+
+class Needy:
+    def __init__(self, *, size: int):
+        self.size = size
+
+
+def test_only_what_the_configuration_lacks_is_called_missing(tmp_path):
+    """A TypeError from inside a constructor is a mistake in the code, and keeps its traceback."""
+    path = tmp_path / "mine.gin"
+    header = (
+        f"from __gin__ import dynamic_registration\nimport {__name__}\nfrom models import pix2pix\n"
+        "include 'gin/quickstart.gin'\n"
+    )
+    path.write_text(f"{header}pix2pix.Pix2Pix.fidelity = @{__name__}.Needy()\n")
+    assert "incomplete (Needy. missing 1 required keyword-only argument: 'size')" in refused(
+        files=[str(path)]
+    )
+    path.write_text(f"{header}pix2pix.Pix2Pix.fidelity = @{__name__}.Faulty()\n")
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'size'"):
+        loader.load_experiment(gin_files=[str(path)])
+
+
+def test_missing_module_of_a_task(tmp_path):
+    path = tmp_path / "mine.gin"
+    path.write_text("from __gin__ import dynamic_registration\nimport a_module_of_mine\n")
+    assert "No module named 'a_module_of_mine'; put its folder on PYTHONPATH" in refused(files=[str(path)])
+
+
+def test_differences_are_those_that_change_what_is_learned():
+    experiment, old = loader.load_experiment(gin_files=QUICKSTART)
+    free_to_change = experiment.free_to_change
+    free = [
+        "TOTAL_EXAMPLES = 9",
+        "CPU_REPLICAS = 2",
+        "LOG_EVERY = 1",
+        "EVALUATE_EVERY = 7",
+        "DATA_DIR = 'elsewhere'",
+        "supply.Supply.on_bad_record = 'skip'",
+    ]
+    _, same = loader.load_experiment(gin_files=QUICKSTART, gin_params=free)
+    assert loader.differences(old, same, free_to_change=free_to_change) == []
+    _, other = loader.load_experiment(
+        gin_files=QUICKSTART, gin_params=["SEED = 1", "pix2pix.Pix2Pix.norm = 'instance'"]
+    )
+    assert loader.differences(old, other, free_to_change=free_to_change) == [
+        "experiment.Experiment.seed: 0 -> 1",
+        "pairs.PairedImages.seed: 0 -> 1",
+        "pix2pix.Pix2Pix.norm: 'batch' -> 'instance'",
+    ]
+
+
+def test_how_often_to_evaluate_is_free_unless_a_schedule_follows_the_evaluations():
+    files = [*QUICKSTART, "gin/schedules/smith_plateau.gin"]
+    experiment, text = loader.load_experiment(gin_files=files)
+    _, other = loader.load_experiment(gin_files=files, gin_params=["EVALUATE_EVERY = 7"])
+    (line,) = loader.differences(text, other, free_to_change=experiment.free_to_change)
+    assert line == "experiment.Experiment.evaluate_every: '5ep' -> 7"

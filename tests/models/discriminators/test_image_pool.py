@@ -1,0 +1,104 @@
+"""The image pool against the published one's answers, and what it keeps."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.errors import ConfigurationError
+from models.discriminators.image_pool import ImagePool, exchange
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "goldens" / "image_pool.json").read_text())
+SIZE = GOLDEN["pool_size"]
+
+
+def golden_draws():
+    """Chance and slot of every picture; those drawn for nothing would spoil the result."""
+    draws, chances, slots = iter(GOLDEN["draws"]), [], []
+    for number in range(np.size(GOLDEN["queries"])):
+        chance, slot = 0.9, 0 if number < SIZE else -1  # while the pool fills, nothing is drawn
+        if number >= SIZE:
+            kind, chance = next(draws)
+            assert kind == "uniform"
+            if chance > 0.5:
+                kind, slot = next(draws)
+                assert kind == "randint"
+        chances.append(chance)
+        slots.append(slot if slot >= 0 else number % SIZE)
+    assert next(draws, None) is None
+    return np.array(chances), np.array(slots, np.int32)
+
+
+def replayed(pieces, *, compiled):
+    """What the pool returned and holds after the golden's pictures, passed in pieces of these sizes."""
+    images, stored = tf.Variable(tf.fill([SIZE, 2, 1, 1], -1.0)), tf.Variable(0)
+    run = tf.function(exchange, autograph=False, reduce_retracing=True) if compiled else exchange
+    pictures = np.ravel(GOLDEN["queries"]).astype("float32")[:, None, None, None] * np.ones([2, 1, 1], "f")
+    chances, slots = golden_draws()
+    returned, first = [], 0
+    for size in pieces:
+        rows = slice(first, first + size)
+        returned.append(
+            run(images, stored, tf.constant(pictures[rows]), chances=chances[rows], slots=slots[rows])
+        )
+        first += size
+    assert first == len(pictures)
+    returned = np.concatenate(returned)
+    np.testing.assert_array_equal(returned[:, 0], returned[:, 1])  # whole pictures
+    return returned[:, 0, 0, 0].astype(int).tolist(), images.numpy()[:, 0, 0, 0].tolist(), int(stored)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "compiled"), [([2] * 20, True), ([1] * 40, False), ([3] * 13 + [1], True), ([40], True)]
+)
+def test_returns_what_the_published_pool_does_however_the_pictures_come(pieces, compiled):
+    returned, held, stored = replayed(pieces, compiled=compiled)
+    assert returned == np.ravel(GOLDEN["returned"]).tolist()
+    # What was neither returned nor refused is held: a picture is refused when it is returned itself.
+    pool = []
+    for number, (chance, slot) in enumerate(zip(*golden_draws(), strict=True)):
+        if len(pool) < SIZE:
+            pool.append(number)
+        elif chance > 0.5:
+            pool[slot] = number
+    assert held == pool and stored == SIZE
+
+
+def test_xla_compiles_it_once():
+    """An index that XLA has to know would be compiled in: with each state of the pool anew."""
+    images, stored = tf.Variable(tf.zeros([3, 2, 1, 1])), tf.Variable(0)
+    run = tf.function(exchange, autograph=False, jit_compile=True)
+    secs = []
+    for step in range(8):
+        fakes, chances = tf.fill([2, 2, 1, 1], float(step)), tf.constant([0.2, 0.1 * step])
+        began = time.monotonic()
+        run(images, stored, fakes, chances=chances, slots=tf.constant([0, step % 3])).numpy()
+        secs.append(time.monotonic() - began)
+    assert int(stored) == 3 and images.numpy()[:, 0, 0, 0].tolist() == [6, 7, 1]
+    assert np.median(secs[1:]) < 0.1 * secs[0]
+
+
+def test_a_chance_of_exactly_one_half_does_not_swap():
+    images, stored = tf.Variable([[[[1.0]]]]), tf.Variable(1)
+    new = tf.constant([[[[2.0]]]])
+    kept = exchange(images, stored, new, chances=tf.constant([0.5]), slots=tf.constant([0]))
+    assert float(kept[0, 0, 0, 0]) == 2.0 and float(images[0, 0, 0, 0]) == 1.0
+
+
+def test_a_pool_that_is_not_full_tells_how_full_it_is():
+    images, stored = tf.Variable(tf.zeros([5, 1, 1, 1])), tf.Variable(0)
+    fakes = tf.reshape(tf.range(1.0, 4.0), [3, 1, 1, 1])
+    draws = {"chances": tf.constant([0.9] * 3), "slots": tf.constant([4] * 3)}
+    np.testing.assert_array_equal(exchange(images, stored, fakes, **draws), fakes)
+    assert images.numpy().ravel().tolist() == [1, 2, 3, 0, 0] and int(stored) == 3
+
+
+def test_settings():
+    assert ImagePool(name="pool", size=0).state([4, 4, 3]) == {}
+    state = ImagePool(name="pool", size=6).state([4, 5, 3])
+    assert state["pool_images"].shape == [6, 4, 5, 3] and not state["pool_images"].trainable
+    with pytest.raises(ConfigurationError, match="pool: -1 pictures; at least 0"):
+        ImagePool(name="pool", size=-1)

@@ -1,0 +1,152 @@
+"""Supervised translation, super-resolution, denoising and codec restoration: their gin files, learning."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.prepare import prepare
+from engine.gin_config import loader
+from engine.outer_loop.trainer import Trainer
+from engine.storage.run_directory import RunDirectory
+from engine.translate import translate
+from models.networks import generators
+
+SIZE = 32
+
+
+def blocks(seed):
+    """Sharp rectangles of many colours with even corners, which are to be found again: [SIZE, SIZE, 3]."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((SIZE, SIZE, 3), rng.integers(0, 256, 3), np.uint8)
+    for _ in range(12):
+        (top, left), (height, width) = 2 * rng.integers(0, SIZE // 2 - 3, 2), 2 * rng.integers(2, 8, 2)
+        picture[top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    return Image.fromarray(picture)
+
+
+def compressed(picture, quality):
+    """As JPEG, and decoded again."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality, subsampling=0)
+    return Image.open(file)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Prepared: "single", sharp pictures; "pairs", smooth ones after JPEG and before; "shades", bent ones."""
+    root = tmp_path_factory.mktemp("made_up")
+    changes = {
+        "pairs": lambda picture: compressed(picture, 12),
+        "shades": lambda picture: picture.point(lambda level: 255 - level // 2),
+    }
+    smooth = {"pairs": lambda picture: picture.resize((5, 5)).resize(picture.size, Image.Resampling.BICUBIC)}
+    for split, first, count in (("train", 0, 24), ("val", 100, 6)):
+        for index in range(first, first + count):
+            picture = blocks(index)
+            folders = [(f"single/{split}", picture)]
+            for name, change in changes.items():
+                clean = smooth.get(name, lambda picture: picture)(picture)
+                folders += [(f"{name}/{split}/A", change(clean)), (f"{name}/{split}/B", clean)]
+            for folder, image in folders:
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                image.save(root / folder / f"{index}.png")
+    for name, layout in (("single", "single"), ("pairs", "paired"), ("shades", "paired")):
+        prepare(layout=layout, source=str(root / name), name=name, data_dir=str(root / "sets"))
+    return str(root / "sets")
+
+
+@pytest.fixture
+def trainer_of(data_dir, tmp_path, monkeypatch):
+    """A trainer of a gin file, small and fast, not yet run."""
+    monkeypatch.setitem(generators.GENERATORS, "edsr_8blocks", generators._edsr(1))
+
+    def make(name, dataset, *params):
+        params = (
+            f"DATASET = {dataset!r}",
+            f"DATA_DIR = {data_dir!r}",
+            "LOAD_SIZE = 0",
+            "CROP_SIZE = 32",
+            "BATCH_SCHEDULE = 4",
+            "LEARNING_RATE = 3e-3",
+            "STRATEGY = 'one_device'",
+            "LOG_EVERY = 0",
+            *params,
+        )
+        experiment, text = loader.load_experiment(gin_files=[f"gin/{name}.gin"], gin_params=params)
+        run = RunDirectory(str(tmp_path / name))
+        run.create()
+        run.write_config(text)
+        return Trainer(experiment, run)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "gain_db", "params"),
+    [
+        (
+            "supervised",
+            "shades",
+            4.0,
+            [
+                "supervised.Supervised.generator = 'edsr_8blocks'",
+                "supervised.Supervised.generator_filters = 8",
+            ],
+        ),
+        (
+            "super_resolution",
+            "single",
+            3.0,
+            [
+                "super_resolution.SuperResolution.blocks = 1",
+                "super_resolution.SuperResolution.generator_filters = 8",
+                "super_resolution.SuperResolution.discriminator_filters = 4",
+                "single.SingleImages.downscale = 2",
+                "LEARNING_RATE = 1e-2",
+            ],
+        ),
+        (
+            "denoising",
+            "single",
+            1.0,
+            [
+                "pix2pix.Pix2Pix.generator_filters = 8",
+                "pix2pix.Pix2Pix.discriminator_filters = 4",
+                "degradation.Noise.sigma = (0.1, 0.1)",
+            ],
+        ),
+        (
+            "codec",
+            "pairs",
+            0.7,
+            ["pix2pix.Pix2Pix.generator_filters = 8", "pix2pix.Pix2Pix.discriminator_filters = 4"],
+        ),
+    ],
+)
+def test_it_learns(trainer_of, name, dataset, gain_db, params):
+    trainer = trainer_of(name, dataset, "TOTAL_EXAMPLES = 160", *params)
+    untrained = trainer.evaluator.evaluate("val", baselines=True)
+    trainer.run()
+    trained = trainer.evaluator.evaluate("val").model["psnr_db"]
+    of_input = untrained.baselines["input"]["psnr_db"]
+    assert trained > max(of_input, untrained.model["psnr_db"]) + gain_db
+    if name == "super_resolution":
+        # Before anything is learned the network gives the bicubic picture, the baseline.
+        assert untrained.model["psnr_db"] == pytest.approx(of_input, abs=0.01)
+        check_sizes(trainer)
+
+
+def check_sizes(trainer):
+    """The grid shows inputs as large as targets; other pictures become twice as large."""
+    run = trainer.run_directory
+    grid = np.asarray(Image.open(f"{run.samples}/samples_00000160.png"))
+    assert grid.shape == (4 * SIZE, 3 * SIZE, 3)
+    np.testing.assert_array_equal(grid[::2, :SIZE:2], grid[1::2, 1:SIZE:2])  # pixels of the input, repeated
+    small = blocks(200).crop((0, 0, 12, 10))
+    small.save(f"{run.path}/small.png")
+    (written,) = translate(workdir=run.path, input=f"{run.path}/small.png", output=f"{run.path}/out")
+    large = np.asarray(Image.open(written).resize((12, 10), Image.Resampling.BOX), np.float64)
+    assert Image.open(written).size == (24, 20)
+    assert np.abs(large - np.asarray(small)).mean() < 12

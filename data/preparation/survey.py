@@ -214,10 +214,10 @@ class _Kinds:
 
     def _common(self, files, value_range):
         try:
-            return common_format(list(gfile), value_range=value_range)
+            return common_format(list(files), value_range=value_range)
         except DataError as error:
-            rarest, commonest = (choose(gfile.values(), key=lambda f: f[1])[0] for choose in (min, max))
-            beside = f" (beside {commonest})" if len(gfile) > 1 else ""
+            rarest, commonest = (choose(files.values(), key=lambda f: f[1])[0] for choose in (min, max))
+            beside = f" (beside {commonest})" if len(files) > 1 else ""
             raise DataError(f"{rarest}{beside}: {error}") from error
 
 

@@ -98,11 +98,11 @@ def _found(pattern: str) -> list[str]:
     with reraise_read_errors(f"--input={pattern}"):
         if gfile.is_file(pattern):  # also where its name has the letters of a pattern
             return [pattern]
-        if gfile.is_folder(pattern):
-            paths = [os.path.join(pattern, name) for name in gfile.names_in(pattern)]
+        if gfile.is_dir(pattern):
+            paths = [os.path.join(pattern, name) for name in gfile.list_dir(pattern)]
             remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
         else:
-            paths = gfile.matching(pattern)
+            paths = gfile.glob(pattern)
             remedy = "correct the path or the pattern"
         found = [path for path in paths if image_reader.is_image_name(path) and gfile.is_file(path)]
     if not found:

@@ -252,7 +252,7 @@ def _expected_bytes(example, kinds):
     """About what an example takes on disk: its files, or its pixels if they take less (frames of a video)."""
     return sum(
         min(
-            gfile.size_and_change(ref.path)[0],
+            gfile.size_and_mtime(ref.path)[0],
             kind.height * kind.width * kind.channels * np.dtype(kind.dtype).itemsize,
         )
         for ref, kind in zip(example.images, kinds, strict=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from engine.memory.usage import MemoryModel
+from engine.batching.memory_model import MemoryModel
 from engine.outer_loop.run_plan import RunPlan
 from engine.task import Adam, Task
 

@@ -90,8 +90,8 @@ def results(root):
         "measured": {**measured.metrics},
         "files": {path.removeprefix(root): gfile.open_binary(path).read() for path in paths},
         "names": [name for name in gfile.list_dir(workdir) if name != "tensorboard"],
-        "checkpoints": checkpoints.positions(run.checkpoints),
-        "best": checkpoints.positions(run.best),
+        "checkpoints": checkpoints.list_checkpoints(run.checkpoints),
+        "best": checkpoints.list_checkpoints(run.best),
     }
 
 
@@ -114,7 +114,7 @@ def test_a_run_in_a_store_is_one_on_a_disk_bit_for_bit(tmp_path, monkeypatch, sm
         patched.setattr(Trainer, "_call_loop", interrupted)
         with pytest.raises(RunInterruptedError, match="saved at 6 of 12"):
             train(gin_files=[gin_file], workdir=f"{store}/run")
-    assert checkpoints.positions(f"{store}/run/checkpoints") == [4, 6]
+    assert checkpoints.list_checkpoints(f"{store}/run/checkpoints") == [4, 6]
     train(gin_files=[gin_file], workdir=f"{store}/run")
 
     expected, found = results(disk), results(store)
@@ -144,8 +144,8 @@ def test_a_checkpoint_in_a_store_is_one_once_it_has_its_manifest(monkeypatch):
         checkpoints.write(snapshot(8), directory, keep=2)
     monkeypatch.undo()
     assert gfile.list_dir(f"{directory}/00000008")
-    assert checkpoints.positions(directory) == [4] and checkpoints.newest_undamaged(directory) == 4
-    checkpoints.tidy(directory)
+    assert checkpoints.list_checkpoints(directory) == [4] and checkpoints.newest_undamaged(directory) == 4
+    checkpoints.clean_up(directory)
     assert gfile.list_dir(directory) == ["00000004"]
 
 

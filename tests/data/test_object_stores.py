@@ -134,8 +134,8 @@ TREE = [
 
 @pytest.mark.parametrize(
     "pattern",
-    ["*.png", "a.png", "?.png", "no.png", "**/*.png", "deep/**/*.png", "*/*", "*/er/d.png", "d*/**/d.*"]
-    + ["[ab].png", "[[]x].png", "nowhere/*.png", "**/er/*.png", ".*.png"],
+    "*.png a.png ?.png no.png **/*.png deep/**/*.png */* */er/d.png d*/**/d.* [ab].png [[]x].png "
+    "nowhere/*.png **/er/*.png .*.png".split(),
 )
 def test_patterns_match_what_glob_matches(tmp_path, pattern):
     found = []
@@ -228,13 +228,13 @@ def test_a_data_set_is_replaced_only_by_a_whole_one(stored, monkeypatch):
 
 def test_what_is_missing_in_a_store_is_named(stored):
     data_dir, _ = stored
-    with pytest.raises(DataError, match="'nothing' is not in 'ram://.*prepare it with"):
+    with pytest.raises(DataError, match=r"'nothing' is not in 'ram://.*prepare it with"):
         prepared_dataset.open_dataset("nothing", data_dir)
     with pytest.raises(DataError, match="ram://nowhere/here: no such folder"):
         prepare(layout="single", source="ram://nowhere/here", name="x", data_dir=data_dir)
-    with pytest.raises(DataError, match="nowhere://.*not implemented"):
+    with pytest.raises(DataError, match=r"nowhere://.*not implemented"):
         prepared_dataset.open_dataset("made", "nowhere://datasets")
-    with pytest.raises(DataError, match="train.txt: cannot be read"):
+    with pytest.raises(DataError, match=r"train.txt: cannot be read"):
         lists = {"split_lists": "ram://nowhere/lists"}
         prepare(layout="single", source=stored[1], name="x", data_dir=data_dir, **lists)
     shard = next(name for name in gfile.list_dir(f"{data_dir}/made/1.0.0") if "tfrecord" in name)

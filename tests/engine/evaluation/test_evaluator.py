@@ -21,7 +21,8 @@ from engine.task import Task
 class Darker(Task):
     """Not learned: output = input - 0.3, which leaves [-1, 1] in places."""
 
-    optimizers = {}
+    def __init__(self):
+        self.optimizers = {}
 
     def networks(self, example):
         return {}
@@ -209,5 +210,5 @@ def test_nothing_can_follow_a_metric_of_unpaired_data(noise_pairs):
 
     experiment()
     growing = GrowOnPlateau(start=1, maximum=2, patience=1)
-    with pytest.raises(ConfigurationError, match="GrowOnPlateau.*unpaired.*schedule by position"):
+    with pytest.raises(ConfigurationError, match=r"GrowOnPlateau.*unpaired.*schedule by position"):
         experiment(batch_schedule=growing)

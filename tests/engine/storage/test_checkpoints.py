@@ -238,10 +238,10 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
     try:
         with pytest.raises(
-            ConfigurationError, match="00000008: cannot be written .*too large.*; make room"
+            ConfigurationError, match=r"00000008: cannot be written .*too large.*; make room"
         ) as e:
             save_at(tmp_path, 8)
-        with pytest.raises(ConfigurationError, match="rows.jsonl: cannot be written"):
+        with pytest.raises(ConfigurationError, match=r"rows.jsonl: cannot be written"):
             append_row(path, row)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

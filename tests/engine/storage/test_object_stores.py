@@ -183,12 +183,12 @@ def test_texts_and_rows_in_a_store():
     ],
 )
 def test_a_store_that_is_none_is_named_in_one_line(attempt):
-    with pytest.raises(ConfigurationError, match="nowhere://.*'nowhere' not implemented") as raised:
+    with pytest.raises(ConfigurationError, match=r"nowhere://.*'nowhere' not implemented") as raised:
         attempt()
     assert "\n" not in str(raised.value)
 
 
 def test_a_reason_is_given_even_where_the_store_has_none():
     write("ram://reasons/x.png", png(0))
-    with pytest.raises(ConfigurationError, match="net_G.pth: cannot be read .NotFoundError"):
+    with pytest.raises(ConfigurationError, match=r"net_G.pth: cannot be read .NotFoundError"):
         translate(torch_checkpoint="ram://reasons/net_G.pth", input="ram://reasons/x.png", output="ram://out")

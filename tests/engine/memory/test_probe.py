@@ -145,7 +145,7 @@ def test_child_that_ran_out_of_memory(child_that):
 def test_child_that_failed(child_that):
     with pytest.raises(ConfigurationError, match=r"^config: no such thing; mend it$"):
         child_that(2, stderr="noise\nconfig: no such thing; mend it\n")
-    with pytest.raises(ConfigurationError, match=r"failed \(KeyError: 7\); correct that, or give a number"):
+    with pytest.raises(ConfigurationError, match=r"failed \(KeyError: 7\); correct that, or set a number"):
         child_that(1, (1, 10), stderr="Traceback\nKeyError: 7\n")
     with pytest.raises(ConfigurationError, match=r"failed \(exit code -11\)"):
         child_that(-signal.SIGSEGV)

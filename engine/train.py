@@ -64,9 +64,9 @@ def train(
                 "another --workdir, or --allow_config_change to continue it with the new one"
             )
         if changed:
-            micro_batch_limit.forget(run)
+            micro_batch_limit.discard(run)
     automatic = experiment.largest_micro_batch == "auto"
-    experiment = micro_batch_limit.fit(experiment, run, text, say=run.note)
+    experiment = micro_batch_limit.resolve(experiment, run, text, log=run.note)
     while True:
         try:
             with reraise_worker_loss():
@@ -75,7 +75,7 @@ def train(
                 if trainer.is_chief:
                     run.write_config(text)
                     if automatic:
-                        micro_batch_limit.keep(
+                        micro_batch_limit.record(
                             experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch
                         )
                         automatic = False

@@ -166,7 +166,7 @@ def _frame_bytes(width, height, pixel_format):
 
 def _opened(path, video):
     """The `_Stream` of a file."""
-    size_bytes, changed_ns = gfile.size_and_change(path)
+    size_bytes, changed_ns = gfile.size_and_mtime(path)
     if not size_bytes:
         raise DataError(f"{path}: is empty; remove or replace it.")
     if path.lower().endswith(".y4m"):

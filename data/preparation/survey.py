@@ -197,7 +197,7 @@ class _Kinds:
 
     def side_channels(self, value_range):
         """{side: channels} where the sides of the one feature differ; they must have one dtype."""
-        formats = {side: self._common(gfile, value_range) for (_, side), gfile in self._of.items()}
+        formats = {side: self._common(files, value_range) for (_, side), files in self._of.items()}
         if len({stored.dtype for stored in formats.values()}) > 1:
             said = ", ".join(f"{side} {stored.dtype}" for side, stored in sorted(formats.items()))
             raise DataError(f"A, B: have different types of values ({said}); convert one side.")
@@ -252,7 +252,7 @@ def _expected_bytes(example, kinds):
     """About what an example takes on disk: its files, or its pixels if they take less (frames of a video)."""
     return sum(
         min(
-            gfile.size_and_change(ref.path)[0],
+            gfile.size_and_mtime(ref.path)[0],
             kind.height * kind.width * kind.channels * np.dtype(kind.dtype).itemsize,
         )
         for ref, kind in zip(example.images, kinds, strict=True)

@@ -20,9 +20,10 @@ from pathlib import Path
 import tensorflow as tf
 
 import gin
+from data import gfile
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
-from engine.storage.atomic_files import in_store, reraise_read_errors
+from engine.storage.file_errors import reraise_read_errors
 from gin import config as gin_config
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -59,7 +60,7 @@ def load_experiment(*, gin_files: Sequence[str], gin_params: Sequence[str] = ())
                 "in gin/"
             )
         directory = os.path.dirname(os.path.abspath(path))
-        if not in_store(path) and directory not in sys.path:
+        if not gfile.is_url(path) and directory not in sys.path:
             sys.path.append(directory)
     _clear()
     for path in gin_files:

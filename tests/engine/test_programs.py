@@ -14,7 +14,7 @@ import engine.evaluate
 import engine.train
 from engine.cli import program
 from engine.memory.probe import Probe
-from engine.memory.usage import MemoryModel
+from engine.batching.memory_model import MemoryModel
 from engine.reporting.reporter import Reporter
 from engine.storage.run_directory import RunDirectory, read_rows
 

@@ -48,7 +48,7 @@ train: $(STAMP)  ## Set up, train GIN_FILE into WORKDIR (the quickstart), evalua
 	$(BIN)/python -m engine.train --gin_file=$(GIN_FILE) --workdir=$(WORKDIR)
 	$(BIN)/python -m engine.evaluate --workdir=$(WORKDIR) --split=test
 
-test: lint  ## Set up, then run ruff and pytest (PYTEST_FLAGS="-k name -x")
+test: lint  ## Set up, then run lint and pytest (PYTEST_FLAGS="-k name -x")
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 soak: $(DEV_STAMP)  ## Run what takes minutes: tests, then 30 trainings killed thrice (KILL_FLAGS="--runs=3 --jobs=1")
@@ -62,8 +62,10 @@ test-tpu:  ## Lower every task for a TPU, without one (TensorFlow's TPU build, i
 bench: $(DEV_STAMP)  ## Compare batch schedules, an hour or more (BENCH_FLAGS="--facades=FOLDER --seeds=1")
 	$(BIN)/python tests/benchmarks/batch_schedules.py --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
-lint: $(DEV_STAMP)  ## Check the code with ruff
+lint: $(DEV_STAMP)  ## Check the code: ruff (rules and format), mypy (types)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(DEV_STAMP)  ## Mend and format the code with ruff
 	$(BIN)/ruff check --fix .
@@ -77,7 +79,7 @@ lock:  ## Resolve pyproject.toml into the locks again (needs uv; LOCK_FLAGS=--up
 	$(COMPILE) --extra tpu --constraint $(DEV_LOCK) --output-file requirements-tpu.lock
 
 clean:  ## Remove caches and build leftovers (.venv, runs/ and datasets/ stay)
-	rm -rf build *.egg-info .pytest_cache .ruff_cache
+	rm -rf build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find engine models data tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Two TensorFlow builds cannot share one .venv: another ACCELERATOR starts it anew, and so does a

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import psutil
 import tensorflow as tf
@@ -24,10 +24,11 @@ from engine.gin_config import loader
 from engine.inner_loop.train_state import trainable_parameters
 from engine.memory import micro_batch_limit
 from engine.memory.probe import Probe
-from engine.outer_loop.plan_table import plan_table
+from engine.memory.usage import MemoryModel
 from engine.outer_loop.run_plan import RunPlan
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
+from engine.task import Adam, Task
 
 _PACKAGES = ("keras", "numpy", "tensorflow-datasets", "gin-config", "absl-py", "tensorboard")
 
@@ -93,6 +94,62 @@ def plan_report(
         *plan_table(plan, experiment.task, probe.model if probe else None),
     ]
     return "\n".join(lines)
+
+
+def plan_table(plan: RunPlan, task: Task, memory: MemoryModel | None) -> list[str]:
+    """Lines of text.
+
+    Sizes that training itself decides have no position; their row says so. Learning rates are those
+    of the first and last step of a piece, without a warm-up.
+
+    Args:
+      memory: as measured; None leaves the column out.
+    """
+    titles = ["from example", "global batch", "replicas", "micro-batch", "accumulation", "steps"]
+    phases = task.phases()
+    titles += [f"learning rate of {phase.name}" for phase in phases]
+    titles += ["estimated memory"] if memory else []
+    rows = [titles]
+    for start, size, steps in _pieces(plan):
+        batch = plan.batches[size]
+        rates = [_rates(plan, task.optimizers[phase.optimizer], start, size, steps) for phase in phases]
+        sizes = (batch.global_batch, batch.replicas, batch.micro_batch, batch.accumulation)
+        position = "when decided" if start is None else str(start)
+        cells = [position, *map(str, sizes), "-" if steps is None else str(steps), *rates]
+        rows.append(cells + ([f"{memory.at(batch.micro_batch) / 2**30:.2f} GiB"] if memory else []))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _pieces(plan: RunPlan) -> Iterator[tuple[int | None, int, int | None]]:
+    """(position of its first step, global batch, steps) of every piece that is reached."""
+    pieces = plan.schedule.pieces
+    decided = any(start is None for start, _ in pieces)
+    position = 0
+    for index, (_, size) in enumerate(pieces):
+        if decided:
+            yield (None if index else 0), size, None
+            continue
+        end = pieces[index + 1][0] if index + 1 < len(pieces) else plan.total_examples
+        steps = max(0, -(-(min(end, plan.total_examples) - position) // size))
+        if steps:
+            yield position, size, steps
+        position += steps * size
+
+
+def _rates(plan: RunPlan, settings: Adam, start: int | None, size: int, steps: int | None) -> str:
+    def rate(examples: int) -> str:
+        hyperparameters = plan.scaling.hyperparameters(
+            settings,
+            examples=tf.constant(examples, tf.int64),
+            global_batch=tf.constant(size),
+            growth=tf.constant(size / plan.scaling.first_batch, tf.float64),
+            plateau_factor=tf.constant(1.0, tf.float64),
+        )
+        return f"{float(hyperparameters.learning_rate):.3g}"
+
+    first, last = rate(start or 0), rate((start or 0) + ((steps or 1) - 1) * size)
+    return first if first == last else f"{first} to {last}"
 
 
 def _memory(probe: Probe, plan: RunPlan) -> str:

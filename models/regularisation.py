@@ -10,7 +10,7 @@ import tensorflow as tf
 from engine.errors import ConfigurationError
 from engine.task import Adam, Phase, Seeds
 from models import losses
-from models.discriminators.diff_augment import POLICIES, diff_augment
+from models.networks.diff_augment import POLICIES, diff_augment
 
 Judge = Callable[[tf.Tensor, str], tf.Tensor]
 """(pictures [B, H, W, C], role) -> logits [B, ...]; the role names the draws of `augment`."""
@@ -28,7 +28,7 @@ class Regularisation:
         times as heavy.
       spectral_norm: of the discriminator's kernels.
       diff_augment: what is done to all pictures the discriminator sees, such as ("colour", "translation",
-        "cutout"); see `models.discriminators.diff_augment`.
+        "cutout"); see `models.networks.diff_augment`.
     """
 
     label_smoothing: float = 0.0

@@ -22,7 +22,7 @@ def _check_choice(value, *, known, what):
 
 
 def at_least_float32(x):
-    """x as a tensor, for forming means: half precision becomes float32, float64 stays float64."""
+    """X as a tensor, for forming means: half precision becomes float32, float64 stays float64."""
     x = tf.convert_to_tensor(x)
     return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
 
@@ -52,7 +52,7 @@ class ReflectionPadding2D(keras.layers.Layer):
 
 
 def _centre_each_example(x):
-    """x [B, H, W, C] -> x minus its mean over H and W, and the biased variance [B, 1, 1, C].
+    """X [B, H, W, C] -> x minus its mean over H and W, and the biased variance [B, 1, 1, C].
 
     `tf.nn.moments` stops the gradient at its inner mean, which makes second derivatives wrong
     (gradient penalties need them), so the moments are written out here.
@@ -103,7 +103,7 @@ def _row_weights(x):
 
 
 def _centre_global_batch(x):
-    """x [B, H, W, C] of this replica -> x minus the mean, variance [C], mean [C], count [].
+    """X [B, H, W, C] of this replica -> x minus the mean, variance [C], mean [C], count [].
 
     Moments of the global batch: sums and counts are added over the replicas, so that an uneven share
     weighs as much as it has examples, and padding rows nothing. Two passes, mean first:
@@ -248,7 +248,7 @@ class ConvTranspose(keras.layers.Conv2DTranspose):
 
 
 def normalize(x, norm, *, inference_norm="batch_statistics", name):
-    """x [B, H, W, C] through the normalisation called `norm`, one of NORMS.
+    """X [B, H, W, C] through the normalisation called `norm`, one of NORMS.
 
     Raises ConfigurationError, listing the known names, if it or `inference_norm` is not known.
     """

@@ -82,5 +82,6 @@ def variable_path(torch_name, layers):
 
 def to_keras_layout(array):
     """Convolution weights (out, in, h, w) -> (h, w, in, out), transposed (in, out, h, w) ->
-    (h, w, out, in): the same permutation. Vectors stay as they are."""
+    (h, w, out, in): the same permutation. Vectors stay as they are.
+    """
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array

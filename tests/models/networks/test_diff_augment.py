@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from engine.task import Seeds
-from models.discriminators.diff_augment import POLICIES, diff_augment
+from models.networks.diff_augment import POLICIES, diff_augment
 
 
 def seeds(key=(1, 2), examples=4, own=lambda x: x):

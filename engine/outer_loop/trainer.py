@@ -266,7 +266,8 @@ class Trainer:
                     step=self.step,
                     examples=before,
                     plan=batch,
-                    rates=self._decisions.rates(),
+                    warmup=self._decisions.warmup(),
+                    plateau_factors=self._decisions.plateau_factors(),
                     within_sec=LOOP_SEC,
                 )
         except tf.errors.ResourceExhaustedError as error:

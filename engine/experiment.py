@@ -31,7 +31,8 @@ class Experiment:
       precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, also where that is slower; see
         `engine.distribution.determinism`.
-      jit_compile: compile the step with XLA, on one device and in whole batches; see `engine.distribution.xla`.
+      jit_compile: compile the step with XLA, on one device and in whole batches; see
+      `engine.distribution.xla`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
         `engine.batch_schedules` or `engine.adaptive_batch`.
       largest_micro_batch: examples a replica computes on at once, at most; larger batches are

@@ -186,6 +186,35 @@ def test_differences_are_those_that_change_what_is_learned():
     ]
 
 
+def without(text, key):
+    """A configuration as code wrote it that did not know the setting yet."""
+    lines = text.splitlines()
+    kept = [line for line in lines if not line.startswith(f"{key} = ")]
+    assert len(kept) == len(lines) - 1
+    return "\n".join(kept)
+
+
+def test_a_setting_that_a_newer_version_adds_is_no_difference_at_its_default():
+    experiment, text = loader.load_experiment(gin_files=QUICKSTART)
+    free = experiment.free_to_change
+    for key in ("experiment.Experiment.scale_ema_decay", "pix2pix.Pix2Pix.top_k", "task.Adam.clip_norm"):
+        assert loader.differences(without(text, key), text, free_to_change=free) == []
+    key, other = "pix2pix.Pix2Pix.top_k", ["pix2pix.Pix2Pix.top_k = 0.5"]
+    _, changed = loader.load_experiment(gin_files=QUICKSTART, gin_params=other)
+    assert loader.differences(without(text, key), changed, free_to_change=free) == [f"{key}: not set -> 0.5"]
+    # True == 1 and 1.0 == 1, yet a setting of another type is another setting.
+    key = "task.Adam.clip_norm"
+    _, changed = loader.load_experiment(gin_files=QUICKSTART, gin_params=["task.Adam.clip_norm = 1.0"])
+    assert loader.differences(without(text, key), changed, free_to_change=free) == [f"{key}: not set -> 1.0"]
+
+
+def test_a_class_that_the_old_run_did_not_use_is_a_difference():
+    experiment, text = loader.load_experiment(gin_files=QUICKSTART)
+    old = "\n".join(line for line in text.splitlines() if not line.startswith("fidelity.Fidelity."))
+    changed = loader.differences(old, text, free_to_change=experiment.free_to_change)
+    assert len(changed) > 3 and all(line.startswith("fidelity.Fidelity.") for line in changed)
+
+
 def test_how_often_to_evaluate_is_free_unless_a_schedule_follows_the_evaluations():
     files = [*QUICKSTART, "gin/schedules/smith_plateau.gin"]
     experiment, text = loader.load_experiment(gin_files=files)

@@ -92,7 +92,7 @@ def differences(old: str, new: str, *, free_to_change: Collection[str]) -> list[
     Args:
       old: the text of a run's config.gin.
       new: the text of the configuration that is to continue the run.
-      free_to_change: last words of settings that may differ.
+      free_to_change: full names of settings that may differ, such as `supply.Supply.cache`.
     """
     left, right = _resolved(old), _resolved(new)
     configured = {key.rpartition(".")[0] for key in left}
@@ -100,7 +100,7 @@ def differences(old: str, new: str, *, free_to_change: Collection[str]) -> list[
         f"{key}: {left.get(key, 'not set')} -> {right.get(key, 'not set')}"
         for key in sorted(left.keys() | right.keys())
         if left.get(key) != right.get(key)
-        and key.rpartition(".")[2] not in free_to_change
+        and key.rpartition("/")[2] not in free_to_change
         and not (key not in left and key.rpartition(".")[0] in configured and _is_default(key, right[key]))
     ]
 

@@ -1,5 +1,7 @@
 """gin files and overrides: what is accepted, what is refused, what a changed configuration is."""
 
+import importlib
+import inspect
 import pathlib
 import re
 
@@ -184,6 +186,22 @@ def test_differences_are_those_that_change_what_is_learned():
         "pairs.PairedImages.seed: 0 -> 1",
         "pix2pix.Pix2Pix.norm: 'batch' -> 'instance'",
     ]
+
+
+def test_a_free_setting_is_named_in_full():
+    free = {"supply.Supply.cache"}
+    assert loader.differences("supply.Supply.cache = 1", "supply.Supply.cache = 2", free_to_change=free) == []
+    (line,) = loader.differences("mine.Mine.cache = 1", "mine.Mine.cache = 2", free_to_change=free)
+    assert line == "mine.Mine.cache: 1 -> 2"
+
+
+def test_every_free_setting_exists():
+    experiment, _ = loader.load_experiment(gin_files=QUICKSTART)
+    places = {"experiment": "engine", "supply": "data", "pairs": "data", "single": "data", "unpaired": "data"}
+    for key in experiment.free_to_change:
+        module, name, setting = key.split(".")
+        made = getattr(importlib.import_module(f"{places[module]}.{module}"), name)
+        assert setting in inspect.signature(made).parameters, key
 
 
 def without(text, key):

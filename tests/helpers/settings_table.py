@@ -50,8 +50,9 @@ def block_of(guide: str) -> str:
 
 def main() -> None:
     guide = GUIDE.read_text(encoding="utf-8")
+    before, after = guide.split(f"{BEGIN}{block_of(guide)}{END}")
     table = settings_table(SETTINGS.read_text(encoding="utf-8"))
-    GUIDE.write_text(guide.replace(f"{BEGIN}{block_of(guide)}{END}", f"{BEGIN}{table}{END}"), encoding="utf-8")
+    GUIDE.write_text(f"{before}{BEGIN}{table}{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from engine.distribution.devices import Devices
+from engine.distribution.strategy_run import gather_rows
 from engine.errors import ReplicaMismatchError
 
 _MIX = 0x1E3779B97F4A7C15
@@ -27,12 +29,12 @@ class ReplicaConsistencyCheck:
     times the size of the largest variable.
 
     Args:
-      strategy: over whose replicas.
+      devices: of the run.
       variables: by name, as `engine.inner_loop.train_state.TrainState.variables` gives them; made under the strategy.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, variables: Mapping[str, tf.Variable]):
-        self._strategy = strategy
+    def __init__(self, devices: Devices, variables: Mapping[str, tf.Variable]):
+        self._devices = devices
         self._variables = dict(variables)
 
     def run(self, *, examples: int, saved_at: int | None) -> None:
@@ -60,10 +62,7 @@ class ReplicaConsistencyCheck:
     @tf.function(autograph=False)
     def _sums(self) -> tf.Tensor:
         """int64 [R, variables], the same on every worker."""
-        own = self._strategy.run(self._sums_of_replica)
-        if isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return self._strategy.gather(own, axis=0)
-        return tf.concat(self._strategy.experimental_local_results(own), axis=0)
+        return gather_rows(self._devices, self._devices.strategy.run(self._sums_of_replica))
 
     def _sums_of_replica(self) -> tf.Tensor:
         """int64 [1, variables] (in replica context)."""

@@ -65,31 +65,6 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all
     return tf.distribute.MirroredStrategy(devices)
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes logs and checkpoints."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return True
-    return resolver.task_type in (None, "chief") or (
-        resolver.task_type == "worker"
-        and resolver.task_id == 0
-        and "chief" not in resolver.cluster_spec().jobs
-    )
-
-
-def smallest_of_workers(strategy: tf.distribute.Strategy, number):
-    """The smallest of the numbers that the workers bring; `number` itself with one worker, or if None."""
-    if not isinstance(number, int) or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return number
-
-    @tf.function(autograph=False)  # TensorFlow warns of eager collectives
-    def gathered():
-        own = strategy.run(lambda: tf.identity(tf.constant([number])))
-        return strategy.gather(own, axis=0)
-
-    return int(tf.reduce_min(gathered()))
-
-
 def accelerators(gpus: str = "all") -> list[str]:
     """Names of the TPU cores that TensorFlow sees, or of the GPUs that the setting chooses."""
     return [device.name for device in physical_devices("TPU") or chosen_gpus(gpus)]
@@ -138,8 +113,3 @@ def _tpu_strategy() -> tf.distribute.Strategy:
             "tpu extra installed, or use STRATEGY = 'auto'"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def needs_static_shapes(strategy: tf.distribute.Strategy) -> bool:
-    """TPUs compile for fixed shapes."""
-    return isinstance(strategy, tf.distribute.TPUStrategy)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from engine.distribution.devices import Devices
 from engine.errors import ConfigurationError
 
 _REFUSALS = (
@@ -29,18 +30,17 @@ _REFUSALS = (
 """How XLA says which operation, or which by name, it does not take."""
 
 
-def compiles_with_xla(strategy: tf.distribute.Strategy, *, wanted: bool) -> bool:
+def compiles_with_xla(devices: Devices, *, wanted: bool) -> bool:
     """Whether the step is to be compiled by `tf.function(jit_compile=True)`.
 
     Raises:
       ConfigurationError: it is wanted, and there are several replicas.
     """
-    if not wanted or isinstance(strategy, tf.distribute.TPUStrategy):
+    if not wanted or devices.is_tpu:
         return False
-    replicas = strategy.num_replicas_in_sync
-    if replicas > 1:
+    if devices.replicas > 1:
         raise ConfigurationError(
-            f"JIT_COMPILE = True: XLA cannot compile a step in which {replicas} replicas add up their "
+            f"JIT_COMPILE = True: XLA cannot compile a step in which {devices.replicas} replicas add up their "
             "gradients; use one device (STRATEGY = 'one_device'), or JIT_COMPILE = False"
         )
     return True

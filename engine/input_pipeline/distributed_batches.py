@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine.batching.batch_layout import BatchLayout, rows_of_replicas
+from engine.distribution.devices import Devices
 from engine.training_data import TrainingData
 
 
@@ -28,25 +29,23 @@ def reraise_record_errors(
         raise
 
 
-def distributed_batches(
-    strategy: tf.distribute.Strategy, data: TrainingData, *, position_examples: int, plan: BatchLayout
-):
+def distributed_batches(devices: Devices, data: TrainingData, *, position_examples: int, plan: BatchLayout):
     """An iterator over global batches from a position, each replica's rows laid out as the plan says.
 
     A change of batch size makes a new iterator at the position reached; nothing of it is checkpointed.
     """
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if devices.is_multi_worker:
         # Under auto-sharding every worker would decode everything; here each decodes its own rows.
         def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
             local = plan.replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
             return _rows_of(data, position_examples, plan, range(first, first + local))
 
-        return iter(strategy.distribute_datasets_from_function(of_worker))
+        return iter(devices.strategy.distribute_datasets_from_function(of_worker))
     batches = data.batches(position_examples=position_examples, global_batch=plan.global_batch)
     if plan.is_padded:
         batches = _arranged(batches, plan.positions(range(plan.replicas)), plan.static_shapes)
-    return iter(strategy.experimental_distribute_dataset(batches))
+    return iter(devices.strategy.experimental_distribute_dataset(batches))
 
 
 def _rows_of(

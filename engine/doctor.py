@@ -81,8 +81,8 @@ def plan_report(
     plan, devices = trainer.plan, trainer.devices
     epochs = plan.total_examples / experiment.data.train_examples
     lines = [
-        f"Strategy: {type(devices.strategy).__name__}, {devices.replicas} replica{'s' * (devices.replicas > 1)} on "
-        f"{', '.join(devices.names)}; {experiment.precision}"
+        f"Strategy: {type(devices.strategy).__name__}, {devices.replicas} "
+        f"replica{'s' * (devices.replicas > 1)} on {', '.join(devices.names)}; {experiment.precision}"
         f"{', deterministic' if experiment.determinism else ''}",
         f"Data: {experiment.data.train_examples} training examples; evaluation on "
         f"{experiment.data.evaluation_split}; {plan.total_examples} examples in all, {epochs:.1f} epochs",

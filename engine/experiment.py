@@ -28,7 +28,7 @@ class Experiment:
       seed: of initial weights and of all randomness in the networks and losses.
       initial_weights: where a new run's weights come from instead of `seed`, such as
         `models.torch_weights.TorchWeights`; a run that goes on does not ask for them.
-      strategy, cpu_replicas, gpus: see `engine.distribution.strategies.make_strategy`.
+      strategy, cpu_replicas, gpus: see `engine.distribution.devices.make_devices`.
       precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, also where that is slower; see
         `engine.distribution.determinism`.

@@ -45,7 +45,7 @@ class Devices:
 
     @property
     def kind(self) -> str:
-        """ "CPU", "GPU" or "TPU"."""
+        """What the devices are: "CPU", "GPU" or "TPU"."""
         return self.names[0].split(":")[-2]
 
 

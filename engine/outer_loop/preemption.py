@@ -20,7 +20,7 @@ class PreemptionHandler:
       stop_reason: why the run was asked to stop; None if it was not.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.stop_reason: str | None = None
         self._has_signal = False
         self._previous: dict[int, Any] = {}

@@ -59,8 +59,8 @@ def plan_run(
         raise ConfigurationError("TOTAL_EXAMPLES = 0: there is nothing to train; set at least 1 example")
     if isinstance(largest_micro_batch, str):
         raise ConfigurationError(
-            f"LARGEST_MICRO_BATCH = {largest_micro_batch!r}: not measured yet; train with engine.train, which "
-            "measures it, or give a number"
+            f"LARGEST_MICRO_BATCH = {largest_micro_batch!r}: not measured yet; train with engine.train, "
+            "which measures it, or give a number"
         )
     schedule = experiment.resolved_batch_schedule
     _check_schedules(experiment, schedule)

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from engine.cli import program
 from engine.distribution import replica_consistency
-from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 from engine.distribution.devices import make_devices
+from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 from engine.errors import ReplicaMismatchError
 from engine.storage import checkpoints
 from engine.storage.run_directory import read_rows

@@ -32,7 +32,8 @@ class Experiment:
       precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, also where that is slower; see
         `engine.distribution.determinism`.
-      jit_compile: compile the step with XLA, on one device and in whole batches; see `engine.distribution.xla`.
+      jit_compile: compile the step with XLA, on one device and in whole batches; see
+      `engine.distribution.xla`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
         `engine.batch_schedules` or `engine.adaptive_batch`.
       largest_micro_batch: examples a replica computes on at once, at most; larger batches are
@@ -158,9 +159,11 @@ class Experiment:
 
     @property
     def free_to_change(self) -> frozenset[str]:
-        """Names of settings that may differ when a run is continued."""
+        """Settings that may differ when a run is continued, by their full gin names."""
         if self._followers:
-            return _FREE_TO_CHANGE - {"evaluate_every"}  # each evaluation may decide something
+            return _FREE_TO_CHANGE - {
+                "experiment.Experiment.evaluate_every"
+            }  # each evaluation may decide something
         return _FREE_TO_CHANGE
 
     @property
@@ -179,35 +182,46 @@ class Experiment:
 
 
 # What may differ when a run is continued: how long, on what, in which pieces, and how often it reports.
-# Everything else changes what is learned.
+# Everything else changes what is learned. In full, so that no setting of a user's own class is meant.
 _FREE_TO_CHANGE = frozenset(
     {
-        "total_examples",
-        "strategy",
-        "cpu_replicas",
-        "gpus",
-        "determinism",
-        "jit_compile",
-        "steps_per_loop",
-        "log_every",
-        "save_every",
-        "sample_every",
-        "evaluate_every",
-        "check_replicas_every",
-        "keep_checkpoints",
-        "max_wall_time",
-        "on_non_finite",
-        "best_metric",
-        "largest_micro_batch",
-        "memory_fraction",
-        "memory_bytes",
-        "data_dir",
-        # of data.supply.Supply
-        "cache",
-        "on_bad_record",
-        "largest_bad_share",
-        "ram_budget_bytes",
-        "max_pixels",
-        "service",
+        *(
+            f"experiment.Experiment.{name}"
+            for name in (
+                "total_examples",
+                "strategy",
+                "cpu_replicas",
+                "gpus",
+                "determinism",
+                "jit_compile",
+                "steps_per_loop",
+                "log_every",
+                "save_every",
+                "sample_every",
+                "evaluate_every",
+                "check_replicas_every",
+                "keep_checkpoints",
+                "max_wall_time",
+                "on_non_finite",
+                "best_metric",
+                "largest_micro_batch",
+                "memory_fraction",
+                "memory_bytes",
+            )
+        ),
+        *(
+            f"supply.Supply.{name}"
+            for name in (
+                "cache",
+                "on_bad_record",
+                "largest_bad_share",
+                "ram_budget_bytes",
+                "max_pixels",
+                "service",
+            )
+        ),
+        "pairs.PairedImages.data_dir",
+        "single.SingleImages.data_dir",
+        "unpaired.UnpairedImages.data_dir",
     }
 )

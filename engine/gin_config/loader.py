@@ -7,8 +7,10 @@ and what was used, so this module reads its two tables, `_CONFIG` and `_OPERATIV
 
 from __future__ import annotations
 
+import ast
 import collections.abc
 import difflib
+import inspect
 import os
 import sys
 import traceback
@@ -82,13 +84,39 @@ def load_experiment_text(text: str, *, where: str) -> Experiment:
 
 
 def differences(old: str, new: str, *, free_to_change: Collection[str]) -> list[str]:
-    """What differs between two configurations beside what is free to change, one line each."""
+    """What differs between two configurations beside what is free to change, one line each.
+
+    A setting that the old text lacks, though it has others of the same class, was added by a newer version of
+    the code. It differs only where its value is not its default, which behaves as before.
+
+    Args:
+      old: the text of a run's config.gin.
+      new: the text of the configuration that is to continue the run.
+      free_to_change: full names of settings that may differ, such as `supply.Supply.cache`.
+    """
     left, right = _resolved(old), _resolved(new)
+    configured = {key.rpartition(".")[0] for key in left}
     return [
         f"{key}: {left.get(key, 'not set')} -> {right.get(key, 'not set')}"
         for key in sorted(left.keys() | right.keys())
-        if left.get(key) != right.get(key) and key.rpartition(".")[2] not in free_to_change
+        if left.get(key) != right.get(key)
+        and key.rpartition("/")[2] not in free_to_change
+        and not (key not in left and key.rpartition(".")[0] in configured and _is_default(key, right[key]))
     ]
+
+
+def _is_default(key: str, value: str) -> bool:
+    """Whether the text of a value is the default of the setting `module.Class.name`."""
+    selector, _, name = key.rpartition(".")
+    registered = gin_config._REGISTRY.get_match(selector.rpartition("/")[2])
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):  # a reference to another class
+        return False
+    if registered is None:
+        return False
+    parameter = inspect.signature(registered.wrapped).parameters.get(name)
+    return parameter is not None and type(parameter.default) is type(parsed) and parameter.default == parsed
 
 
 def _clear() -> None:

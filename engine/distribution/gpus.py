@@ -203,8 +203,8 @@ def _idle_numbers() -> tuple[int, ...]:
     idle = tuple(position for position, use in enumerate(uses) if use.is_idle)
     if not idle:
         raise ConfigurationError(
-            f"GPUS = 'idle': no GPU is idle ({'; '.join(f'{n}: {use}' for n, use in enumerate(uses))}); wait, or "
-            "name the GPUs to share, such as GPUS = '0'"
+            f"GPUS = 'idle': no GPU is idle ({'; '.join(f'{n}: {use}' for n, use in enumerate(uses))}); "
+            "wait, or name the GPUs to share, such as GPUS = '0'"
         )
     return idle
 
@@ -221,8 +221,8 @@ def _of_name(name: str, uses: list[GpuUse]) -> GpuUse:
     ]
     if len(found) != 1:
         raise ConfigurationError(
-            f"GPUS = 'idle': nvidia-smi does not list {name!r} of CUDA_VISIBLE_DEVICES; name whole GPUs "
-            "there by number or UUID, or set GPUS = 'all'"
+            f"GPUS = 'idle': nvidia-smi does not list {name!r} of CUDA_VISIBLE_DEVICES; name whole "
+            "GPUs there by number or UUID, or set GPUS = 'all'"
         )
     return found[0]
 

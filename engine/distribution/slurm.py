@@ -39,9 +39,9 @@ def tf_config_of_slurm() -> str | None:
     here = os.environ.get("SLURMD_NODENAME", "")
     if here and addresses[rank].rpartition(":")[0] != here:
         raise ConfigurationError(
-            f"STRATEGY = 'multi_worker': task {rank} of this SLURM step runs on {here}, but in a "
-            f"distribution node by node it runs on {addresses[rank].rpartition(':')[0]}; add --distribution=block to srun, or set "
-            "TF_CONFIG on every worker"
+            f"STRATEGY = 'multi_worker': task {rank} of this SLURM step runs on {here}; distributed node by "
+            f"node it would run on {addresses[rank].rpartition(':')[0]}; add --distribution=block to srun, "
+            "or set TF_CONFIG on every worker"
         )
     return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})
 

@@ -18,11 +18,11 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all
     """Makes a strategy. Call it before any other TensorFlow operation.
 
     Args:
-      name: one of `STRATEGIES`. "one_device" uses the first GPU, or the CPU. "mirrored" uses all chosen GPUs of
-        this machine, or `cpu_replicas` logical CPU devices if there is none. "multi_worker" uses the workers
-        of TF_CONFIG, or those of the SLURM step. "tpu" uses the TPU of this TPU VM, or the one that TPU_NAME
-        names. "auto" uses the last of these that this machine has; several workers only if TF_CONFIG names
-        them.
+      name: one of `STRATEGIES`. "one_device" uses the first GPU, or the CPU. "mirrored" uses all chosen GPUs
+        of this machine, or `cpu_replicas` logical CPU devices if there is none. "multi_worker" uses the
+        workers of TF_CONFIG, or those of the SLURM step. "tpu" uses the TPU of this TPU VM, or the one that
+        TPU_NAME names. "auto" uses the last of these that this machine has; several workers only if
+        TF_CONFIG names them.
       cpu_replicas: more than one uses logical CPU devices and no GPU. They share the machine's cores, so they
         are for tests of distribution; they do not make training faster.
       gpus: which GPUs of this machine: "all", numbers such as "0,2", or "idle" for those that no process uses

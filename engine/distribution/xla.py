@@ -46,8 +46,8 @@ def compiles_with_xla(devices: Devices, *, wanted: bool) -> bool:
         return False
     if devices.replicas > 1:
         raise ConfigurationError(
-            f"JIT_COMPILE = True: XLA cannot compile a step in which {devices.replicas} replicas reduce their "
-            "gradients; use one device (STRATEGY = 'one_device'), or JIT_COMPILE = False"
+            f"JIT_COMPILE = True: XLA cannot compile a step in which {devices.replicas} replicas reduce "
+            "their gradients; use one device (STRATEGY = 'one_device'), or JIT_COMPILE = False"
         )
     return True
 

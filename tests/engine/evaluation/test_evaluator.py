@@ -9,8 +9,8 @@ from skimage.metrics import structural_similarity
 from data import imaging
 from engine.adaptive_batch import GrowOnPlateau
 from engine.batching.batch_layout import rows_of_replicas
-from engine.distribution.precision import set_precision
 from engine.distribution.devices import devices_of, make_devices
+from engine.distribution.precision import set_precision
 from engine.errors import ConfigurationError
 from engine.evaluation.evaluator import Evaluator, table
 from engine.evaluation.sample_grid import join_columns

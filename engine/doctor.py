@@ -78,11 +78,11 @@ def plan_report(
     if automatic:
         experiment = dataclasses.replace(experiment, largest_micro_batch=probe.largest_micro_batch)
     trainer = Trainer(experiment, RunDirectory(""))
-    plan, replicas = trainer.plan, trainer.strategy.num_replicas_in_sync
+    plan, devices = trainer.plan, trainer.devices
     epochs = plan.total_examples / experiment.data.train_examples
     lines = [
-        f"Strategy: {type(trainer.strategy).__name__}, {replicas} replica{'s' * (replicas > 1)} on "
-        f"{', '.join(trainer.strategy.extended.worker_devices)}; {experiment.precision}"
+        f"Strategy: {type(devices.strategy).__name__}, {devices.replicas} "
+        f"replica{'s' * (devices.replicas > 1)} on {', '.join(devices.names)}; {experiment.precision}"
         f"{', deterministic' if experiment.determinism else ''}",
         f"Data: {experiment.data.train_examples} training examples; evaluation on "
         f"{experiment.data.evaluation_split}; {plan.total_examples} examples in all, {epochs:.1f} epochs",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from data.imaging.metrics import HIGHER_IS_BETTER
 from engine.adaptive_batch import GrowOnPlateau
-from engine.batch_schedules import BatchGrowth
+from engine.batch_schedules import BatchGrowth, BatchSchedule, resolve_batch_schedule
 from engine.distribution.gpus import numbers_of
 from engine.durations import Duration, examples_of, seconds_of
 from engine.errors import ConfigurationError
@@ -27,7 +28,7 @@ class Experiment:
       seed: of initial weights and of all randomness in the networks and losses.
       initial_weights: where a new run's weights come from instead of `seed`, such as
         `models.torch_weights.TorchWeights`; a run that goes on does not ask for them.
-      strategy, cpu_replicas, gpus: see `engine.distribution.strategies.make_strategy`.
+      strategy, cpu_replicas, gpus: see `engine.distribution.devices.make_devices`.
       precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, also where that is slower; see
         `engine.distribution.determinism`.
@@ -146,6 +147,15 @@ class Experiment:
                 f"{type(self.data).__name__}.colour_space = {self.data.colour_space!r}: "
                 f"{type(self.task).__name__} does not learn from it; set it to one of {', '.join(spaces)}"
             )
+
+    @functools.cached_property
+    def resolved_batch_schedule(self) -> BatchSchedule:
+        """The batch schedule with every length in examples.
+
+        Raises:
+          ConfigurationError: quotes the entry or the setting that is wrong.
+        """
+        return resolve_batch_schedule(self.batch_schedule, examples_per_epoch=self.data.train_examples)
 
     @property
     def free_to_change(self) -> frozenset[str]:

@@ -72,7 +72,7 @@ def train(
             with reraise_worker_loss():
                 trainer = Trainer(experiment, run, config_text=text)
                 trainer.restore()
-                if trainer.is_chief:
+                if trainer.devices.is_chief:
                     run.write_config(text)
                     if automatic:
                         micro_batch_limit.record(

@@ -1,9 +1,9 @@
-"""Operations that give the same bits every time, against the fastest ones.
+"""TensorFlow's deterministic mode: operations that give the same bits every time.
 
-On a CPU the default is deterministic already, on GPUs it is not: cuDNN chooses its algorithms by timing
-them, and some kernels add in whatever order threads finish. TensorFlow's deterministic mode chooses others,
-slower ones, raises `UnimplementedError` where there are none, and wants every seed set. It holds for the
-process and cannot be ended again.
+On a CPU TensorFlow is deterministic anyway. On GPUs it is not: cuDNN chooses its algorithms by timing them,
+and some kernels add in whatever order threads finish. In deterministic mode TensorFlow chooses other, slower
+algorithms, raises `UnimplementedError` where there are none, and requires seeds. The mode holds for the
+whole process and cannot be switched off again.
 """
 
 from __future__ import annotations
@@ -13,40 +13,41 @@ import time
 import keras
 import tensorflow as tf
 
-# Without a public counterpart; Keras asks it the same way.
+# TensorFlow has no public function for this; Keras uses the same one.
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from engine.errors import ConfigurationError
 
 
-def set_determinism(wanted: bool, *, seed: int) -> None:
-    """Call it before anything is computed.
+def set_determinism(enabled: bool, *, seed: int) -> None:
+    """Switches deterministic mode on. Call it before any computation.
 
     Args:
-      seed: for the global generators; an operation that draws from them without one raises from then on.
+      enabled: whether the mode is wanted.
+      seed: of the global generators. In this mode an operation that draws from them without a seed raises.
 
     Raises:
-      ConfigurationError: the process is deterministic and is not wanted to be.
+      ConfigurationError: the mode is not wanted, but this process has switched it on.
     """
-    if wanted:
+    if enabled:
         keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()
     elif is_op_determinism_enabled():
         raise ConfigurationError(
-            "DETERMINISM = False: this process was made deterministic earlier, which TensorFlow cannot undo; "
+            "DETERMINISM = False: this process is deterministic already, which TensorFlow cannot undo; "
             "start a new process, or set DETERMINISM = True"
         )
 
 
 def is_deterministic() -> bool:
-    """Whether this process computes so, whoever asked for it."""
+    """Whether deterministic mode is on in this process, whoever switched it on."""
     return is_op_determinism_enabled()
 
 
 def now() -> tf.Tensor:
-    """float64 scalar: seconds, when it is run. TensorFlow's own clock is refused in deterministic mode."""
+    """Seconds at the time of execution: float64 scalar."""
     if not is_deterministic():
         return tf.timestamp()
-    seconds = tf.numpy_function(time.time, [], tf.float64)
+    seconds = tf.numpy_function(time.time, [], tf.float64)  # deterministic mode refuses tf.timestamp
     seconds.set_shape([])
     return seconds

@@ -1,8 +1,9 @@
-"""Which GPUs of this machine a process uses: all, those that are named, or those that nobody else uses.
+"""Which GPUs of this machine a process uses: all, those with given numbers, or the idle ones.
 
-Numbers are those of nvidia-smi: CUDA is told to count by PCI address as well, unless CUDA_DEVICE_ORDER is
-set already. Where CUDA_VISIBLE_DEVICES is set, as batch systems and containers do, CUDA shows only what it
-names, and numbers count among those, as for every CUDA program.
+Numbers are nvidia-smi's, which counts by PCI address. CUDA counts fastest first by default, so
+CUDA_DEVICE_ORDER is set to PCI_BUS_ID unless it is set already. If CUDA_VISIBLE_DEVICES is set, as batch
+systems and containers do, CUDA shows only the GPUs named there, and numbers count among those, as in every
+CUDA program.
 
 Written from the manuals of nvidia-smi and CUDA; it has not run on a machine with a GPU.
 """
@@ -22,21 +23,22 @@ import tensorflow as tf
 from engine.errors import ConfigurationError
 
 IDLE_BELOW_MIB = 500
-"""Memory in use on a GPU that counts as idle: a driver and a desktop take less, a training takes more."""
+"""A GPU with less memory in use may be idle: a driver and a desktop take less, a training takes more."""
 
 IDLE_BELOW_PERCENT = 5
-"""Utilisation of a GPU that counts as idle."""
+"""A GPU with less utilisation may be idle."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GpuUse:
-    """How much of a GPU is in use by all processes together.
+    """How much all processes together use of a GPU.
 
-    Args:
-      number: nvidia-smi's.
-      uuid: "GPU-..."; does not depend on any order.
-      used_mib: memory; None if the driver does not tell.
-      percent: time in which it computed lately; None if the driver does not tell.
+    Attributes:
+      number: nvidia-smi's index.
+      uuid: "GPU-..."; does not depend on the order of the GPUs.
+      used_mib: memory in use; None if the driver does not report it.
+      percent: utilisation, the share of recent time in which the GPU computed; None if the driver does not
+        report it.
     """
 
     number: int
@@ -46,7 +48,7 @@ class GpuUse:
 
     @property
     def is_idle(self) -> bool:
-        """Not known to be idle is busy."""
+        """Whether nobody uses the GPU. One whose memory use is unknown counts as busy."""
         return (
             self.used_mib is not None
             and self.used_mib < IDLE_BELOW_MIB
@@ -60,10 +62,13 @@ class GpuUse:
 
 
 def numbers_of(setting: str) -> tuple[int, ...] | None:
-    """The numbers in a setting such as "0,2"; None for "all" and "idle".
+    """Reads the numbers in a setting such as "0,2".
+
+    Returns:
+      The numbers; None for "all" and "idle".
 
     Raises:
-      ConfigurationError: it is none of these.
+      ConfigurationError: the setting is none of these.
     """
     if setting in ("all", "idle"):
         return None
@@ -76,17 +81,20 @@ def numbers_of(setting: str) -> tuple[int, ...] | None:
 
 
 def physical_devices(kind: str) -> list[tf.config.PhysicalDevice]:
-    """The devices of a kind that this process may use; asking takes nothing of them."""
-    # CUDA's own order is fastest first. It reads this once, when any kind of device is first asked for.
+    """The devices of a kind that this process may use. Listing them does not initialise them."""
+    # CUDA reads the variable once, when devices are first listed. TensorFlow asks CUDA even for TPUs.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     return tf.config.list_physical_devices(kind)
 
 
 def chosen_gpus(setting: str) -> list[tf.config.PhysicalDevice]:
-    """The GPUs that the setting names; none where "all" meets a machine without.
+    """The GPUs that a setting chooses; an empty list for "all" on a machine without GPUs.
+
+    Args:
+      setting: "all", "idle", or numbers such as "0,2".
 
     Raises:
-      ConfigurationError: they are not there, none is idle, or who uses them cannot be found out.
+      ConfigurationError: there are no such GPUs, none is idle, or nvidia-smi cannot say which are.
     """
     numbers, gpus = numbers_of(setting), physical_devices("GPU")
     if setting == "all":
@@ -94,7 +102,7 @@ def chosen_gpus(setting: str) -> list[tf.config.PhysicalDevice]:
     if not gpus:
         raise ConfigurationError(
             f"GPUS = {setting!r}: TensorFlow finds no GPU on this machine{_hidden()}; python -m "
-            "engine.doctor lists what there is, and GPUS = 'all' also runs without one"
+            "engine.doctor lists the devices, and GPUS = 'all' also runs without a GPU"
         )
     if numbers is None:
         numbers = _idle_numbers()
@@ -108,10 +116,13 @@ def chosen_gpus(setting: str) -> list[tf.config.PhysicalDevice]:
 
 
 def use_gpus(gpus: Sequence[tf.config.PhysicalDevice]) -> None:
-    """Shows TensorFlow these GPUs only, and has it take their memory as it needs it.
+    """Hides all other GPUs from TensorFlow, and lets it allocate memory on these as it needs it.
+
+    Args:
+      gpus: of `physical_devices("GPU")`.
 
     Raises:
-      ConfigurationError: TensorFlow has started with others.
+      ConfigurationError: TensorFlow has already started with other GPUs.
     """
     if not physical_devices("GPU"):
         return
@@ -127,13 +138,13 @@ def use_gpus(gpus: Sequence[tf.config.PhysicalDevice]) -> None:
 
 
 def numbers_in_use() -> list[int]:
-    """The numbers of the GPUs that `use_gpus` was given."""
+    """The numbers of the GPUs that TensorFlow uses, in its order."""
     gpus = physical_devices("GPU")
     return [gpus.index(gpu) for gpu in tf.config.get_visible_devices("GPU")]
 
 
 def nvidia_smi_ids() -> list[str]:
-    """What nvidia-smi calls each GPU that CUDA shows, in their order: a number or a UUID."""
+    """What nvidia-smi calls each GPU that CUDA shows, in CUDA's order: a number or a UUID."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = len(physical_devices("GPU"))
     if visible is None:
@@ -142,14 +153,14 @@ def nvidia_smi_ids() -> list[str]:
 
 
 def gpu_uses() -> list[GpuUse]:
-    """How much of each GPU that CUDA shows is in use, in their order.
+    """The use of each GPU that CUDA shows, in CUDA's order.
 
     Raises:
-      ConfigurationError: nvidia-smi is missing or fails, or its numbers cannot be related to CUDA's.
+      ConfigurationError: nvidia-smi is missing or fails, or does not list a GPU that CUDA shows.
     """
     if shutil.which("nvidia-smi") is None:
         raise ConfigurationError(
-            "GPUS = 'idle': there is no nvidia-smi on the PATH to ask who uses them; install NVIDIA's "
+            "GPUS = 'idle': nvidia-smi, which says which GPUs are idle, is not on the PATH; install NVIDIA's "
             "utilities (in a container: --gpus=all), or name GPUs, such as GPUS = '0'"
         )
     done = _ask_nvidia_smi("index,uuid,memory.used,utilization.gpu")
@@ -157,7 +168,7 @@ def gpu_uses() -> list[GpuUse]:
     if done.returncode or not all(len(row) == 4 and row[0].isdigit() for row in rows):
         said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         raise ConfigurationError(
-            f"GPUS = 'idle': nvidia-smi fails ({said.splitlines()[0]}); mend the driver, or name GPUs, "
+            f"GPUS = 'idle': nvidia-smi fails ({said.splitlines()[0]}); repair the driver, or name GPUs, "
             "such as GPUS = '0'"
         )
     all_uses = [
@@ -168,10 +179,10 @@ def gpu_uses() -> list[GpuUse]:
 
 
 def free_gpu_bytes(device: str) -> int | None:
-    """Free memory of an NVIDIA GPU as its driver sees it; None if unknown.
+    """Free memory of an NVIDIA GPU as its driver reports it; None if unknown.
 
     Args:
-      device: TensorFlow's name of it, ending in "GPU:0"; it counts among those given to `use_gpus`.
+      device: TensorFlow's name of the GPU, ending in "GPU:0"; it counts among the GPUs in use.
     """
     if shutil.which("nvidia-smi") is None:
         return None
@@ -181,7 +192,7 @@ def free_gpu_bytes(device: str) -> int | None:
     return (int(numbers[1]) - int(numbers[2])) * 2**20 if numbers else None
 
 
-@functools.cache  # what this process takes itself must not count when a trainer is built again
+@functools.cache  # a trainer that is built again must not take this process's own use for another's
 def _idle_numbers() -> tuple[int, ...]:
     if os.environ["CUDA_DEVICE_ORDER"] != "PCI_BUS_ID":
         raise ConfigurationError(
@@ -192,32 +203,32 @@ def _idle_numbers() -> tuple[int, ...]:
     idle = tuple(position for position, use in enumerate(uses) if use.is_idle)
     if not idle:
         raise ConfigurationError(
-            f"GPUS = 'idle': none is ({'; '.join(f'{n}: {use}' for n, use in enumerate(uses))}); wait, or "
-            "name those to share, such as GPUS = '0'"
+            f"GPUS = 'idle': no GPU is idle ({'; '.join(f'{n}: {use}' for n, use in enumerate(uses))}); "
+            "wait, or name the GPUs to share, such as GPUS = '0'"
         )
     return idle
 
 
-def _ask_nvidia_smi(fields: str, *options: str) -> subprocess.CompletedProcess:
+def _ask_nvidia_smi(fields: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def _of_name(name: str, uses: list[GpuUse]) -> GpuUse:
-    """Of a number or of a UUID, of which CUDA takes any beginning that is unique."""
+    """Finds a GPU by its number or by the beginning of its UUID, as CUDA does."""
     found = [
         use for use in uses if (use.number == int(name) if name.isdigit() else use.uuid.startswith(name))
     ]
     if len(found) != 1:
         raise ConfigurationError(
-            f"GPUS = 'idle': nvidia-smi tells nothing of {name!r} in CUDA_VISIBLE_DEVICES; name whole GPUs "
-            "there by number or UUID, or set GPUS = 'all'"
+            f"GPUS = 'idle': nvidia-smi does not list {name!r} of CUDA_VISIBLE_DEVICES; name whole "
+            "GPUs there by number or UUID, or set GPUS = 'all'"
         )
     return found[0]
 
 
 def _number(field: str) -> int | None:
-    """None for "[N/A]" and its like."""
+    """The number in a field; None for "[N/A]" and the like."""
     return int(field) if field.isdigit() else None
 
 

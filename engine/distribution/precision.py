@@ -1,4 +1,4 @@
-"""Keras's dtype policy: what networks compute in, and what their variables are kept in."""
+"""Keras's dtype policy: the dtype in which networks compute, and the dtype of their variables."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ PRECISIONS = {
 
 
 def set_precision(precision: str) -> None:
-    """Sets Keras's policy; call it before a network is built.
+    """Sets Keras's dtype policy. Call it before a network is built.
 
-    "bfloat16" and "float16" compute in these and keep variables in float32; with "float16" losses are
-    scaled, see `engine.inner_loop.loss_scale`.
+    Args:
+      precision: one of `PRECISIONS`. "bfloat16" and "float16" are mixed precision, with float32 variables;
+        with "float16" losses are scaled, see `engine.inner_loop.loss_scale`.
+
+    Raises:
+      ConfigurationError: there is no such precision.
     """
     if precision not in PRECISIONS:
-        raise ConfigurationError(
-            f"PRECISION = {precision!r}: not available; use one of {', '.join(PRECISIONS)}"
-        )
+        raise ConfigurationError(f"PRECISION = {precision!r}: unknown; use one of {', '.join(PRECISIONS)}")
     keras.config.set_dtype_policy(PRECISIONS[precision])
     keras.config.set_floatx("float64" if precision == "float64" else "float32")

@@ -15,35 +15,36 @@ STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
 def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all") -> tf.distribute.Strategy:
-    """Chooses the devices. Call it before any other TensorFlow operation.
+    """Makes a strategy. Call it before any other TensorFlow operation.
 
     Args:
-      name: "one_device" takes the first GPU or the CPU; "mirrored" all GPUs chosen on this machine, or
-        `cpu_replicas` logical CPU devices where there is none; "multi_worker" what TF_CONFIG says,
-        or without it SLURM; "tpu" the TPU of this TPU VM (or the one named by TPU_NAME); "auto" the
-        last of these that this machine has, several workers only where TF_CONFIG names them.
-      cpu_replicas: more than one are logical CPU devices, and no GPU is used; they share the machine's
-        cores, so they test distribution rather than speed training up.
-      gpus: of those of this machine, "all", numbers such as "0,2", or "idle": those that no process
-        uses (see `engine.distribution.gpus`). Each worker chooses for itself; a TPU has none.
+      name: one of `STRATEGIES`. "one_device" uses the first GPU, or the CPU. "mirrored" uses all chosen GPUs
+        of this machine, or `cpu_replicas` logical CPU devices if there is none. "multi_worker" uses the
+        workers of TF_CONFIG, or those of the SLURM step. "tpu" uses the TPU of this TPU VM, or the one that
+        TPU_NAME names. "auto" uses the last of these that this machine has; several workers only if
+        TF_CONFIG names them.
+      cpu_replicas: more than one uses logical CPU devices and no GPU. They share the machine's cores, so they
+        are for tests of distribution; they do not make training faster.
+      gpus: which GPUs of this machine: "all", numbers such as "0,2", or "idle" for those that no process uses
+        (see `engine.distribution.gpus`). Each worker chooses for itself. A TPU ignores it.
 
     Raises:
-      ConfigurationError: unknown name, or devices that are not there.
+      ConfigurationError: the name is unknown, or the devices are not available.
     """
     # TensorFlow's remapper fuses a bias with its activation and its gradient. On the graph of a GAN it
-    # breaks off with an error, changing nothing, and on an empty batch its result fails at run time.
+    # fails ("Mutation::Apply error") and changes nothing; on an empty batch what it makes fails at run time.
     tf.config.optimizer.set_experimental_options({"remapping": False})
     if name not in STRATEGIES:
         raise ConfigurationError(f"STRATEGY = {name!r}: unknown; use one of {', '.join(STRATEGIES)}")
     if cpu_replicas < 1:
-        raise ConfigurationError(f"CPU_REPLICAS = {cpu_replicas}: at least 1")
+        raise ConfigurationError(f"CPU_REPLICAS = {cpu_replicas}: must be at least 1; raise it")
     if name == "tpu" or (name == "auto" and _has_tpu()):
         return _tpu_strategy()
     chosen = chosen_gpus(gpus) if cpu_replicas == 1 else []
     if name == "auto":
         several = "mirrored" if max(len(chosen), cpu_replicas) > 1 else "one_device"
         name = "multi_worker" if worker_count() > 1 else several
-    # TensorFlow makes itself at home on every GPU it sees, whether a strategy names it or not.
+    # TensorFlow allocates memory on every visible GPU, whether the strategy uses it or not.
     use_gpus(chosen[:1] if name == "one_device" else chosen)
     if name == "multi_worker":
         if not worker_count():
@@ -51,8 +52,8 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all
             if from_slurm is None:
                 raise ConfigurationError(
                     "STRATEGY = 'multi_worker': the environment variable TF_CONFIG names no worker, and this "
-                    "is no SLURM step of several tasks; set it on every worker, start the workers with "
-                    "engine.launch, or use STRATEGY = 'auto'"
+                    "is no SLURM step of several tasks; set TF_CONFIG on every worker, start the workers "
+                    "with engine.launch, or use STRATEGY = 'auto'"
                 )
             os.environ["TF_CONFIG"] = from_slurm
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -60,34 +61,10 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all
     if name == "one_device" or len(devices) == 1:
         return tf.distribute.OneDeviceStrategy(devices[0])
     if devices[0].startswith("CPU"):
-        # The default looks for NCCL links between GPUs, and logs that it found none.
+        # The default looks for NCCL links between GPUs and logs that it found none. And the collectives of
+        # several MirroredStrategy objects in one process, as tests make them, would collide.
         return tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
     return tf.distribute.MirroredStrategy(devices)
-
-
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes logs and checkpoints."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return True
-    return resolver.task_type in (None, "chief") or (
-        resolver.task_type == "worker"
-        and resolver.task_id == 0
-        and "chief" not in resolver.cluster_spec().jobs
-    )
-
-
-def smallest_of_workers(strategy: tf.distribute.Strategy, number):
-    """The smallest of the numbers that the workers bring; `number` itself with one worker, or if None."""
-    if not isinstance(number, int) or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return number
-
-    @tf.function(autograph=False)  # TensorFlow warns of eager collectives
-    def gathered():
-        own = strategy.run(lambda: tf.identity(tf.constant([number])))
-        return strategy.gather(own, axis=0)
-
-    return int(tf.reduce_min(gathered()))
 
 
 def accelerators(gpus: str = "all") -> list[str]:
@@ -100,11 +77,15 @@ def _has_tpu() -> bool:
 
 
 def worker_count() -> int:
-    """How many workers TF_CONFIG names, this one included; 0 without it."""
+    """How many workers TF_CONFIG names, including this one; 0 if it is not set.
+
+    Raises:
+      ConfigurationError: TF_CONFIG is not JSON.
+    """
     try:
         cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     except ValueError as error:
-        raise ConfigurationError(f"TF_CONFIG is not JSON ({error}); correct or unset it") from error
+        raise ConfigurationError(f"TF_CONFIG: not JSON ({error}); correct or unset it") from error
     return len(cluster.get("worker", [])) + len(cluster.get("chief", []))
 
 
@@ -117,14 +98,14 @@ def _cpu_devices(cpu_replicas: int) -> list[str]:
     available = len(tf.config.list_logical_devices("CPU"))
     if available < cpu_replicas:
         raise ConfigurationError(
-            f"CPU_REPLICAS = {cpu_replicas}: TensorFlow has started with {available} CPU devices already; "
+            f"CPU_REPLICAS = {cpu_replicas}: TensorFlow has already started with {available} CPU devices; "
             "start a new process"
         )
     return [f"CPU:{index}" for index in range(cpu_replicas)]
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:
-    # TensorFlow's own reading of TPU_NAME takes "local" for the name of a cloud TPU, so it is passed on.
+    # Without an argument TPUClusterResolver reads TPU_NAME itself, and takes "local" for a cloud TPU's name.
     name = os.environ.get("TPU_NAME", "local")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
@@ -138,8 +119,3 @@ def _tpu_strategy() -> tf.distribute.Strategy:
             "tpu extra installed, or use STRATEGY = 'auto'"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def needs_static_shapes(strategy: tf.distribute.Strategy) -> bool:
-    """TPUs compile for fixed shapes."""
-    return isinstance(strategy, tf.distribute.TPUStrategy)

@@ -1,15 +1,17 @@
-"""The compiled step under XLA, where that works: on one device, in whole batches.
+"""Compiling the training step with XLA (`JIT_COMPILE`), on one device and in whole batches.
 
-XLA fuses the operations of forward pass, losses, gradients and update of all phases into few kernels, for
-fixed sizes: each batch size of the schedule is compiled once, which takes far longer than tracing. Results
-are those without it up to rounding, except that floating-point noise is made of the same random bits in
-another way: dropout masks, latent codes and the like are other draws.
+XLA fuses the operations of the whole step, from forward pass to update, into few kernels for fixed shapes.
+Each batch size of the schedule is compiled once, which takes far longer than tracing. Results equal those
+without XLA up to rounding. The exception is random floating-point numbers, which XLA makes from the same
+random bits in another way: dropout masks and latent codes are different draws. Random whole numbers and
+`stateless_fold_in` are the same.
 
-What decides a shape has to be known when it is compiled. A task in which a shape follows from a tensor of the
-step, such as its number, is compiled anew in every step.
+Shapes must be known at compile time. A task in which a shape depends on the value of a tensor, such as the
+step number, is silently compiled again for each value. So is an index in brackets: x[i] is a slice, whose
+bounds are constants to XLA. `tf.gather(x, i)` is compiled once.
 
-Several replicas are refused: their sums are made outside XLA, between parts of the step (and several GPUs
-that communicate inside it are known to hang). A TPU knows nothing else, and needs no setting.
+Several replicas are refused: their all-reduces are outside XLA, between parts of the step. (Several GPUs
+that communicate inside XLA are known to hang.) A TPU always compiles with XLA and ignores the setting.
 """
 
 from __future__ import annotations
@@ -20,35 +22,39 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from engine.distribution.devices import Devices
 from engine.errors import ConfigurationError
 
 _REFUSALS = (
     r"unsupported operations.*?: (\w+) \(No registered",
     r"\{\{node ([\w/]+)\}\}.*tf2xla conversion failed",
 )
-"""How XLA says which operation, or which by name, it does not take."""
+"""Patterns of XLA's messages about an operation that it does not support: by type, or by name."""
 
 
-def compiles_with_xla(strategy: tf.distribute.Strategy, *, wanted: bool) -> bool:
-    """Whether the step is to be compiled by `tf.function(jit_compile=True)`.
+def compiles_with_xla(devices: Devices, *, wanted: bool) -> bool:
+    """Whether to compile the step with `tf.function(jit_compile=True)`.
+
+    Args:
+      devices: of the run.
+      wanted: the setting JIT_COMPILE.
 
     Raises:
-      ConfigurationError: it is wanted, and there are several replicas.
+      ConfigurationError: XLA is wanted, but there are several replicas.
     """
-    if not wanted or isinstance(strategy, tf.distribute.TPUStrategy):
+    if not wanted or devices.is_tpu:
         return False
-    replicas = strategy.num_replicas_in_sync
-    if replicas > 1:
+    if devices.replicas > 1:
         raise ConfigurationError(
-            f"JIT_COMPILE = True: XLA cannot compile a step in which {replicas} replicas add up their "
-            "gradients; use one device (STRATEGY = 'one_device'), or JIT_COMPILE = False"
+            f"JIT_COMPILE = True: XLA cannot compile a step in which {devices.replicas} replicas reduce "
+            "their gradients; use one device (STRATEGY = 'one_device'), or JIT_COMPILE = False"
         )
     return True
 
 
 @contextlib.contextmanager
 def reraise_xla_errors() -> Iterator[None]:
-    """Raises ConfigurationError, naming the operation, where XLA refuses to compile."""
+    """Raises ConfigurationError with the name of the operation where XLA refuses to compile."""
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as error:

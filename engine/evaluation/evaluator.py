@@ -12,6 +12,8 @@ import tensorflow as tf
 from data import imaging
 from data.imaging.metrics import METRICS
 from data.roles import INPUT, TARGET
+from engine.distribution.devices import Devices
+from engine.distribution.strategy_run import gather_rows
 from engine.errors import ConfigurationError
 from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.input_pipeline.pictures import to_picture
@@ -59,7 +61,7 @@ class Evaluator:
 
     Args:
       task: its `translate` and `reconstructions` make the images.
-      strategy: the replicas that make them.
+      devices: of the run; its replicas make them.
       data: `evaluation(split)` yields "input" and "target", float [B, H, W, C] in [-1, 1] in the data's
         colour space, and any other floating-point values that `translate` takes. Metrics are of RGB.
       networks: by name; `evaluate` uses their values at that time.
@@ -72,7 +74,7 @@ class Evaluator:
         self,
         *,
         task: Task,
-        strategy: tf.distribute.Strategy,
+        devices: Devices,
         data: TrainingData,
         networks: Mapping[str, keras.Model],
     ):
@@ -83,11 +85,10 @@ class Evaluator:
                 f"{MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE}); raise CROP_SIZE"
             )
         self._task = task
-        self._strategy = strategy
+        self._devices = devices
         self._data = data
         self._networks = networks
-        self._several_workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        self._batch = EVALUATION_BATCH_PER_REPLICA * strategy.num_replicas_in_sync
+        self._batch = EVALUATION_BATCH_PER_REPLICA * devices.replicas
 
     def evaluate(self, split: str, *, baselines: bool = False) -> Evaluation:
         """Evaluates one pass over a split. Every image counts once, on any number of replicas.
@@ -127,20 +128,20 @@ class Evaluator:
         batches = self._data.evaluation(split, batch=self._batch).map(
             lambda example: {name: x for name, x in example.items() if x.dtype.is_floating}
         )
-        if self._several_workers:  # each worker reads the whole split and keeps its own examples
+        if self._devices.is_multi_worker:  # each worker reads the whole split and keeps its own examples
             options = tf.data.Options()
             options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
             batches = batches.with_options(options)
         with reraise_record_errors(self._data, split):
-            for batch in self._strategy.experimental_distribute_dataset(batches):
+            for batch in self._devices.strategy.experimental_distribute_dataset(batches):
                 yield self._translate(batch)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def _translate(self, batch: Mapping[str, tf.Tensor]) -> tuple[Pictures, Reconstructions]:
-        per_replica = self._strategy.run(
+        per_replica = self._devices.strategy.run(
             tf.autograph.experimental.do_not_convert(self._translate_replica), args=(batch,)
         )
-        return tf.nest.map_structure(self._gather, per_replica)
+        return tf.nest.map_structure(lambda x: gather_rows(self._devices, x), per_replica)
 
     def _translate_replica(self, batch: Mapping[str, tf.Tensor]) -> tuple[Pictures, Reconstructions]:
         rows = tf.shape(batch[INPUT])[0]
@@ -154,13 +155,6 @@ class Evaluator:
             pictures["output"] = self._task.translate(self._networks, padded)
         reconstructed = dict(self._task.reconstructions(self._networks, padded))
         return tf.nest.map_structure(lambda x: to_picture(self._data, x[:rows]), (pictures, reconstructed))
-
-    def _gather(self, values: tf.Tensor) -> tf.Tensor:
-        if self._several_workers:
-            # The multi-worker collectives do not support uint8.
-            wider = self._strategy.run(lambda x: tf.cast(x, tf.int32), args=(values,))
-            return tf.cast(self._strategy.gather(wider, axis=0), tf.uint8)
-        return tf.concat(self._strategy.experimental_local_results(values), axis=0)
 
     def _mean_target(self) -> tf.Tensor:
         """The mean target of the training split, prepared as for evaluation: uint8 [H, W, C]."""

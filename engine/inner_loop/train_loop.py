@@ -21,6 +21,7 @@ import tensorflow as tf
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.scaling_rules import BatchScaling, WarmupState
 from engine.distribution.determinism import now
+from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import run_on_replicas
 from engine.distribution.xla import compiles_with_xla, reraise_xla_errors
 from engine.inner_loop.gradient_accumulation import AccumulatedStep
@@ -75,7 +76,7 @@ class TrainLoop:
 
     Args:
       task: whose phases are run.
-      strategy: over whose replicas.
+      devices: of the run.
       train_state: the variables, built under the strategy's scope.
       scaling: gives the hyper-parameters at a position and batch size.
       seed: of all randomness in the networks and losses.
@@ -88,7 +89,7 @@ class TrainLoop:
         self,
         *,
         task: Task,
-        strategy: tf.distribute.Strategy,
+        devices: Devices,
         train_state: TrainState,
         scaling: BatchScaling,
         seed: int,
@@ -96,11 +97,12 @@ class TrainLoop:
         undo_non_finite: bool = False,
     ):
         self._task = task
-        self._strategy = strategy
+        self._devices = devices
+        self._strategy = devices.strategy
         self._scaling = scaling
         self._replica_step = ReplicaStep(task=task, train_state=train_state, seed=seed)
-        self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=strategy)
-        self._under_xla = compiles_with_xla(strategy, wanted=jit_compile)
+        self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=devices.strategy)
+        self._under_xla = compiles_with_xla(devices, wanted=jit_compile)
         self._whole_step = tf.autograph.experimental.do_not_convert(self._replica_step.run)
         if self._under_xla:
             self._whole_step = tf.function(self._replica_step.run, autograph=False, jit_compile=True)
@@ -151,7 +153,7 @@ class TrainLoop:
         Raises:
           ConfigurationError: XLA refuses an operation of the task.
         """
-        if isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        if self._devices.is_multi_worker:
             within_sec = math.inf
         inputs = self._traced_inputs(step, examples, plan, warmup or WarmupState(), plateau_factors or {})
         with reraise_xla_errors() if self._under_xla else contextlib.nullcontext():

@@ -1,95 +1,122 @@
-"""From a data set at a position to batches on the replicas."""
+"""Global batches of a data set, distributed over the replicas."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from engine.batching.batch_layout import BatchLayout, rows_of_replicas
+from engine.distribution.devices import Devices
 from engine.training_data import TrainingData
+
+_ANY_ROW = [0]
+"""What a worker without examples reads: a data set cannot make a batch of no rows."""
 
 
 @contextlib.contextmanager
 def reraise_record_errors(
     data: TrainingData, split: str, position_examples: int | None = None
 ) -> Iterator[None]:
-    """Where reading fails inside, raises the data set's own error: TensorFlow's names no file."""
+    """Raises the data set's own error where reading fails: TensorFlow's error names no file.
+
+    Args:
+      data: whose records are read.
+      split: of the data set.
+      position_examples: from where they are read, if it is known; those records are checked first.
+
+    Raises:
+      data.errors.DataError: a record cannot be used; the message names it.
+    """
     try:
         yield
     except (
-        tf.errors.DataLossError,  # a checksum
+        tf.errors.DataLossError,  # a wrong checksum
         tf.errors.FailedPreconditionError,  # fewer records than there should be
-        tf.errors.InvalidArgumentError,  # no picture, or too large
+        tf.errors.InvalidArgumentError,  # no image, or too large
     ):
         data.check_records(split, position_examples)
         raise
 
 
 def distributed_batches(
-    strategy: tf.distribute.Strategy, data: TrainingData, *, position_examples: int, plan: BatchLayout
-):
-    """An iterator over global batches from a position, each replica's rows laid out as the plan says.
+    devices: Devices, data: TrainingData, *, position_examples: int, plan: BatchLayout
+) -> tf.distribute.DistributedIterator:
+    """Iterates over global batches, each replica's rows arranged as the layout says.
 
-    A change of batch size makes a new iterator at the position reached; nothing of it is checkpointed.
+    The iterator is never saved in a checkpoint: a restored run, or one whose batch changes, makes a new
+    iterator at its position.
+
+    Args:
+      devices: of the run.
+      data: to read.
+      position_examples: examples drawn before the first batch.
+      plan: the layout of the batches.
     """
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        # Under auto-sharding every worker would decode everything; here each decodes its own rows.
+    if devices.is_multi_worker:
+        # With TensorFlow's auto-sharding every worker would decode all examples. Here each decodes its own.
         def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
             local = plan.replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
             return _rows_of(data, position_examples, plan, range(first, first + local))
 
-        return iter(strategy.distribute_datasets_from_function(of_worker))
+        return iter(devices.strategy.distribute_datasets_from_function(of_worker))
     batches = data.batches(position_examples=position_examples, global_batch=plan.global_batch)
     if plan.is_padded:
-        batches = _arranged(batches, plan.positions(range(plan.replicas)), plan.static_shapes)
-    return iter(strategy.experimental_distribute_dataset(batches))
+        batches = _rearrange(batches, plan.positions(range(plan.replicas)), plan.static_shapes)
+    return iter(devices.strategy.experimental_distribute_dataset(batches))
 
 
 def _rows_of(
     data: TrainingData, position_examples: int, plan: BatchLayout, replicas: Sequence[int]
 ) -> tf.data.Dataset:
-    """What these replicas compute on, one element for each of them in turn."""
+    """The rows of some replicas, which follow one another: one element for each of them in turn."""
     if plan.is_padded:
-        positions = plan.positions(replicas)  # [replicas, rows]
-        sizes = [positions.shape[1]] * len(replicas)
-        rows = sorted(positions[positions >= 0])
-    else:
-        all_sizes = rows_of_replicas(plan.global_batch, plan.replicas)
-        sizes = [all_sizes[replica] for replica in replicas]
-        first = sum(all_sizes[: replicas[0]])
-        rows = range(first, first + sum(sizes))
-    # Replicas without an example read one and keep nothing of it.
-    batches = data.batches(
-        position_examples=position_examples, global_batch=plan.global_batch, rows=list(rows) or [0]
-    )
-    if plan.is_padded:
-        # The place of each example among those read.
-        found = np.searchsorted(list(rows) or [0], positions)
-        batches = _arranged(batches, np.where(positions < 0, -1, found), plan.static_shapes)
-    elif not sum(sizes):
+        return _padded_rows_of(data, position_examples, plan, replicas)
+    all_sizes = rows_of_replicas(plan.global_batch, plan.replicas)
+    sizes = [all_sizes[replica] for replica in replicas]
+    first = sum(all_sizes[: replicas[0]])
+    rows = list(range(first, first + sum(sizes))) or _ANY_ROW
+    batches = data.batches(position_examples=position_examples, global_batch=plan.global_batch, rows=rows)
+    if not sum(sizes):
         return batches.map(lambda batch: {name: x[:0] for name, x in batch.items()})
+    return _split(batches, sizes)
+
+
+def _padded_rows_of(
+    data: TrainingData, position_examples: int, plan: BatchLayout, replicas: Sequence[int]
+) -> tf.data.Dataset:
+    positions = plan.positions(replicas)  # [replicas, rows], -1 for padding
+    rows = sorted(positions[positions >= 0]) or _ANY_ROW
+    batches = data.batches(position_examples=position_examples, global_batch=plan.global_batch, rows=rows)
+    places = np.where(positions < 0, -1, np.searchsorted(rows, positions))
+    batches = _rearrange(batches, places, plan.static_shapes)
+    return _split(batches, [positions.shape[1]] * len(replicas))
+
+
+def _split(batches: tf.data.Dataset, sizes: Sequence[int]) -> tf.data.Dataset:
+    """Cuts each batch into one element per replica."""
     return batches if len(sizes) == 1 else batches.rebatch(sizes)
 
 
-def _arranged(batches: tf.data.Dataset, rows: np.ndarray, static_shapes: bool) -> tf.data.Dataset:
-    """Puts row rows[n] of each batch in place n, zeros where it is -1."""
-    rows = rows.ravel()
+def _rearrange(batches: tf.data.Dataset, places: np.ndarray, static_shapes: bool) -> tf.data.Dataset:
+    """Makes row n of each batch from its row places[n], zeros where that is -1."""
+    places = places.ravel()
 
-    def arrange(batch):
-        # Without static shapes, a tensor whose length the graph does not know: one trace fits all.
+    def rearrange(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        # Unless shapes are static, the graph must not know the number of rows: one trace fits all batches.
         order = (
-            tf.constant(rows)
+            tf.constant(places)
             if static_shapes
-            else tf.raw_ops.PlaceholderWithDefault(input=rows, shape=[None])
+            else tf.raw_ops.PlaceholderWithDefault(input=places, shape=[None])
         )
-        places = order % tf.cast(tf.shape(next(iter(batch.values())))[0] + 1, tf.int64)
+        # Row -1 becomes the last row, which is a row of zeros.
+        order %= tf.cast(tf.shape(next(iter(batch.values())))[0] + 1, tf.int64)
         return {
-            name: tf.gather(tf.pad(x, [[0, 1]] + [[0, 0]] * (x.shape.rank - 1)), places)
+            name: tf.gather(tf.pad(x, [[0, 1]] + [[0, 0]] * (x.shape.rank - 1)), order)
             for name, x in batch.items()
         }
 
-    return batches.map(arrange).prefetch(1)
+    return batches.map(rearrange).prefetch(1)

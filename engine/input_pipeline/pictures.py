@@ -1,4 +1,4 @@
-"""Pictures as people see them, and as networks take them: the data set's colour space."""
+"""Conversion between pictures (RGB) and the colour space in which networks see images."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ from engine.training_data import TrainingData
 
 
 def to_network(data: TrainingData, pictures: tf.Tensor) -> tf.Tensor:
-    """RGB (or any other number of channels than 3) as the networks take it: float [..., C] in [-1, 1]."""
+    """Converts pictures to the data set's colour space.
+
+    Args:
+      data: its colour space is used.
+      pictures: float [..., C] in [-1, 1]; 3 channels are RGB, any other number stays as it is.
+
+    Returns:
+      Float [..., C] in [-1, 1].
+    """
     if pictures.shape[-1] != 3:
         return pictures
     return imaging.rgb_to_space(pictures, data.colour_space)
 
 
 def to_picture(data: TrainingData, images: tf.Tensor) -> tf.Tensor:
-    """What networks take or make, as it is shown and measured.
+    """Converts inputs or outputs of networks to pictures, for display and metrics.
 
     Args:
-      images: float [..., C] in [-1, 1]; 3 channels are those of the data's colour space, others are taken
-        as they are.
+      data: its colour space is used.
+      images: float [..., C] in [-1, 1]; 3 channels are in the data set's colour space, any other number stays
+        as it is.
 
     Returns:
-      uint8 [..., C]; 3 channels are RGB. Colours beyond it are clipped.
+      uint8 [..., C]; 3 channels are RGB, and colours outside RGB are clipped.
     """
     if images.shape[-1] == 3:
         images = tf.cast(images, tf.float64 if images.dtype == tf.float64 else tf.float32)

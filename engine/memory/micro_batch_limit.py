@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from engine.batch_schedules import resolve_batch_schedule
 from engine.distribution.strategies import accelerators
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
@@ -81,14 +80,11 @@ def measure(experiment: Experiment, config_text: str) -> probe.Probe:
     Raises:
       ConfigurationError: not even one example fits.
     """
-    schedule = resolve_batch_schedule(
-        experiment.batch_schedule, examples_per_epoch=experiment.data.train_examples
-    )
     found = len(accelerators(experiment.gpus))
     replicas = 1 if experiment.strategy == "one_device" else found or experiment.cpu_replicas
     return probe.measure(
         config_text,
-        limit=-(-max(schedule.sizes) // replicas),
+        limit=-(-max(experiment.resolved_batch_schedule.sizes) // replicas),
         fraction=experiment.memory_fraction,
         budget_bytes=experiment.memory_bytes or None,
     )

@@ -21,7 +21,6 @@ from engine.batching.memory_model import next_micro_batch
 from engine.cli.program import exit_code
 from engine.distribution.gpus import free_gpu_bytes
 from engine.distribution.host_memory import peak_resident_bytes, reset_peak_resident, resident_bytes
-from engine.distribution.strategies import needs_static_shapes
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
 from engine.gin_config import loader
@@ -37,14 +36,14 @@ STEPS = 2
 
 def run_steps(trainer: Trainer, micro_batch: int) -> None:
     """Runs `STEPS` steps with `micro_batch` examples on each replica; in one of them every phase is due."""
-    replicas = trainer.strategy.num_replicas_in_sync
+    devices = trainer.devices
     plan = BatchLayout(
-        global_batch=2 * micro_batch * replicas,  # two micro-batches, so gradients are accumulated
-        replicas=replicas,
+        global_batch=2 * micro_batch * devices.replicas,  # two micro-batches, so gradients are accumulated
+        replicas=devices.replicas,
         largest_micro_batch=micro_batch,
-        static_shapes=needs_static_shapes(trainer.strategy),
+        static_shapes=devices.needs_static_shapes,
     )
-    iterator = distributed_batches(trainer.strategy, trainer.experiment.data, position_examples=0, plan=plan)
+    iterator = distributed_batches(devices, trainer.experiment.data, position_examples=0, plan=plan)
     all_due = math.lcm(*(phase.every for phase in trainer.experiment.task.phases())) - 1
     trainer.loop.run(iterator, num_steps=STEPS, step=all_due, examples=0, plan=plan)
 
@@ -110,9 +109,9 @@ class _DeviceMeter:
 
     def __init__(self, trainer: Trainer, *, directory: str):
         self._directory = directory
-        self._is_tpu = needs_static_shapes(trainer.strategy)
-        devices = [":".join(name.split(":")[-2:]) for name in trainer.strategy.extended.worker_devices]
-        self._gpus = [name for name in devices if name.startswith("GPU")]
+        self._is_tpu = trainer.devices.is_tpu
+        names = [":".join(name.split(":")[-2:]) for name in trainer.devices.names]
+        self._gpus = [name for name in names if name.startswith("GPU")]
 
     def budget_bytes(self, *, host_bytes: int, fraction: float) -> int | None:
         """Memory that may be used: of the fullest GPU, None for a TPU, `host_bytes` on a CPU."""

@@ -1,15 +1,15 @@
-"""What a run does about a loss or gradient that is not finite.
+"""What a run does about a loss or gradient that is not finite (`Experiment.on_non_finite`).
 
-stop      the run ends (exit 3).
-skip      the phase concerned is not updated, on any replica; moving statistics, spectral vectors and the
-          task's own state go back to the step's start, as they may have taken the bad numbers in. Other
-          phases of the step, if finite, are updated. The batch counts as drawn.
-restore   weights, moments and all else go back to the last checkpoint, while step and position stay:
-          training goes on with the batch after the bad one, and what was learned since is lost. Which
-          checkpoint that is depends on SAVE_EVERY and on interruptions.
+stop      The run ends with exit code 3.
+skip      The phase concerned is not updated, on any replica. Moving statistics, spectral vectors and the
+          task's own state go back to their values before the step, because they may hold the bad numbers.
+          Other phases of the step are updated if they are finite. The batch counts as drawn.
+restore   Weights, moments and everything else go back to the last checkpoint; step and position stay. So
+          training continues with the batch after the bad one and loses what it learned since the checkpoint.
+          Which checkpoint that is depends on SAVE_EVERY and on earlier interruptions.
 
-Gradients that overflow float16 because their loss was scaled too high are not meant: see
-`engine.inner_loop.loss_scale`.
+Gradients that overflow float16 because the loss scale was too high are handled by
+`engine.inner_loop.loss_scale`, not here.
 """
 
 from __future__ import annotations
@@ -21,24 +21,29 @@ import tensorflow as tf
 
 from engine.inner_loop.train_state import TrainState
 
-MOST_SKIPPED_IN_A_ROW = 10
-MOST_RESTORED = 3
-"""In a whole run; what has diverged that often would go on doing so."""
+MAX_SKIPPED_IN_A_ROW = 10
+MAX_RESTORED = 3
+"""In a whole run. A run that diverged this often would diverge again."""
 
 _SKIPPED, _IN_A_ROW, _RESTORED = "non_finite/skipped", "non_finite/in_a_row", "non_finite/restored"
 
 
 def initial_counts() -> dict[str, float]:
-    """Every count by name, at the start of a run."""
+    """Initial values of the counters, by name."""
     return {_SKIPPED: 0.0, _IN_A_ROW: 0.0, _RESTORED: 0.0}
 
 
 class NanPolicy:
-    """Counts what was not finite; nothing is kept outside the variables.
+    """Counts steps that were not finite and says whether the run may continue.
+
+    Its only state are the variables, which are in every checkpoint.
 
     Args:
-      policy: one of `POLICIES`.
-      variables: float64 scalars by the names of `initial_counts`, among others.
+      policy: one of `engine.experiment.POLICIES`.
+      variables: float64 scalars by name; among them those of `initial_counts`.
+
+    Attributes:
+      policy: as given.
     """
 
     def __init__(self, policy: str, variables: Mapping[str, tf.Variable]):
@@ -47,11 +52,16 @@ class NanPolicy:
 
     @property
     def skipped(self) -> int:
-        """Steps of the run in which something was skipped."""
+        """Steps of the run in which a phase was skipped."""
         return self._read(_SKIPPED)
 
     def after_loop(self, *, finite: bool, steps: int) -> None:
-        """Takes in a call of the compiled loop, which ends with the first step that is not finite."""
+        """Counts the steps of a call of the compiled loop.
+
+        Args:
+          finite: whether the last of them was finite; the loop ends with the first that is not.
+          steps: how many steps the call took.
+        """
         if self.policy != "skip":
             return
         if finite:
@@ -61,28 +71,31 @@ class NanPolicy:
         self._variables[_SKIPPED].assign_add(1.0)
 
     @contextlib.contextmanager
-    def going_back(self, train_state: TrainState) -> Iterator[None]:
-        """Around the return to a checkpoint: position, best evaluation and counts stay, one return more."""
-        stay = [train_state.step, train_state.examples, train_state.best]
-        stay += [self._variables[name] for name in initial_counts()]
-        values = [variable.numpy() for variable in stay]
+    def keep_position(self, train_state: TrainState) -> Iterator[None]:
+        """Restore a checkpoint inside: step, position, best evaluation and the counters keep their values."""
+        kept = [train_state.step, train_state.examples, train_state.best]
+        kept += [self._variables[name] for name in initial_counts()]
+        values = [variable.numpy() for variable in kept]
         yield
-        for variable, value in zip(stay, values, strict=True):
+        for variable, value in zip(kept, values, strict=True):
             variable.assign(value)
         self._variables[_RESTORED].assign_add(1.0)
 
     def why_stop(self, *, saved_at: int | None) -> str | None:
-        """Why a run in which something was not finite ends now, as a few words; None if it goes on.
+        """Why the run must end after a step that was not finite.
 
         Args:
           saved_at: examples at the last checkpoint; None if there is none.
+
+        Returns:
+          A few words for the error message, which may be empty; None if the run continues.
         """
         if self.policy == "skip":
-            many = self._read(_IN_A_ROW) > MOST_SKIPPED_IN_A_ROW
-            return f"in more than {MOST_SKIPPED_IN_A_ROW} steps in a row" if many else None
+            too_often = self._read(_IN_A_ROW) > MAX_SKIPPED_IN_A_ROW
+            return f"in more than {MAX_SKIPPED_IN_A_ROW} steps in a row" if too_often else None
         if self.policy == "restore" and saved_at is not None:
-            many = self._read(_RESTORED) >= MOST_RESTORED
-            return f"again after {MOST_RESTORED} returns to a checkpoint" if many else None
+            too_often = self._read(_RESTORED) >= MAX_RESTORED
+            return f"again after {MAX_RESTORED} returns to a checkpoint" if too_often else None
         return ""
 
     def _read(self, name: str) -> int:

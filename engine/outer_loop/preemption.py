@@ -1,42 +1,48 @@
-"""Signals that end a run early: they are noted, and the run saves and stops at the next step."""
+"""Signals that stop a run early: the run saves after the current step and ends."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from types import FrameType
+from typing import Any
+
+_NOTICE = "stopping: saving after the current step; press Ctrl-C again to stop without saving\n"
 
 
 class PreemptionHandler:
-    """A context in which SIGINT (Ctrl-C) and SIGTERM only set `requested`; a second one is immediate.
+    """A context in which SIGINT (Ctrl-C) and SIGTERM ask the run to stop; a second signal stops at once.
 
-    Outside the main thread, where Python allows no handlers, it does nothing.
+    Outside the main thread, where Python allows no signal handlers, signals are not handled.
+
+    Attributes:
+      stop_reason: why the run was asked to stop; None if it was not.
     """
 
-    def __init__(self):
-        self.requested: str | None = None
-        self._signalled = False
-        self._previous: dict[int, object] = {}
+    def __init__(self) -> None:
+        self.stop_reason: str | None = None
+        self._has_signal = False
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> PreemptionHandler:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def request(self, reason: str) -> None:
-        """Asks the run to save and stop, for another reason than a signal."""
-        self.requested = self.requested or reason
+    def request_stop(self, reason: str) -> None:
+        """Asks the run to stop for another reason than a signal. The first reason counts."""
+        self.stop_reason = self.stop_reason or reason
 
-    def _note(self, number, frame) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._signalled:
+        if self._has_signal:
             raise KeyboardInterrupt
-        self._signalled = True
-        self.request(signal.Signals(number).name)
-        # Not print: it may have been interrupted itself.
-        os.write(1, b"stopping: this goes on to a point where it can be saved; again to stop at once\n")
+        self._has_signal = True
+        self.request_stop(signal.Signals(number).name)
+        os.write(1, _NOTICE.encode())  # not print, which the signal may have interrupted

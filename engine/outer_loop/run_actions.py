@@ -1,18 +1,16 @@
-"""What happens at positions of a run: rows are logged, batches decided on, splits evaluated, states saved."""
+"""The periodic actions of a run: compare replicas, log, update schedules, evaluate, sample, save."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 from data.imaging.metrics import HIGHER_IS_BETTER
-from engine.batching.batch_layout import BatchLayout
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
-from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.evaluator import Evaluation, Evaluator
 from engine.evaluation.sample_grid import SampleGrid
 from engine.experiment import Experiment
-from engine.inner_loop.train_loop import LoopResult
 from engine.inner_loop.train_state import TrainState
+from engine.outer_loop.loop_calls import LoopCall
 from engine.outer_loop.nan_policy import NanPolicy
 from engine.outer_loop.periodic_action import PeriodicAction
 from engine.outer_loop.schedule_state import ScheduleState
@@ -23,37 +21,26 @@ from engine.storage.async_checkpointer import AsyncCheckpointer
 from engine.storage.run_directory import RunDirectory
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoopCall:
-    """A call of the compiled loop.
-
-    Args:
-      batch: layout of its batches.
-      result: what it did.
-      before: examples of the run before it.
-      sec: seconds it took.
-    """
-
-    batch: BatchLayout
-    result: LoopResult
-    before: int
-    sec: float
-
-
 class RunActions:
-    """The events of one run; each reads position and weights from the run's variables.
+    """The actions of one run. Each reads position and weights from the run's variables.
 
     Args:
       experiment: the settings.
-      run: where everything is written.
+      run: the run directory.
       state: every variable of the run.
       evaluator: of the run's networks.
-      decisions: what evaluations and noise scales lead to.
-      non_finite: has counted the steps that were skipped.
-      replica_check: compares the replicas, also before anything is saved; None: nobody compares them.
-      saver: writes checkpoints.
-      reporter: tells all that happens.
+      schedule_state: is updated by evaluations and noise scales.
+      nan_policy: counts the steps that were skipped.
+      replica_check: compares the replicas, also before each checkpoint; None does not compare them.
+      checkpointer: writes checkpoints.
+      reporter: writes the logs.
       saved_at: examples at the last checkpoint; None if there is none.
+
+    Attributes:
+      periodic: the actions, in the order in which they run at one position.
+      reporter: as given.
+      saved_at: examples at the last checkpoint; None if there is none.
+      last_call: the last call of the compiled loop; None before the first.
     """
 
     def __init__(
@@ -63,10 +50,10 @@ class RunActions:
         *,
         state: TrainState,
         evaluator: Evaluator,
-        decisions: ScheduleState,
-        non_finite: NanPolicy,
+        schedule_state: ScheduleState,
+        nan_policy: NanPolicy,
         replica_check: ReplicaConsistencyCheck | None,
-        saver: AsyncCheckpointer,
+        checkpointer: AsyncCheckpointer,
         reporter: Reporter,
         saved_at: int | None,
     ):
@@ -74,39 +61,42 @@ class RunActions:
         self._run = run
         self._state = state
         self._evaluator = evaluator
-        self._decisions = decisions
-        self._non_finite = non_finite
+        self._schedule_state = schedule_state
+        self._nan_policy = nan_policy
         self._replica_check = replica_check
         self._checked_at: int | None = None
-        self._saver = saver
+        self._checkpointer = checkpointer
         self.reporter = reporter
         self.saved_at = saved_at
-        self.last: LoopCall | None = None
+        self.last_call: LoopCall | None = None
         self._speed = Speed()
-        self._notes_told = 0
-        self._sampler: SampleGrid | None = None
-        # Everything that belongs to a position happens before its checkpoint is written.
-        decide_every = decisions.decide_every_examples
-        self.actions = [
-            *(
-                [PeriodicAction(experiment.examples("check_replicas_every"), self.check)]
-                if replica_check
-                else []
-            ),
-            PeriodicAction(experiment.examples("log_every"), self.log),
-            *([PeriodicAction(decide_every, self.decide)] if decide_every else []),
-            PeriodicAction(experiment.examples("evaluate_every"), self.evaluate),
-            PeriodicAction(experiment.examples("sample_every"), self.sample),
-            PeriodicAction(experiment.examples("save_every"), self.save),
-        ]
+        self._notes_logged = 0
+        self._sample_grid: SampleGrid | None = None
+        self.periodic = self._periodic_actions()
+
+    def _periodic_actions(self) -> list[PeriodicAction]:
+        """Saving comes last: a checkpoint holds everything that happens at its position."""
+        every, update_every = self._experiment.examples, self._schedule_state.decide_every_examples
+        actions = []
+        if self._replica_check is not None:
+            actions.append(PeriodicAction(every("check_replicas_every"), self.check_replicas))
+        actions.append(PeriodicAction(every("log_every"), self.log))
+        if update_every:
+            actions.append(PeriodicAction(update_every, self.update_batch_schedule))
+        actions.append(PeriodicAction(every("evaluate_every"), self.evaluate))
+        actions.append(PeriodicAction(every("sample_every"), self.sample))
+        actions.append(PeriodicAction(every("save_every"), self.save))
+        return actions
 
     def after(self, call: LoopCall, *, total: int, wall_time: WallTime) -> None:
-        """Fires what is due after a call of the loop, and notes how long each took.
+        """Runs the actions that are due after a call of the loop.
 
         Args:
-          total: examples of the whole run, at whose end everything is due.
+          call: of the loop.
+          total: examples of the whole run; at its end every action is due.
+          wall_time: is told how long each action takes.
         """
-        self.last = call
+        self.last_call = call
         examples = self._examples
         self._speed.add(
             examples=examples - call.before,
@@ -115,65 +105,76 @@ class RunActions:
             wait_sec=call.result.data_wait_sec,
         )
         self.reporter.progress(examples)
-        for action in self.actions:
+        for action in self.periodic:
             if action.is_due(call.before, examples, total):
                 with wall_time.timed(action):
-                    action.fire()
+                    action.run()
 
-    def check(self) -> None:
-        """Ends the run if the replicas differ."""
+    def check_replicas(self) -> None:
+        """Compares the replicas, if they are to be compared and were not at this position.
+
+        Raises:
+          ReplicaMismatchError: they differ.
+        """
         if self._replica_check is not None and self._checked_at != self._examples:
             self._replica_check.run(examples=self._examples, saved_at=self.saved_at)
             self._checked_at = self._examples
 
     def log(self) -> None:
+        """Logs a row about the last call of the loop, and new notes about the data."""
+        assert self.last_call is not None, "log comes after a call of the loop"
         notes = self._experiment.data.notes()
-        for note in notes[self._notes_told :]:
+        for note in notes[self._notes_logged :]:
             self.reporter.line(note)
-        self._notes_told = len(notes)
-        self.reporter.log_row(
-            training_row(
-                self.last.batch,
-                self.last.result.metrics,
-                step=self._step,
-                examples=self._examples,
-                examples_per_epoch=self._experiment.data.train_examples,
-                noise_scales=self._state.noise_scales,
-                skipped_steps=self._non_finite.skipped if self._non_finite.policy == "skip" else None,
-            )
-            | self._speed.read()
+        self._notes_logged = len(notes)
+        row = training_row(
+            self.last_call.batch,
+            self.last_call.result.metrics,
+            step=self._step,
+            examples=self._examples,
+            examples_per_epoch=self._experiment.data.train_examples,
+            noise_scales=self._state.noise_scales,
+            skipped_steps=self._nan_policy.skipped if self._nan_policy.policy == "skip" else None,
         )
+        self.reporter.log_row(row | self._speed.read())
 
-    def decide(self) -> None:
-        self._decisions.after_noise_scale(self._state.noise_scales)
+    def update_batch_schedule(self) -> None:
+        """Lets the batch schedule read the noise scales."""
+        self._schedule_state.after_noise_scale(self._state.noise_scales)
 
     def evaluate(self) -> None:
+        """Evaluates the networks, updates schedules that follow a metric, and saves the best networks."""
         split = self._experiment.data.evaluation_split
         evaluation = self._evaluator.evaluate(split)
         self.reporter.evaluation(evaluation, split=split, step=self._step, examples=self._examples)
-        self._decisions.after_evaluation(evaluation.model)
+        self._schedule_state.after_evaluation(evaluation.model)
+        self._save_if_best(evaluation)
+
+    def _save_if_best(self, evaluation: Evaluation) -> None:
         name = self._experiment.best_metric
-        if name not in evaluation.model:  # nothing to compare translations with
+        if name not in evaluation.model:  # unpaired data: no metric compares translations with targets
             return
         value, best = evaluation.model[name], float(self._state.best.numpy())
-        better = value > best if HIGHER_IS_BETTER[name] else value < best
-        if better or math.isnan(best):
-            self.check()
+        is_better = value > best if HIGHER_IS_BETTER[name] else value < best
+        if is_better or math.isnan(best):
+            self.check_replicas()
             self._state.best.assign(value)
-            self._saver.save(self._state, self._run.best, keep=1)
+            self._checkpointer.save(self._state, self._run.best, keep=1)
 
     def sample(self) -> None:
-        if self._sampler is None:
-            self._sampler = SampleGrid(
+        """Writes a grid of pictures."""
+        if self._sample_grid is None:
+            self._sample_grid = SampleGrid(
                 task=self._experiment.task,
                 data=self._experiment.data,
                 networks=self._state.evaluation_networks,
             )
-        self.reporter.samples(self._sampler.render(), examples=self._examples)
+        self.reporter.samples(self._sample_grid.render(), examples=self._examples)
 
     def save(self) -> None:
-        self.check()
-        self._saver.save(self._state, self._run.checkpoints, keep=self._experiment.keep_checkpoints)
+        """Starts to write a checkpoint."""
+        self.check_replicas()
+        self._checkpointer.save(self._state, self._run.checkpoints, keep=self._experiment.keep_checkpoints)
         self.saved_at = self._examples
 
     @property

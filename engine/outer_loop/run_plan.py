@@ -1,11 +1,12 @@
-"""What a run will do on so many replicas, known before anything is built: batches and scaling rules."""
+"""The batches and scaling rules of a run, resolved and checked before anything is built."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
-from engine.batch_schedules import BatchSchedule, resolve_batch_schedule
+from engine.batch_schedules import BatchSchedule
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.scaling_rules import BatchScaling
 from engine.errors import ConfigurationError
@@ -17,13 +18,13 @@ from engine.task import MetricSchedule
 class RunPlan:
     """The settings of an experiment, resolved.
 
-    Args:
+    Attributes:
       total_examples: the run ends with the first step that reaches it.
       schedule: the global batch of every step.
-      largest_micro_batch: examples a replica computes on at once, at most; None for any number.
+      largest_micro_batch: most examples a replica computes on at once; None for any number.
       batches: the layout of every global batch that the schedule can take.
       scaling: what the global batch does to the hyper-parameters.
-      noise_settings: arguments of each phase's `NoiseScale`; None if nothing asks for it.
+      noise_settings: arguments of each phase's `NoiseScale`; None if noise scales are not measured.
     """
 
     total_examples: int
@@ -31,7 +32,7 @@ class RunPlan:
     largest_micro_batch: int | None
     batches: Mapping[int, BatchLayout]
     scaling: BatchScaling
-    noise_settings: Mapping | None
+    noise_settings: Mapping[str, Any] | None
 
 
 def plan_run(
@@ -44,21 +45,25 @@ def plan_run(
     """Resolves and checks everything that needs no device.
 
     Args:
-      largest_micro_batch: the experiment's, or the smallest of several workers'.
+      experiment: the settings.
+      replicas: number of replicas.
+      largest_micro_batch: the experiment's setting, or the smallest one of several workers.
+      static_shapes: whether every batch must have one shape.
 
     Raises:
-      ConfigurationError: names the setting, and quotes the entry of the batch schedule, that cannot work.
+      ConfigurationError: a setting cannot work; the message names it and quotes the entry of the batch
+        schedule.
     """
     total = experiment.examples("total_examples")
     if total < 1:
-        raise ConfigurationError("TOTAL_EXAMPLES = 0: nothing to train; give at least 1 example")
-    if largest_micro_batch == "auto":
+        raise ConfigurationError("TOTAL_EXAMPLES = 0: there is nothing to train; set at least 1 example")
+    if isinstance(largest_micro_batch, str):
         raise ConfigurationError(
-            "LARGEST_MICRO_BATCH = 'auto': not measured yet; train with engine.train, which measures it, or "
-            "give a number"
+            f"LARGEST_MICRO_BATCH = {largest_micro_batch!r}: not measured yet; train with engine.train, "
+            "which measures it, or give a number"
         )
-    optimizers = experiment.task.optimizers
-    schedule = _schedule(experiment)
+    schedule = experiment.resolved_batch_schedule
+    _check_schedules(experiment, schedule)
     batches = {
         size: BatchLayout(
             global_batch=size,
@@ -68,15 +73,7 @@ def plan_run(
         )
         for size in schedule.sizes
     }
-    scaling = BatchScaling(
-        examples_per_epoch=experiment.data.train_examples,
-        first_batch=schedule.sizes[0],
-        rule=experiment.learning_rate_rule,
-        warmup_examples=experiment.examples("warmup_after_growth"),
-        scale_weight_decay=experiment.scale_weight_decay,
-        scale_ema_decay=experiment.scale_ema_decay,
-    )
-    scaling.check(optimizers, {size: schedule.entry(size) for size in schedule.sizes})
+    scaling = _scaling(experiment, schedule)
     noise_settings = None
     if experiment.measure_noise_scale or schedule.decide_every_examples:
         noise_settings = {
@@ -95,11 +92,22 @@ def plan_run(
     )
 
 
-def _schedule(experiment: Experiment) -> BatchSchedule:
-    evaluate_every = experiment.examples("evaluate_every")
-    schedule = resolve_batch_schedule(
-        experiment.batch_schedule, examples_per_epoch=experiment.data.train_examples
+def _scaling(experiment: Experiment, schedule: BatchSchedule) -> BatchScaling:
+    scaling = BatchScaling(
+        examples_per_epoch=experiment.data.train_examples,
+        first_batch=schedule.sizes[0],
+        rule=experiment.learning_rate_rule,
+        warmup_examples=experiment.examples("warmup_after_growth"),
+        scale_weight_decay=experiment.scale_weight_decay,
+        scale_ema_decay=experiment.scale_ema_decay,
     )
+    scaling.check(experiment.task.optimizers, {size: schedule.entry(size) for size in schedule.sizes})
+    return scaling
+
+
+def _check_schedules(experiment: Experiment, schedule: BatchSchedule) -> None:
+    """Refuses batch and learning-rate schedules that would wait for an evaluation that never comes."""
+    evaluate_every = experiment.examples("evaluate_every")
     phases = [phase.name for phase in experiment.task.phases()]
     schedule.check(phases=phases, evaluate_every=evaluate_every)
     for name, optimizer in experiment.task.optimizers.items():
@@ -108,4 +116,3 @@ def _schedule(experiment: Experiment) -> BatchSchedule:
                 f"the learning rate of {name!r} follows {type(optimizer.schedule).__name__}, and "
                 "EVALUATE_EVERY = 0 makes no evaluations before the end; set EVALUATE_EVERY, such as '1ep'"
             )
-    return schedule

@@ -1,8 +1,8 @@
-"""What the course of a run decides: its batch, and the learning rates that follow a metric.
+"""The state of the batch schedule and of the learning rates that follow a metric.
 
-All of it is a handful of float64 variables in the run's checkpoints, so that a run goes on from where
-it was interrupted as if it had not been: the state of the batch schedule, the last change of the batch
-(a warm-up counts from it), and the state of each learning-rate schedule that follows a metric.
+It consists of a few float64 variables in the run's checkpoints: the state of the batch schedule, the last
+change of the batch (from which a warm-up counts), and the state of each learning-rate schedule that follows
+a metric. So a run that continues takes the same decisions as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.task import Adam, MetricSchedule
 
 
 def initial_schedule_state(schedule: BatchSchedule, optimizers: Mapping[str, Adam]) -> dict[str, float]:
-    """Every decision by name, at the start of a run."""
+    """Initial values of all variables, by name."""
     values = {"batch/size": float(schedule.sizes[0]), "batch/growth_before": 1.0, "batch/changed_at": 0.0}
     values |= {f"schedule/{name}": value for name, value in schedule.initial_state().items()}
     for optimizer, metric_schedule in _metric_schedules(optimizers).items():
@@ -27,12 +27,15 @@ def initial_schedule_state(schedule: BatchSchedule, optimizers: Mapping[str, Ada
 
 
 class ScheduleState:
-    """Reads and makes the decisions; nothing is kept outside the variables.
+    """Gives the batch and the factors on the learning rates, and updates what they depend on.
+
+    Its only state are the variables, which are in every checkpoint.
 
     Args:
-      schedule, scaling: of the run.
+      schedule: the batch schedule.
+      scaling: what the global batch does to the hyper-parameters.
       optimizers: settings by name.
-      variables: float64 scalars by the names of `initial_schedule_state`.
+      variables: float64 scalars by name; among them those of `initial_schedule_state`.
     """
 
     def __init__(
@@ -49,12 +52,12 @@ class ScheduleState:
         self._variables = variables
 
     @property
-    def decide_every_examples(self) -> int | None:
-        """How often the schedule looks at noise scales; None or 0 if never."""
+    def decide_every_examples(self) -> int:
+        """How often the batch schedule reads the noise scales; 0 is never."""
         return self._schedule.decide_every_examples
 
     def global_batch(self, examples: int) -> int:
-        """The batch of the step that starts at `examples`; notes a change of it."""
+        """The global batch of the step that starts at `examples`. Records a change of the batch."""
         size = self._schedule.batch(examples, self._read("schedule/"))
         before = self._read("batch/")
         if size != before["size"]:
@@ -76,7 +79,7 @@ class ScheduleState:
         return {name: self._read(f"rate/{name}/")["factor"] for name in self._metric_schedules}
 
     def after_evaluation(self, metrics: Mapping[str, float]) -> None:
-        """Lets everything that follows a metric decide."""
+        """Updates every schedule that follows a metric, with the metrics of an evaluation, by name."""
         state = self._read("schedule/")
         self._write("schedule/", self._schedule.after_evaluation(state, metrics))
         for name, metric_schedule in self._metric_schedules.items():
@@ -84,7 +87,7 @@ class ScheduleState:
             self._write(prefix, metric_schedule.observe(self._read(prefix), metrics))
 
     def after_noise_scale(self, noise_scales: Mapping[str, NoiseScale]) -> None:
-        """Lets the batch schedule decide on the noise scales measured so far."""
+        """Updates the batch schedule with the noise scales measured so far, by phase."""
         values = {phase: noise_scale.value() for phase, noise_scale in noise_scales.items()}
         state = self._read("schedule/")
         self._write("schedule/", self._schedule.after_noise_scale(state, values))

@@ -1,31 +1,28 @@
-"""The outer loop: what runs between two looks of Python at the run, and what happens then."""
+"""The outer loop: calls the compiled loop, runs actions between the calls, and saves and stops when asked."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 
 import keras
-import tensorflow as tf
 
-from engine.batching.batch_layout import BatchLayout
 from engine.distribution.determinism import set_determinism
+from engine.distribution.devices import make_devices
 from engine.distribution.precision import set_precision
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
-from engine.distribution.strategies import is_chief, make_strategy, needs_static_shapes, smallest_of_workers
 from engine.distribution.worker_sync import WorkerSync
 from engine.errors import DivergenceError, OutOfMemoryError, RunInterruptedError, not_finite
 from engine.evaluation.evaluator import Evaluator
 from engine.experiment import Experiment
 from engine.inner_loop.train_loop import LoopResult, TrainLoop
-from engine.inner_loop.train_state import build_state
-from engine.input_pipeline.distributed_batches import distributed_batches, reraise_record_errors
+from engine.inner_loop.train_state import TrainState, build_state
+from engine.outer_loop.loop_calls import LoopCaller
 from engine.outer_loop.nan_policy import NanPolicy, initial_counts
-from engine.outer_loop.periodic_action import steps_until_next
 from engine.outer_loop.preemption import PreemptionHandler
-from engine.outer_loop.run_actions import LoopCall, RunActions
-from engine.outer_loop.run_plan import plan_run
+from engine.outer_loop.restoring import restore_newest
+from engine.outer_loop.run_actions import RunActions
+from engine.outer_loop.run_plan import RunPlan, plan_run
 from engine.outer_loop.schedule_state import ScheduleState, initial_schedule_state
 from engine.outer_loop.wall_time import WallTime
 from engine.reporting.reporter import Reporter, opening_line
@@ -33,21 +30,19 @@ from engine.storage import checkpoints
 from engine.storage.async_checkpointer import AsyncCheckpointer
 from engine.storage.run_directory import RunDirectory
 
-LOOP_SEC = 5.0
-"""No step of a call of the compiled loop begins later than this, so that signals are answered."""
-
-_ASSUMED_BYTES_PER_SEC = 50e6  # of a save, before the first
+_ASSUMED_BYTES_PER_SEC = 50e6  # speed of a save before the first one was measured
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How a call of `Trainer.run` ended.
+    """The result of `Trainer.run`.
 
-    Args:
-      step, examples: where the run stands.
-      split: the best one to evaluate the run on: "test", or without one that of training's evaluations.
-      metrics: of the last step, by name as in a row of train.jsonl; empty if this call did none.
-      train_sec: seconds this call took.
+    Attributes:
+      step: steps done.
+      examples: examples drawn.
+      split: the split to evaluate the run on: "test" if there is one, else the evaluation split.
+      metrics: of the last step, by name as in train.jsonl; empty if this call trained no step.
+      train_sec: seconds that this call took.
     """
 
     step: int
@@ -58,14 +53,23 @@ class Summary:
 
 
 class Trainer:
-    """One run: its devices, networks, schedule and files.
+    """One run: its devices, networks, schedules and files.
 
-    Building it chooses devices and sets Keras's precision, so one process holds one trainer at a time.
+    A trainer chooses the devices and sets Keras's precision, so a process holds one trainer at a time.
 
     Args:
       experiment: the settings.
       run: the run directory; it exists.
       config_text: the configuration as text, for TensorBoard.
+
+    Attributes:
+      experiment: as given.
+      run_directory: as given.
+      devices: of the run.
+      plan: the settings, resolved.
+      state: every variable of the run.
+      loop: the compiled loop.
+      evaluator: of the networks, averaged ones where there are any.
 
     Raises:
       ConfigurationError, data.errors.DataError: the settings cannot work.
@@ -75,241 +79,220 @@ class Trainer:
         self.experiment = experiment
         self.run_directory = run
         self._config_text = config_text
-        keras.backend.clear_session()  # a trainer made earlier in a notebook leaves no trace
+        keras.backend.clear_session()  # a notebook may have made a trainer before
         set_determinism(experiment.determinism, seed=experiment.seed)
         set_precision(experiment.precision)
-        self.strategy = make_strategy(
+        self.devices = make_devices(
             experiment.strategy, cpu_replicas=experiment.cpu_replicas, gpus=experiment.gpus
         )
-        data = experiment.data
-        self.plan = plan_run(
-            experiment,
-            replicas=self.strategy.num_replicas_in_sync,
-            largest_micro_batch=smallest_of_workers(self.strategy, experiment.largest_micro_batch),
-            static_shapes=needs_static_shapes(self.strategy),
-        )
-        optimizers = experiment.task.optimizers
-        # A run that goes on has its own weights, and the files may be gone.
-        new = not checkpoints.list_checkpoints(run.checkpoints)
-        self.state = build_state(
-            experiment.task,
-            data.example_spec,
-            strategy=self.strategy,
-            seed=experiment.seed,
-            initial_weights=experiment.initial_weights if new else None,
-            decisions=initial_schedule_state(self.plan.schedule, optimizers) | initial_counts(),
-            noise_settings=self.plan.noise_settings,
-        )
-        self._decisions = ScheduleState(
+        self._sync = WorkerSync(self.devices)
+        self.plan = self._resolve_plan()
+        self.state = self._build_state()
+        self._schedule_state = ScheduleState(
             schedule=self.plan.schedule,
             scaling=self.plan.scaling,
-            optimizers=optimizers,
+            optimizers=experiment.task.optimizers,
             variables=self.state.decisions,
         )
         self.loop = TrainLoop(
             task=experiment.task,
-            strategy=self.strategy,
+            devices=self.devices,
             train_state=self.state,
             scaling=self.plan.scaling,
             seed=experiment.seed,
             jit_compile=experiment.jit_compile,
             undo_non_finite=experiment.on_non_finite == "skip",
         )
-        self._non_finite = NanPolicy(experiment.on_non_finite, self.state.decisions)
+        self._nan_policy = NanPolicy(experiment.on_non_finite, self.state.decisions)
         self.evaluator = Evaluator(
             task=experiment.task,
-            strategy=self.strategy,
-            data=data,
+            devices=self.devices,
+            data=experiment.data,
             networks=self.state.evaluation_networks,
         )
-        checks = experiment.check_replicas_every and self.strategy.num_replicas_in_sync > 1
-        self._replica_check = (
-            ReplicaConsistencyCheck(self.strategy, self.state.variables()) if checks else None
-        )
-        self.is_chief = is_chief(self.strategy)
-        self._saver = AsyncCheckpointer(is_chief=self.is_chief)
+        self._replica_check: ReplicaConsistencyCheck | None = None
+        if experiment.check_replicas_every and self.devices.replicas > 1:
+            self._replica_check = ReplicaConsistencyCheck(self.devices, self.state.variables())
+        self._checkpointer = AsyncCheckpointer(is_chief=self.devices.is_chief)
         self._wall_time = WallTime(experiment.max_wall_time)
-        self._agreement = WorkerSync(self.strategy)
         self._restored_at: int | None = None
+
+    def _resolve_plan(self) -> RunPlan:
+        largest = self.experiment.largest_micro_batch
+        if isinstance(largest, int):  # workers may have measured different limits
+            largest = self._sync.minimum(largest)
+        return plan_run(
+            self.experiment,
+            replicas=self.devices.replicas,
+            largest_micro_batch=largest,
+            static_shapes=self.devices.needs_static_shapes,
+        )
+
+    def _build_state(self) -> TrainState:
+        experiment = self.experiment
+        # A run with checkpoints has its own weights, and the files of initial weights may be gone.
+        is_new = not checkpoints.list_checkpoints(self.run_directory.checkpoints)
+        schedules = initial_schedule_state(self.plan.schedule, experiment.task.optimizers)
+        return build_state(
+            experiment.task,
+            experiment.data.example_spec,
+            strategy=self.devices.strategy,
+            seed=experiment.seed,
+            initial_weights=experiment.initial_weights if is_new else None,
+            decisions=schedules | initial_counts(),
+            noise_settings=self.plan.noise_settings,
+        )
 
     @property
     def step(self) -> int:
+        """Steps done."""
         return int(self.state.step.numpy())
 
     @property
     def examples(self) -> int:
+        """Examples drawn: the position of the run."""
         return int(self.state.examples.numpy())
 
     def restore(self) -> int | None:
-        """Goes back to the newest undamaged checkpoint of the run; None if there is none yet."""
-        directory = self.run_directory.checkpoints
-        self._saver.wait()
-        if self.is_chief:
-            checkpoints.clean_up(directory)
-            checkpoints.clean_up(self.run_directory.best)
-        smallest_of_workers(self.strategy, 0)  # the others look when the chief is done
-        newest = checkpoints.newest_undamaged(directory)
-        position = smallest_of_workers(self.strategy, -1 if newest is None else newest)
-        if position >= 0:
-            checkpoints.load(self.state, directory, position)
-        self._restored_at = position if position >= 0 else None
+        """Restores the newest undamaged checkpoint of the run.
+
+        Returns:
+          Its position in examples; None if there is no checkpoint yet.
+
+        Raises:
+          ConfigurationError: all checkpoints are damaged, or the newest one does not fit the networks.
+        """
+        self._checkpointer.wait()
+        self._restored_at = restore_newest(
+            self.state, self.run_directory, devices=self.devices, sync=self._sync
+        )
         return self._restored_at
 
     def run(self) -> Summary:
-        """Trains from where the run stands to its end, and marks it DONE.
+        """Trains from the current position to the end of the run, and marks the run as done.
 
         Raises:
-          RunInterruptedError: SIGINT or SIGTERM came, to this worker or to another; the state is saved.
-          DivergenceError: a loss or gradient was not finite; the last checkpoint is from before it.
-          ReplicaMismatchError: likewise, and the settings ask for it to be found out.
-          ConfigurationError: something could not be written; what was saved before is all there.
-          OutOfMemoryError: a step did not fit; smaller micro-batches may.
+          RunInterruptedError: this worker or another got SIGINT or SIGTERM; the state is saved.
+          DivergenceError: a loss or gradient is not finite; the last checkpoint is from before it.
+          ReplicaMismatchError: replicas differ; the last checkpoint is from before it.
+          ConfigurationError: a file could not be written; everything saved before is intact.
+          OutOfMemoryError: a step did not fit into memory; smaller micro-batches may.
         """
         started = time.monotonic()
-        if self.is_chief:
+        if self.devices.is_chief:
             self.run_directory.clear_leftovers()
             self.run_directory.cut_logs(self.examples)
             self.run_directory.clear_done()
+        total, is_chief = self.plan.total_examples, self.devices.is_chief
         reporter = Reporter(
-            self.run_directory,
-            total_examples=self.plan.total_examples,
-            done_examples=self.examples,
-            is_chief=self.is_chief,
+            self.run_directory, total_examples=total, done_examples=self.examples, is_chief=is_chief
         )
         try:
             reporter.config_text(self._config_text)
-            opening = {"examples": self.examples, "total": self.plan.total_examples}
-            reporter.line(opening_line(self.experiment, self.strategy, self.state.networks, **opening))
-            events = self._events(reporter)
-            with PreemptionHandler() as interruption:
-                self._train(events, interruption)
-                self._saver.wait()
-            smallest_of_workers(self.strategy, 0)  # none ends before the chief has written everything
+            reporter.line(
+                opening_line(
+                    self.experiment, self.devices, self.state.networks, examples=self.examples, total=total
+                )
+            )
+            actions = self._make_actions(reporter)
+            with PreemptionHandler() as preemption:
+                self._train(actions, preemption)
+                self._checkpointer.wait()
+            self._sync.barrier()  # no worker ends before the chief has written everything
         finally:
-            self._saver.close()
+            self._checkpointer.close()
             reporter.close()
-        data = self.experiment.data
-        summary = Summary(
-            step=self.step,
-            examples=self.examples,
-            split="test" if "test" in getattr(data, "splits", ()) else data.evaluation_split,
-            metrics=events.last.result.metrics if events.last else {},
-            train_sec=time.monotonic() - started,
-        )
-        if self.is_chief:
+        summary = self._summary(actions, train_sec=time.monotonic() - started)
+        if is_chief:
             self.run_directory.mark_done({"step": summary.step, "examples": summary.examples})
         return summary
 
-    def _events(self, reporter: Reporter) -> RunActions:
+    def _make_actions(self, reporter: Reporter) -> RunActions:
         return RunActions(
             self.experiment,
             self.run_directory,
             state=self.state,
             evaluator=self.evaluator,
-            decisions=self._decisions,
-            non_finite=self._non_finite,
+            schedule_state=self._schedule_state,
+            nan_policy=self._nan_policy,
             replica_check=self._replica_check,
-            saver=self._saver,
+            checkpointer=self._checkpointer,
             reporter=reporter,
             saved_at=self._restored_at,
         )
 
-    def _train(self, events: RunActions, interruption: PreemptionHandler) -> None:
+    def _summary(self, actions: RunActions, *, train_sec: float) -> Summary:
+        data, last = self.experiment.data, actions.last_call
+        return Summary(
+            step=self.step,
+            examples=self.examples,
+            split="test" if "test" in getattr(data, "splits", ()) else data.evaluation_split,
+            metrics=last.result.metrics if last else {},
+            train_sec=train_sec,
+        )
+
+    def _train(self, actions: RunActions, preemption: PreemptionHandler) -> None:
         total = self.plan.total_examples
-        batch, sec_per_step = None, math.inf
         if self.examples < total:
             self._wall_time.check_beginning()
+        caller = LoopCaller(
+            self.experiment,
+            self.plan,
+            devices=self.devices,
+            loop=self.loop,
+            state=self.state,
+            schedule_state=self._schedule_state,
+        )
         while self.examples < total:
-            due = self.plan.batches[self._decisions.global_batch(self.examples)]
-            if due is not batch:
-                batch, sec_per_step = due, math.inf
-                iterator = distributed_batches(
-                    self.strategy, self.experiment.data, position_examples=self.examples, plan=batch
-                )
-            call = self._call_loop(iterator, batch, num_steps=self._num_steps(events, batch, sec_per_step))
-            sec_per_step = call.sec / call.result.steps
-            self._non_finite.after_loop(finite=call.result.finite, steps=call.result.steps)
+            try:
+                call = caller.call(actions.periodic)
+            except OutOfMemoryError:
+                self._checkpointer.wait()
+                raise
+            self._nan_policy.after_loop(finite=call.result.finite, steps=call.result.steps)
             if not call.result.finite:
-                self._go_on_or_diverge(events, call.result)
-            events.after(call, total=total, wall_time=self._wall_time)
-            self._saver.check()
-            if self._time_is_nearly_over(events, batch, sec_per_step):
-                interruption.request(f"max_wall_time = {self._wall_time.limit!r} is nearly over")
-            # Workers that did different numbers of steps, or saved at different ones, would wait for ever.
-            stop, sec_per_step = self._agreement.reach(
-                stop=interruption.requested is not None, sec_per_step=sec_per_step
+                self._continue_or_diverge(actions, call.result)
+            actions.after(call, total=total, wall_time=self._wall_time)
+            self._checkpointer.check()
+            if self._time_is_nearly_over(actions, *caller.longest_next_call(call.batch)):
+                preemption.request_stop(f"max_wall_time = {self._wall_time.limit!r} is nearly over")
+            # Workers that take different numbers of steps, or save at different ones, wait forever.
+            stop, caller.sec_per_step = self._sync.all_reduce(
+                stop=preemption.stop_reason is not None, sec_per_step=caller.sec_per_step
             )
             if stop and self.examples < total:
-                self._stop(events, interruption.requested or "another worker was asked to stop")
+                self._save_and_stop(actions, preemption.stop_reason or "another worker was asked to stop")
 
-    def _num_steps(self, events: RunActions, batch: BatchLayout, sec_per_step: float) -> int:
-        """Steps of the next call of the loop: to the next event or batch, and no longer than LOOP_SEC."""
-        num_steps = steps_until_next(
-            events.actions,
-            examples=self.examples,
-            total=self.plan.total_examples,
-            boundary=self.plan.schedule.next_start(self.examples),
-            global_batch=batch.global_batch,
-        )
-        # The first call for a batch, which may compile, does one step and tells how long one is.
-        affordable = 1 if math.isinf(sec_per_step) else max(1, int(LOOP_SEC / sec_per_step))
-        return min(num_steps, affordable, self.experiment.steps_per_loop)
-
-    def _call_loop(self, iterator, batch: BatchLayout, *, num_steps: int) -> LoopCall:
-        """Calls the compiled loop and moves the run's position by what it did."""
-        before, began = self.examples, time.monotonic()
-        try:
-            with reraise_record_errors(self.experiment.data, "train", before):
-                result = self.loop.run(
-                    iterator,
-                    num_steps=num_steps,
-                    step=self.step,
-                    examples=before,
-                    plan=batch,
-                    warmup=self._decisions.warmup(),
-                    plateau_factors=self._decisions.plateau_factors(),
-                    within_sec=LOOP_SEC,
-                )
-        except tf.errors.ResourceExhaustedError as error:
-            self._saver.wait()
-            raise OutOfMemoryError(examples=before, micro_batch=batch.micro_batch) from error
-        sec = time.monotonic() - began
-        self.state.step.assign(self.step + result.steps)
-        self.state.examples.assign(before + result.steps * batch.global_batch)
-        return LoopCall(batch=batch, result=result, before=before, sec=sec)
-
-    def _time_is_nearly_over(self, events: RunActions, batch: BatchLayout, sec_per_step: float) -> bool:
-        """Whether the next call of the loop, what follows it and a save may be too long for max_wall_time."""
-        total, examples = self.plan.total_examples, self.examples
-        loop_sec = max(sec_per_step, min(LOOP_SEC, sec_per_step * self.experiment.steps_per_loop))
-        reached = examples + batch.global_batch * max(1, int(loop_sec / sec_per_step))
+    def _time_is_nearly_over(self, actions: RunActions, loop_sec: float, reached: int) -> bool:
+        """Whether a call of the loop up to a position, the actions there and a save may exceed the limit."""
+        total = self.plan.total_examples
         return self._wall_time.is_nearly_over(
-            [action for action in events.actions if action.is_due(examples, reached, total)],
+            [action for action in actions.periodic if action.is_due(self.examples, reached, total)],
             loop_sec=loop_sec,
-            save_sec=self._saver.write_sec or self.state.size_bytes / _ASSUMED_BYTES_PER_SEC,
+            save_sec=self._checkpointer.write_sec or self.state.size_bytes / _ASSUMED_BYTES_PER_SEC,
         )
 
-    def _stop(self, events: RunActions, reason: str) -> None:
-        if events.saved_at != self.examples:
-            events.save()
-        self._saver.wait()
-        # None ends before the chief's files are complete: whoever sees a worker end may end the others.
-        self._agreement.reach(stop=True, sec_per_step=0.0)
+    def _save_and_stop(self, actions: RunActions, reason: str) -> None:
+        if actions.saved_at != self.examples:
+            actions.save()
+        self._checkpointer.wait()
+        # No worker ends before the chief's files are complete: a scheduler that sees one end may end all.
+        self._sync.barrier()
         raise RunInterruptedError(
             f"{reason}: saved at {self.examples} of {self.plan.total_examples} examples; the same command "
             "continues the run"
         )
 
-    def _go_on_or_diverge(self, events: RunActions, result: LoopResult) -> None:
-        """Does about a step that was not finite what the settings say."""
-        policy = self._non_finite
-        self._saver.wait()  # what it says of the last checkpoint is then true
-        why = policy.why_stop(saved_at=events.saved_at)
+    def _continue_or_diverge(self, actions: RunActions, result: LoopResult) -> None:
+        """Handles a step that was not finite as `Experiment.on_non_finite` says."""
+        policy = self._nan_policy
+        self._checkpointer.wait()  # so that `saved_at` is really on the disk
+        why = policy.why_stop(saved_at=actions.saved_at)
         if why is not None:
-            raise DivergenceError(result.metrics, step=self.step, saved_at=events.saved_at, why=why)
-        done = f"left out; {policy.skipped} such steps so far"
+            raise DivergenceError(result.metrics, step=self.step, saved_at=actions.saved_at, why=why)
+        done = f"skipped; {policy.skipped} such steps so far"
         if policy.policy == "restore":
-            with policy.going_back(self.state):
-                events.saved_at = self.restore()
-            done = f"back to the weights of {events.saved_at} examples, and on with the next batch"
-        events.reporter.line(f"step {self.step}: {not_finite(result.metrics)} not finite: {done}")
+            with policy.keep_position(self.state):
+                actions.saved_at = self.restore()
+            done = f"restored the checkpoint at {actions.saved_at} examples, continuing with the next batch"
+        actions.reporter.line(f"step {self.step}: {not_finite(result.metrics)} not finite: {done}")

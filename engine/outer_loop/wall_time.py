@@ -1,4 +1,4 @@
-"""A limit on the time of a process, as batch systems set one: stop and save before it."""
+"""A time limit for the process, such as a batch system's: the run saves and stops before it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ _LARGEST_MARGIN_SEC = 30.0
 
 
 class WallTime:
-    """Tells when a process has to stop to end within its limit, by how long things took before.
+    """Says when the run has to stop to end within the limit, from how long its actions took before.
 
     Args:
-      limit: such as "8h30m", counted from the start of the process; None: no limit.
-      age_sec: how old this process is; None asks the operating system.
+      limit: such as "8h30m", from the start of the process; None for no limit.
+      age_sec: seconds since the start of the process; None asks the operating system.
+
+    Attributes:
+      limit: as given.
 
     Raises:
-      ConfigurationError: the limit is no time.
+      ConfigurationError: the limit is not a duration.
     """
 
     def __init__(self, limit: str | None, *, age_sec: float | None = None):
@@ -35,31 +38,31 @@ class WallTime:
         self._took_sec: dict[Hashable, float] = {}
 
     @contextlib.contextmanager
-    def timed(self, what: Hashable) -> Iterator[None]:
-        """Notes how long something takes, in place of the time before."""
+    def timed(self, action: Hashable) -> Iterator[None]:
+        """Measures how long an action takes. The last measurement of each action counts."""
         began = time.monotonic()
         yield
-        self._took_sec[what] = time.monotonic() - began
+        self._took_sec[action] = time.monotonic() - began
 
-    def is_nearly_over(self, coming: Iterable[Hashable], *, loop_sec: float, save_sec: float) -> bool:
-        """Whether what comes next, and a save after it, might not end within the limit.
+    def is_nearly_over(self, due: Iterable[Hashable], *, loop_sec: float, save_sec: float) -> bool:
+        """Whether the next call of the loop, the actions after it and a save might exceed the limit.
 
         Args:
-          coming: of what was `timed`; what never was counts as nothing.
+          due: the actions after the next call; one that was never `timed` counts as 0 seconds.
           loop_sec: how long the next call of the compiled loop may take.
-          save_sec: how long a save may take. It is counted twice: another may have to end first.
+          save_sec: how long a save may take; counted twice, because the save before it may have to end first.
         """
         if self._limit_sec is None:
             return False
-        margin = min(_LARGEST_MARGIN_SEC, 0.05 * self._limit_sec)  # to start the save, to leave the process
-        needed = loop_sec + sum(self._took_sec.get(what, 0.0) for what in coming) + 2 * save_sec + margin
+        margin = min(_LARGEST_MARGIN_SEC, 0.05 * self._limit_sec)  # to start the save and to end the process
+        needed = loop_sec + sum(self._took_sec.get(action, 0.0) for action in due) + 2 * save_sec + margin
         return time.monotonic() - self._started + needed > self._limit_sec
 
     def check_beginning(self) -> None:
-        """Refuses a limit that is over before anything is trained: such a run would never end.
+        """Refuses a limit that is over before the first step: such a run would never get further.
 
         Raises:
-          ConfigurationError: so it is.
+          ConfigurationError: the limit is over.
         """
         age_sec = time.monotonic() - self._started
         if self._limit_sec is not None and age_sec > self._limit_sec:

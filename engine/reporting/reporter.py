@@ -11,7 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from engine.distribution.determinism import is_deterministic
-from engine.distribution.gpus import numbers_in_use
+from engine.distribution.devices import Devices
 from engine.evaluation.evaluator import Evaluation
 from engine.evaluation.sample_grid import write_png
 from engine.experiment import Experiment
@@ -138,7 +138,7 @@ class Reporter:
 
 def opening_line(
     experiment: Experiment,
-    strategy: tf.distribute.Strategy,
+    devices: Devices,
     networks: Mapping[str, keras.Model],
     *,
     examples: int,
@@ -148,11 +148,11 @@ def opening_line(
     if examples >= total:
         return f"already complete at {examples} examples; raise TOTAL_EXAMPLES to continue"
     parameters = ", ".join(f"{name} {trainable_parameters(network):,}" for name, network in networks.items())
-    gpus = f" ({', '.join(map(str, numbers_in_use()))})" if experiment.gpus != "all" else ""
+    gpus = f" ({', '.join(map(str, devices.gpus))})" if experiment.gpus != "all" else ""
     return (
         f"{f'resuming at {examples} of' if examples else 'training'} "
         f"{total} examples ({experiment.data.train_examples} an epoch) on "
-        f"{strategy.num_replicas_in_sync} x {strategy.extended.worker_devices[0].split(':')[-2]}{gpus}, "
+        f"{devices.replicas} x {devices.kind}{gpus}, "
         f"{experiment.precision}{', deterministic' if is_deterministic() else ''}"
         f"{', XLA' if experiment.jit_compile else ''}; parameters: {parameters}"
     )

@@ -59,7 +59,7 @@ def main(size, batch, rounds, generator="resnet_9blocks", filters=64):
             strategy="one_device",
         )
         trainer = Trainer(experiment, run)
-        data = distributed_batches(trainer.strategy, experiment.data, position_examples=0, plan=plan)
+        data = distributed_batches(trainer.devices, experiment.data, position_examples=0, plan=plan)
 
         def step(trainer=trainer, data=data):
             began = time.perf_counter()

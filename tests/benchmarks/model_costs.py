@@ -111,7 +111,7 @@ def flop_of(operation):
 def timed_steps(trainer):
     """A function that runs as many steps as the phases' periods ask for and gives seconds a step."""
     plan = BatchLayout(global_batch=1, replicas=1)
-    iterator = distributed_batches(trainer.strategy, trainer.experiment.data, position_examples=0, plan=plan)
+    iterator = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=plan)
     period = math.lcm(*(phase.every for phase in trainer.experiment.task.phases()))
 
     def run():

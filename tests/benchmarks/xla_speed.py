@@ -41,7 +41,7 @@ class Timed:
         self._trainer = Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
         self._plan = self._trainer.plan.batches[batch]
         self._iterator = distributed_batches(
-            self._trainer.strategy, experiment.data, position_examples=0, plan=self._plan
+            self._trainer.devices, experiment.data, position_examples=0, plan=self._plan
         )
         began = time.perf_counter()
         self.sec(steps=1)

@@ -20,7 +20,7 @@ def train(trainer, plans):
         if plan not in iterators:
             iterators = {
                 plan: distributed_batches(
-                    trainer.strategy, trainer.experiment.data, position_examples=examples, plan=plan
+                    trainer.devices, trainer.experiment.data, position_examples=examples, plan=plan
                 )
             }
         result = trainer.loop.run(iterators[plan], num_steps=1, step=step, examples=examples, plan=plan)

@@ -99,7 +99,7 @@ def test_five_steps_of_the_reference(make_trainer, replicas):
         np.testing.assert_allclose(distance, data[f"loss/cycle_{net}"][0], rtol=1e-4)
 
     plan = BatchLayout(global_batch=1, replicas=replicas)
-    iterator = distributed_batches(trainer.strategy, pictures, position_examples=0, plan=plan)
+    iterator = distributed_batches(trainer.devices, pictures, position_examples=0, plan=plan)
     for step in range(5):
         metrics = trainer.loop.run(iterator, num_steps=1, step=step, examples=step, plan=plan).metrics
         for reference, ours in REFERENCE_LOSSES.items():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.scaling_rules import BatchScaling
+from engine.distribution.devices import devices_of
 from engine.distribution.precision import set_precision
 from engine.evaluation.evaluator import Evaluator
 from engine.gin_config.loader import load_experiment
@@ -121,7 +122,7 @@ def programs_of_steps(task, data, *, largest_micro_batch=None, measure_noise=Fal
     )
     loop = TrainLoop(
         task=task,
-        strategy=strategy,
+        devices=devices_of(strategy),
         train_state=state_of(task, data, strategy, noise={"combine_steps": True} if measure_noise else None),
         scaling=BatchScaling(examples_per_epoch=100, first_batch=plan.global_batch),
         seed=0,
@@ -194,7 +195,7 @@ def test_evaluation(name):
     task, data = task_and_data(name)
     strategy = Recorder(REPLICAS)
     networks = state_of(task, data, strategy).evaluation_networks
-    evaluator = Evaluator(task=task, strategy=strategy, data=data, networks=networks)
+    evaluator = Evaluator(task=task, devices=devices_of(strategy), data=data, networks=networks)
     batch = {name: tf.TensorSpec([3, *spec.shape], spec.dtype) for name, spec in data.example_spec.items()}
     evaluator._translate.get_concrete_function(batch)
     ((_, hlo),) = lowered(strategy.programs)

@@ -55,7 +55,7 @@ def test_same_bits_twice_recorded_and_never_silently_on(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     refusal = done.stdout.splitlines()[-1]
-    assert refusal.startswith("DETERMINISM = False: this process was made deterministic earlier")
+    assert refusal.startswith("DETERMINISM = False: this process is deterministic already")
     assert "float32, deterministic; parameters" in (tmp_path / "first" / "log.txt").read_text()
     rows = read_rows(str(tmp_path / "first" / "train.jsonl"))
     assert 0 <= rows[-1]["data_wait_fraction"] < 1  # TensorFlow's own clock is refused in this mode

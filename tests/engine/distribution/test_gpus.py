@@ -93,10 +93,10 @@ def test_chosen_by_setting_and_cuda_visible_devices(machine, setting, visible, s
         ("0,7", {}, "there is no GPU 7; choose among 0, 1, 2, 3, 4"),
         ("2", {"shown": 2, "visible": "3,1"}, "no GPU 2 with CUDA_VISIBLE_DEVICES=3,1; choose among 0, 1"),
         ("0", {"shown": 0}, "TensorFlow finds no GPU on this machine; python -m engine.doctor"),
-        ("idle", {"shown": 1, "visible": "1"}, "none is (0: 9876 MiB in use, 97 % busy); wait"),
+        ("idle", {"shown": 1, "visible": "1"}, "no GPU is idle (0: 9876 MiB in use, 97 % busy); wait"),
         ("idle", {"exit_code": 9}, "nvidia-smi fails (0, GPU-aa11"),
-        ("idle", {"shown": 1, "visible": "MIG-1"}, "nvidia-smi tells nothing of 'MIG-1'"),
-        ("idle", {"shown": 1, "visible": "GPU-aa"}, "nvidia-smi tells nothing of 'GPU-aa'"),  # two of them
+        ("idle", {"shown": 1, "visible": "MIG-1"}, "nvidia-smi does not list 'MIG-1'"),
+        ("idle", {"shown": 1, "visible": "GPU-aa"}, "nvidia-smi does not list 'GPU-aa'"),  # two of them
     ],
 )
 def test_what_cannot_be_chosen_is_refused_with_a_remedy(machine, setting, kwargs, expected):
@@ -113,7 +113,7 @@ def test_no_nvidia_smi_and_another_order(machine, monkeypatch, tmp_path):
         gpus.chosen_gpus("idle")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     (tmp_path / "nvidia-smi").unlink()
-    with pytest.raises(ConfigurationError, match="no nvidia-smi on the PATH.*install"):
+    with pytest.raises(ConfigurationError, match="nvidia-smi, .*, is not on the PATH; install"):
         gpus.chosen_gpus("idle")
     assert names(gpus.chosen_gpus("3")) == [3]
 

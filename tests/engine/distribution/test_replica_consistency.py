@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from engine.cli import program
 from engine.distribution import replica_consistency
+from engine.distribution.devices import make_devices
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
-from engine.distribution.strategies import make_strategy
 from engine.errors import ReplicaMismatchError
 from engine.storage import checkpoints
 from engine.storage.run_directory import read_rows
@@ -28,13 +28,13 @@ def flip_a_bit(copy, *, bit=0, place=0):
 @pytest.mark.parametrize("replicas", [2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int64", "int32", "bool"])
 def test_one_bit_on_one_replica(replicas, dtype):
-    strategy = make_strategy("mirrored", cpu_replicas=replicas)
-    with strategy.scope():
+    devices = make_devices("mirrored", cpu_replicas=replicas)
+    with devices.strategy.scope():
         shape = [] if dtype == "bool" else [3, 5]
         numbers = np.random.default_rng(0).normal(0, 3, shape)
         initial = tf.cast(numbers, dtype)
         variables = {"first": tf.Variable(initial), "second": tf.Variable(initial, name="second")}
-    check = ReplicaConsistencyCheck(strategy, variables)
+    check = ReplicaConsistencyCheck(devices, variables)
     check.run(examples=0, saved_at=None)
     copy = variables["second"].values[1]
     bits = [0] if dtype == "bool" else range(0, 8 * copy.dtype.size, 5)
@@ -106,7 +106,7 @@ def test_a_run_ends_before_it_saves(make_trainer, noise_pairs, small_pix2pix):
     trainer.restore()
     flip_a_bit(variable.values[0])
     with pytest.raises(ReplicaMismatchError, match="at 8 examples: replica 0 differs"):
-        trainer._events(None).save()
+        trainer._make_actions(None).save()
     assert checkpoints.list_checkpoints(trainer.run_directory.checkpoints) == [4, 8]
 
 
@@ -137,13 +137,13 @@ def test_several_workers():
 import json, os
 import data.quiet_tensorflow
 import tensorflow as tf
-from engine.distribution.strategies import make_strategy
+from engine.distribution.devices import make_devices
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-strategy = make_strategy("auto")
-with strategy.scope():
+devices = make_devices("auto")
+with devices.strategy.scope():
     variables = {name: tf.Variable([1.0, 2.0], name=name) for name in ("a", "b")}
-check = ReplicaConsistencyCheck(strategy, variables)
+check = ReplicaConsistencyCheck(devices, variables)
 check.run(examples=0, saved_at=None)
 if index == 1:
     variables["b"].values[0].assign([1.0, 2.0000002])

@@ -94,12 +94,12 @@ def test_what_workers_know_alone_becomes_the_same_for_all():
     text = """
 import json, os
 import data.quiet_tensorflow
-from engine.distribution.strategies import make_strategy
+from engine.distribution.devices import make_devices
 from engine.distribution.worker_sync import WorkerSync
 index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-agreement = WorkerSync(make_strategy("auto"))
-print(agreement.reach(stop=False, sec_per_step=1.0 + index))
-print(agreement.reach(stop=index == 1, sec_per_step=0.1 + index / 3))
+sync = WorkerSync(make_devices("auto"))
+print(sync.all_reduce(stop=False, sec_per_step=1.0 + index))
+print(sync.all_reduce(stop=index == 1, sec_per_step=0.1 + index / 3))
 """
     done = subprocess.run(
         [sys.executable, "-m", "engine.launch", "--workers=2", "--", sys.executable, "-c", text],

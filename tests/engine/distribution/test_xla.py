@@ -71,7 +71,7 @@ def test_an_operation_that_xla_cannot_do_so_is_named():
 
 
 def test_refused_where_it_cannot_work(make_trainer, noise_pairs, small_pix2pix):
-    with pytest.raises(ConfigurationError, match="in which 2 replicas add up .*'one_device'"):
+    with pytest.raises(ConfigurationError, match="in which 2 replicas reduce .*'one_device'"):
         make_trainer(
             small_pix2pix(), noise_pairs(size=12), total_examples=2, cpu_replicas=2, jit_compile=True
         )

@@ -9,8 +9,8 @@ from skimage.metrics import structural_similarity
 from data import imaging
 from engine.adaptive_batch import GrowOnPlateau
 from engine.batching.batch_layout import rows_of_replicas
+from engine.distribution.devices import devices_of, make_devices
 from engine.distribution.precision import set_precision
-from engine.distribution.strategies import make_strategy
 from engine.errors import ConfigurationError
 from engine.evaluation.evaluator import Evaluator, table
 from engine.evaluation.sample_grid import join_columns
@@ -70,7 +70,7 @@ def test_whole_split_beside_its_baselines(noise_pairs, replicas):
     set_precision("float32")
     evaluator = Evaluator(
         task=Darker(),
-        strategy=make_strategy("mirrored", cpu_replicas=replicas),
+        devices=make_devices("mirrored", cpu_replicas=replicas),
         data=data,
         networks={},
     )
@@ -128,7 +128,9 @@ def test_smaller_inputs_are_enlarged_for_their_baseline(noise_pairs):
             return tf.repeat(tf.repeat(batch["input"], 2, axis=1), 2, axis=2)
 
     data = Halved(noise_pairs(size=24))
-    evaluator = Evaluator(task=Enlarged(), strategy=tf.distribute.get_strategy(), data=data, networks={})
+    evaluator = Evaluator(
+        task=Enlarged(), devices=devices_of(tf.distribute.get_strategy()), data=data, networks={}
+    )
     result = evaluator.evaluate("test", baselines=True)
     (batch,) = data.evaluation("test", batch=5)
     inputs, targets = (grey_levels(batch[side].numpy()) for side in ("input", "target"))
@@ -168,7 +170,7 @@ def test_pictures_too_small_for_ssim_are_refused_before_training(noise_pairs):
     with pytest.raises(ConfigurationError, match="8x8 pixels are too small to evaluate"):
         Evaluator(
             task=Darker(),
-            strategy=tf.distribute.get_strategy(),
+            devices=devices_of(tf.distribute.get_strategy()),
             data=noise_pairs(size=8),
             networks={},
         )
@@ -187,7 +189,7 @@ def test_reconstructions_and_no_translations_where_targets_do_not_correspond(noi
     set_precision("float32")
     evaluator = Evaluator(
         task=RoundTrip(),
-        strategy=make_strategy("mirrored", cpu_replicas=2),
+        devices=make_devices("mirrored", cpu_replicas=2),
         data=data,
         networks={},
     )

@@ -54,10 +54,8 @@ def by_hand(data, clip_norm):
 
 
 def by_engine(trainer, largest):
-    plan = BatchLayout(
-        global_batch=BATCH, replicas=trainer.strategy.num_replicas_in_sync, largest_micro_batch=largest
-    )
-    batches = distributed_batches(trainer.strategy, trainer.experiment.data, position_examples=0, plan=plan)
+    plan = BatchLayout(global_batch=BATCH, replicas=trainer.devices.replicas, largest_micro_batch=largest)
+    batches = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=plan)
     norms = [
         trainer.loop.run(batches, num_steps=1, step=t, examples=BATCH * t, plan=plan).metrics["grad_norm/fit"]
         for t in range(STEPS)

@@ -58,13 +58,13 @@ def test_static_shapes_change_nothing(make_trainer, noise_pairs, small_pix2pix, 
     trainer.experiment.task.forward = lambda step: (shapes.append(step.batch["input"].shape), forward(step))[
         1
     ]
-    run, kinds = trainer.strategy.run, set()
+    run, kinds = trainer.devices.strategy.run, set()
 
     def watched(fn, args=(), kwargs=None):
         kinds.update(type(x) for x in tf.nest.flatten((args, kwargs)) if x is not None)
         return run(fn, args, kwargs)
 
-    trainer.strategy.run = watched
+    trainer.devices.strategy.run = watched
     assert_same(train(trainer, [plan] * 3), whole)
     # A TPU's strategy makes a tensor of whatever it is given, and none can be made of a phase.
     assert all(issubclass(kind, (tf.Tensor, tf.distribute.DistributedValues)) for kind in kinds), kinds

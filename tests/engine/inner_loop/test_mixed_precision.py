@@ -99,10 +99,8 @@ def values(trainer):
 
 def steps_of(trainer, *, steps, batch=1, largest=None):
     """Metrics and all variables after each of the steps, from the start."""
-    plan = BatchLayout(
-        global_batch=batch, replicas=trainer.strategy.num_replicas_in_sync, largest_micro_batch=largest
-    )
-    batches = distributed_batches(trainer.strategy, trainer.experiment.data, position_examples=0, plan=plan)
+    plan = BatchLayout(global_batch=batch, replicas=trainer.devices.replicas, largest_micro_batch=largest)
+    batches = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=plan)
     for step in range(steps):
         result = trainer.loop.run(batches, num_steps=1, step=step, examples=step * batch, plan=plan)
         yield result, values(trainer)
@@ -143,7 +141,7 @@ def test_overflow_on_one_replica_leaves_the_step_out_on_all(make_trainer, replic
         np.testing.assert_allclose(variables["network/net/000_kernel"][0, 0, :, 0], simulated.w, rtol=1e-3)
         history.append(variables)
         for name, variable in trainer.state.variables().items():
-            for copy in trainer.strategy.experimental_local_results(variable):
+            for copy in trainer.devices.strategy.experimental_local_results(variable):
                 np.testing.assert_array_equal(copy.numpy(), variables[name], err_msg=name)
     before, after = history[:2]
     for name, value in before.items():
@@ -159,7 +157,7 @@ def test_overflow_on_one_replica_leaves_the_step_out_on_all(make_trainer, replic
 def test_loop_goes_on_after_an_overflow_and_ends_at_a_loss_that_is_not_finite(make_trainer):
     trainer = make_trainer(Gain(), Gains.of([1.0, 64.0, 1.0, 1.0, np.inf, 1.0]), total_examples=6, **SETTINGS)
     plan = BatchLayout(global_batch=1, replicas=1)
-    batches = distributed_batches(trainer.strategy, trainer.experiment.data, position_examples=0, plan=plan)
+    batches = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=plan)
     result = trainer.loop.run(batches, num_steps=6, step=0, examples=0, plan=plan)
     assert (result.steps, result.finite) == (5, False)
     # A loss that is not finite by itself says nothing about the scale.

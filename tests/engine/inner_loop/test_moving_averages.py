@@ -56,9 +56,9 @@ def test_average_is_numpy_s_is_what_is_evaluated_and_goes_through_a_restart(
     expected = raw.get_weights()
     log, courses = RunActions.log, []
 
-    def watch(events):
+    def watch(actions):
         courses.append(raw.get_weights())
-        log(events)
+        log(actions)
 
     with monkeypatch.context() as patch:
         patch.setattr(RunActions, "log", watch)

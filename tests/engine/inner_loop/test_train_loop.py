@@ -72,9 +72,9 @@ def test_every_skips_steps_and_ema_averages_those_done(make_trainer, noise_pairs
     trainer = make_trainer(Scale(phases), noise_pairs(size=SIZE), total_examples=6)
     log = RunActions.log
 
-    def watch(events):
-        seen.append(("loss/rare/mean" in events.last.result.metrics, weight(trainer)))
-        log(events)
+    def watch(actions):
+        seen.append(("loss/rare/mean" in actions.last_call.result.metrics, weight(trainer)))
+        log(actions)
 
     monkeypatch.setattr(RunActions, "log", watch)
     trainer.run()

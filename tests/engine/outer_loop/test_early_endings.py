@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import engine.outer_loop.loop_calls
 import engine.outer_loop.trainer
 from engine.cli import program
 from engine.durations import seconds_of
@@ -134,7 +135,7 @@ def test_skipping_leaves_the_phase_out_and_undoes_what_the_step_moved(
     assert [row["skipped_steps"] for row in rows][:3] == [0, 0, 1]
     with open(runs[1].run_directory.console_log) as file:
         expected = (
-            "step 3: loss/target_phase/l1, grad_norm/target_phase not finite: left out; 1 such steps so far"
+            "step 3: loss/target_phase/l1, grad_norm/target_phase not finite: skipped; 1 such steps so far"
         )
         assert expected in file.read()
     if largest_micro_batch is None:
@@ -231,7 +232,7 @@ def test_run_saves_and_stops_before_its_wall_time(make_trainer, pairs, monkeypat
 
 def test_steps_that_become_slow_do_not_keep_a_signal_waiting(make_trainer, pairs, monkeypatch):
     """The length of a call of the loop is bounded by the clock, not only by how long steps took before."""
-    monkeypatch.setattr(engine.outer_loop.trainer, "LOOP_SEC", 0.3)
+    monkeypatch.setattr(engine.outer_loop.loop_calls, "LOOP_SEC", 0.3)
     settings = SETTINGS | {"total_examples": 50, "batch_schedule": 1, "log_every": 0}
     trainer = make_trainer(TwoPhases(), pairs(slow_from=20), **settings)
     run, took = trainer.loop.run, []

@@ -176,9 +176,9 @@ def test_moving_average_keeps_its_memory_in_examples(make_trainer, noise_pairs, 
     )
     log = RunActions.log
 
-    def watch(events):
+    def watch(actions):
         weights.append(trainer.state.networks["net"].trainable_variables[0].numpy())
-        log(events)
+        log(actions)
 
     monkeypatch.setattr(RunActions, "log", watch)
     trainer.run()

@@ -13,7 +13,7 @@ from data import gfile
 from data.prepare import prepare
 from engine.errors import ConfigurationError, RunInterruptedError
 from engine.evaluate import evaluate
-from engine.outer_loop.trainer import Trainer
+from engine.outer_loop.loop_calls import LoopCaller
 from engine.preview import preview
 from engine.storage import checkpoints, manifest
 from engine.storage.atomic_files import append_text, write_text
@@ -102,16 +102,16 @@ def test_a_run_in_a_store_is_one_on_a_disk_bit_for_bit(tmp_path, monkeypatch, sm
     disk, store = str(tmp_path / "disk"), "ram://whole/run"
     train(gin_files=[prepared(disk)], workdir=f"{disk}/run")
 
-    gin_file, call = prepared(store), Trainer._call_loop
+    gin_file, call = prepared(store), LoopCaller.call
 
     def interrupted(self, *args, **kwargs):
         done = call(self, *args, **kwargs)
-        if self.examples == 6:
+        if done.before + done.result.steps * done.batch.global_batch == 6:
             os.kill(os.getpid(), signal.SIGTERM)
         return done
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_call_loop", interrupted)
+        patched.setattr(LoopCaller, "call", interrupted)
         with pytest.raises(RunInterruptedError, match="saved at 6 of 12"):
             train(gin_files=[gin_file], workdir=f"{store}/run")
     assert checkpoints.list_checkpoints(f"{store}/run/checkpoints") == [4, 6]

@@ -1,4 +1,4 @@
-"""Batch schedules that training decides: grown on a plateau of a metric, or by the gradient noise scale."""
+"""Batch schedules that adapt to training: to a plateau of a metric, or to the gradient noise scale."""
 
 from __future__ import annotations
 
@@ -14,26 +14,31 @@ from engine.errors import ConfigurationError
 
 
 class Ladder(BatchGrowth, BatchSchedule):
-    """Sizes between which training decides, one rung at a time; remembers the "rung", 0 the smallest."""
+    """Sizes that training moves between, one rung at a time. Its state is the "rung", 0 for the smallest."""
 
     @property
     def rungs(self) -> tuple[int, ...]:
+        """The sizes, rising."""
         return tuple(self._powers())
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """The sizes, `start` first."""
         return tuple(dict.fromkeys((self.start, *self.rungs)))
 
     @property
     def pieces(self) -> tuple[tuple[int | None, int], ...]:
+        """(0, start), then (None, size) for the others."""
         return tuple((None if index else 0, size) for index, size in enumerate(self.sizes))
 
     def initial_state(self) -> dict[str, float]:
+        """The state at the start of a run."""
         return {"rung": float(self.rungs.index(self.start))}
 
     def batch(self, examples: int, state: State) -> int:
+        """The global batch of this rung."""
         del examples
-        # A run that goes on with a shorter ladder may stand above its end.
+        # A run that was resumed with a shorter ladder may be above its end.
         return self.rungs[min(int(state["rung"]), len(self.rungs) - 1)]
 
 
@@ -41,33 +46,49 @@ class Ladder(BatchGrowth, BatchSchedule):
 class GrowOnPlateau(Ladder):
     """Smith et al. 2018 (arXiv 1711.00489): one rung up where others would lower the learning rate.
 
-    Args:
-      metric, patience, minimum_change: see `engine.batching.plateau.PlateauDetector`; counted in evaluations.
+    See `engine.batching.plateau.PlateauDetector`.
+
+    Attributes:
+      metric: the evaluation metric to watch.
+      patience: evaluations without improvement that are tolerated.
+      minimum_change: an improvement up to this does not count, in the unit of the metric.
     """
 
     metric: str = "psnr_db"
     patience: int
     minimum_change: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._detector()
 
     def resolve(self, examples_per_epoch: int) -> GrowOnPlateau:
-        super().resolve(examples_per_epoch)
+        """The schedule for a data set of so many training examples.
+
+        Raises:
+          ConfigurationError: a batch is larger than the data set.
+        """
+        self._check_data(examples_per_epoch)
         return self
 
     def initial_state(self) -> dict[str, float]:
+        """The state at the start of a run: the rung and the detector's."""
         return super().initial_state() | self._detector().initial()
 
     def check(self, *, phases: Collection[str], evaluate_every: int) -> None:
+        """Checks that there are evaluations to decide after.
+
+        Raises:
+          ConfigurationError: there are none before the end.
+        """
         if evaluate_every == 0:
             raise ConfigurationError(
                 "BATCH_SCHEDULE: GrowOnPlateau decides after evaluations, and EVALUATE_EVERY = 0 makes none "
-                "before the end; set EVALUATE_EVERY, such as '1ep'"
+                "before the end; set EVALUATE_EVERY, for example to '1ep'"
             )
 
     def after_evaluation(self, state: State, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The state after an evaluation with these metrics, by name."""
         waiting, plateaued = self._detector().observe(state, metrics)
         return dict(state) | waiting | {"rung": min(state["rung"] + plateaued, len(self.rungs) - 1.0)}
 
@@ -84,20 +105,20 @@ class GrowOnPlateau(Ladder):
 class GrowByNoiseScale(Ladder):
     """McCandlish et al. 2018 (arXiv 1812.06162): a batch in proportion to the gradient noise scale.
 
-    Each `every` examples it moves at most one rung towards the largest rung that is not above
-    target * scale, or the lowest rung if all are. A scale that is not known yet (nan) or not positive
-    changes nothing. It is infinite where |G|^2 is estimated at or below 0: the noise hides the gradient
-    altogether, which asks for one rung up; the bound of one rung a decision limits what chance can do.
+    Every `every` examples it moves at most one rung, towards the largest rung up to target * scale, or
+    towards the lowest if all are above that. A scale that is unknown (nan) or not positive changes nothing.
+    It is infinite where the estimate of |G|^2 is 0 or negative: the noise hides the gradient, which asks for
+    one rung up. Moving only one rung per decision limits what chance can do.
 
-    Args:
+    Attributes:
       phase: the phase of the task whose gradient decides.
       every: from one decision to the next, such as "1ep".
       target: factor on the scale. For the norm test it is 1 / eta^2: 4 is the usual eta = 0.5.
-      statistic: "noise_scale" is tr(Sigma) / |G|^2; "norm_test" has the square of the mean gradient in
-        place of |G|^2 (Byrd et al. 2012; Lau et al., arXiv 2412.21124). As that holds tr(Sigma) / B
-        itself, the norm test never asks for more than target times the batch in use.
+      statistic: "noise_scale" is tr(Sigma) / |G|^2; "norm_test" has the squared norm of the mean gradient in
+        place of |G|^2 (Byrd et al. 2012; Lau et al., arXiv 2412.21124). That norm contains tr(Sigma) / B, so
+        the norm test never asks for more than target times the current batch.
       monotone: never moves down.
-      minimum: if not monotone, the lowest rung, down start / factor^n; None is `start`.
+      minimum: if not monotone, the lowest rung; sizes fall as start / factor^n. None is `start`.
     """
 
     phase: str
@@ -107,7 +128,7 @@ class GrowByNoiseScale(Ladder):
     monotone: bool = True
     minimum: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._period(self.every)
         if self.statistic not in ("noise_scale", "norm_test"):
@@ -118,21 +139,28 @@ class GrowByNoiseScale(Ladder):
             never = "the norm test asks for less than target times the batch, so it would never grow"
             raise self._refusal("target", f"{never}; give more than factor = {self.factor}, such as 4.0")
         if self.minimum is not None and self.monotone:
-            raise self._refusal("minimum", "a monotone batch never falls; set monotone = False or leave it")
+            raise self._refusal("minimum", "a monotone batch never falls; set monotone = False, or None here")
         if self.minimum is not None and not 1 <= self.minimum <= self.start:
-            raise self._refusal("minimum", f"must lie between 1 and start = {self.start}; correct it")
+            raise self._refusal("minimum", f"must lie between 1 and start = {self.start}; change it")
 
     def resolve(self, examples_per_epoch: int) -> GrowByNoiseScale:
-        super().resolve(examples_per_epoch)
+        """The schedule for a data set of so many training examples: `every` is in examples.
+
+        Raises:
+          ConfigurationError: a batch is larger than the data set.
+        """
+        self._check_data(examples_per_epoch)
         every = self._period(self.every, examples_per_epoch=examples_per_epoch)
         return dataclasses.replace(self, every=every)
 
     @property
     def decide_every_examples(self) -> int:
-        return self._period(self.every)  # in examples once resolved
+        """How often `after_noise_scale` is due, once resolved."""
+        return self._period(self.every)
 
     @property
     def rungs(self) -> tuple[int, ...]:
+        """The sizes, rising."""
         lowest = self.start if self.minimum is None else self.minimum
         below, power = {self.start}, 0
         while lowest not in below:
@@ -141,10 +169,16 @@ class GrowByNoiseScale(Ladder):
         return tuple(sorted(below | self._powers().keys()))
 
     def check(self, *, phases: Collection[str], evaluate_every: int) -> None:
+        """Checks that the task has the phase.
+
+        Raises:
+          ConfigurationError: it has no such phase.
+        """
         if self.phase not in phases:
             raise self._refusal("phase", f"the task has no such phase; use one of {', '.join(phases)}")
 
     def after_noise_scale(self, state: State, scales: Mapping[str, NoiseScaleValue]) -> dict[str, float]:
+        """The state after a decision on the noise scales, by phase."""
         value = scales[self.phase]
         scale = value.noise_scale if self.statistic == "noise_scale" else value.norm_test_scale
         if not scale > 0:  # nan too

@@ -1,8 +1,8 @@
-"""What global batch a step draws: constant, piecewise or geometric; `adaptive_batch.py` has the rest.
+"""Batch schedules by position: constant, piecewise or geometric; `engine.adaptive_batch` has the others.
 
-A configuration holds a number, a text or a `BatchGrowth`; `resolve_batch_schedule` makes a `BatchSchedule`
-of it, which the trainer asks before each step. What a schedule remembers is a dictionary of floats that
-the trainer keeps in checkpoints; every method is a pure function of it.
+A configuration holds a number, a text or a `BatchGrowth`. `resolve_batch_schedule` turns it into a
+`BatchSchedule`, which the trainer asks for the batch of each step. The state of a schedule is a dictionary
+of floats that the trainer keeps in checkpoints; every method is a pure function of it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ State = Mapping[str, float]
 
 
 class BatchSchedule(abc.ABC):
-    """The global batch of every step, in examples.
+    """The global batch of every step, in examples."""
 
-    Attributes:
-      sizes: every global batch it can take, each once, the first one first.
-      pieces: (examples at which it starts, global batch) in order; the start is None where training
-        decides it.
-      decide_every_examples: how often `after_noise_scale` is due; 0 is never.
-    """
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> tuple[int, ...]:
+        """Every global batch that it can take, each once, the first one first."""
 
-    sizes: tuple[int, ...]
-    pieces: tuple[tuple[int | None, int], ...]
-    decide_every_examples: int = 0
+    @property
+    @abc.abstractmethod
+    def pieces(self) -> tuple[tuple[int | None, int], ...]:
+        """(examples at which it starts, global batch) in order; no start is None where training decides."""
+
+    @property
+    def decide_every_examples(self) -> int:
+        """How often `after_noise_scale` is due; 0 is never."""
+        return 0
 
     @abc.abstractmethod
     def batch(self, examples: int, state: State) -> int:
@@ -39,10 +43,10 @@ class BatchSchedule(abc.ABC):
 
     @abc.abstractmethod
     def entry(self, size: int) -> str:
-        """What the user wrote that led to the global batch `size`, to be quoted in errors."""
+        """The user's setting from which the global batch `size` follows, to be quoted in errors."""
 
     def initial_state(self) -> dict[str, float]:
-        """What is remembered at the start of a run: nothing for a function of position."""
+        """The state at the start of a run: empty for a function of position."""
         return {}
 
     def next_start(self, examples: int) -> int | None:
@@ -51,70 +55,89 @@ class BatchSchedule(abc.ABC):
         return None
 
     def check(self, *, phases: Collection[str], evaluate_every: int) -> None:
-        """Refuses a run of a task with these phases in which the schedule could never decide.
+        """Checks that the schedule can decide in a run.
+
+        Args:
+          phases: names of the task's phases.
+          evaluate_every: examples between evaluations; 0 makes none before the end.
 
         Raises:
-          ConfigurationError: no such phase, or no evaluations before the end (`evaluate_every` is 0).
+          ConfigurationError: it never could.
         """
         del phases, evaluate_every
 
     def after_evaluation(self, state: State, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The state after an evaluation that gave `metrics`."""
+        """The state after an evaluation with these metrics, by name."""
         del metrics
         return dict(state)
 
     def after_noise_scale(self, state: State, scales: Mapping[str, NoiseScaleValue]) -> dict[str, float]:
-        """The state after a decision on the noise scales by phase, due each `decide_every_examples`."""
+        """The state after a decision on the noise scales, by phase."""
         del scales
         return dict(state)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Piecewise(BatchSchedule):
-    """A function of position. The step that starts at e examples takes the piece that holds e.
+    """A function of position: the step that starts at e examples takes the piece that contains e.
 
-    Args:
-      pieces: (examples at which it starts, global batch), starts rising from 0.
-      entries: of each piece, what the user wrote.
+    Attributes:
+      starts: examples at which each piece starts, rising from 0.
+      batches: global batch of each piece.
+      entries: the user's setting for each piece.
     """
 
-    pieces: tuple[tuple[int, int], ...]
+    starts: tuple[int, ...]
+    batches: tuple[int, ...]
     entries: tuple[str, ...]
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(size for _, size in self.pieces))
+        """Every global batch that it takes, each once, in order."""
+        return tuple(dict.fromkeys(self.batches))
+
+    @property
+    def pieces(self) -> tuple[tuple[int | None, int], ...]:
+        """(examples at which it starts, global batch) in order."""
+        return tuple(zip(self.starts, self.batches, strict=True))
 
     def batch(self, examples: int, state: State) -> int:
+        """The global batch of the step that starts at `examples`."""
         del state
-        return self.pieces[self._begun(examples) - 1][1]
+        return self.batches[self._begun(examples) - 1]
 
     def next_start(self, examples: int) -> int | None:
+        """Where the piece after the one at `examples` starts; None after the last."""
         begun = self._begun(examples)
-        return self.pieces[begun][0] if begun < len(self.pieces) else None
+        return self.starts[begun] if begun < len(self.starts) else None
 
     def entry(self, size: int) -> str:
-        return self.entries[[piece[1] for piece in self.pieces].index(size)]
+        """The user's setting of the first piece with the global batch `size`."""
+        return self.entries[self.batches.index(size)]
 
     def _begun(self, examples: int) -> int:
-        return bisect.bisect_right(self.pieces, examples, key=lambda piece: piece[0])
+        """How many pieces start at or before `examples`."""
+        return bisect.bisect_right(self.starts, examples)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchGrowth(abc.ABC):
-    """Settings of a schedule whose sizes are start * factor^n, rounded, up to a maximum.
+    """Settings of a schedule with sizes start * factor^n, rounded, up to a maximum.
 
-    Args:
+    Attributes:
       start: first global batch, for which the learning rates were chosen.
-      factor: from one rung to the next, above 1; may be fractional.
-      maximum: largest global batch, and the last rung.
+      factor: from one size to the next, above 1; may be fractional.
+      maximum: largest global batch, and the last size.
+
+    Raises:
+      ConfigurationError: a setting is out of its range.
     """
 
     start: int
     factor: float = 2.0
     maximum: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.start < 1:
             raise self._refusal("start", "must be at least 1; raise it")
         if not self.factor > 1:
@@ -124,22 +147,25 @@ class BatchGrowth(abc.ABC):
 
     @abc.abstractmethod
     def resolve(self, examples_per_epoch: int) -> BatchSchedule:
-        """The schedule on a data set of so many training examples.
+        """The schedule for a data set of so many training examples.
 
         Raises:
-          ConfigurationError: a batch larger than the data set.
+          ConfigurationError: a batch is larger than the data set.
         """
+
+    def entry(self, size: int) -> str:
+        """The user's setting from which the global batch `size` follows, to be quoted in errors."""
+        settings = f"start={self.start}, factor={self.factor}, maximum={self.maximum}"
+        return f"{type(self).__name__}({settings}) rung {size}"
+
+    def _check_data(self, examples_per_epoch: int) -> None:
         if self.maximum > examples_per_epoch:
             raise self._refusal(
                 "maximum", f"more than the {examples_per_epoch} training examples there are; lower it"
             )
 
-    def entry(self, size: int) -> str:
-        settings = f"start={self.start}, factor={self.factor}, maximum={self.maximum}"
-        return f"{type(self).__name__}({settings}) rung {size}"
-
     def _powers(self) -> dict[int, int]:
-        """From size to the first n that start * factor^n rounds to; sizes rise."""
+        """From size to the first n for which start * factor^n rounds to it; sizes rise."""
         powers, power = {self.start: 0}, 0
         while self.maximum not in powers:
             power += 1
@@ -150,10 +176,11 @@ class BatchGrowth(abc.ABC):
         return ConfigurationError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: {why}")
 
     def _period(self, every: Duration, *, examples_per_epoch: int = 10**9) -> int:
+        """`every` in examples; without a data set, of an epoch so long that no part of it rounds to 0."""
         name = f"{type(self).__name__}.every"
         period = examples_of(every, examples_per_epoch=examples_per_epoch, name=name)
         if period < 1:
-            raise self._refusal("every", "must be at least one example; write such as '20ep'")
+            raise self._refusal("every", "must be at least one example; write for example '20ep'")
         return period
 
 
@@ -161,34 +188,47 @@ class BatchGrowth(abc.ABC):
 class Geometric(BatchGrowth):
     """AdaBatch (Devarakonda et al., arXiv 1712.02029): start * factor^n from n * every examples on.
 
-    Args:
-      every: length of a rung, such as "20ep". A size to which several n round lasts as many times longer.
+    Attributes:
+      every: how long a size lasts, such as "20ep"; k times as long if k values of n round to it.
     """
 
     every: Duration
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._period(self.every)
 
     def resolve(self, examples_per_epoch: int) -> Piecewise:
-        super().resolve(examples_per_epoch)
+        """The schedule for a data set of so many training examples.
+
+        Raises:
+          ConfigurationError: a batch is larger than the data set.
+        """
+        self._check_data(examples_per_epoch)
         every = self._period(self.every, examples_per_epoch=examples_per_epoch)
         powers = self._powers()
-        pieces = tuple((power * every, size) for size, power in powers.items())
-        return Piecewise(pieces=pieces, entries=tuple(self.entry(size) for size in powers))
+        return Piecewise(
+            starts=tuple(power * every for power in powers.values()),
+            batches=tuple(powers),
+            entries=tuple(self.entry(size) for size in powers),
+        )
 
 
 def resolve_batch_schedule(setting: int | str | BatchGrowth, *, examples_per_epoch: int) -> BatchSchedule:
-    """Reads `4`, `"4"`, `"0:1, 4000:2, 20ep:8"` (position: global batch), or a `BatchGrowth`.
+    """Makes a schedule of a setting.
+
+    Args:
+      setting: `4`, `"4"`, `"0:1, 4000:2, 20ep:8"` (position: global batch), or a `BatchGrowth`.
+      examples_per_epoch: training examples of the data set.
 
     Raises:
-      ConfigurationError: quotes the entry or the setting that is wrong.
+      ConfigurationError: an entry or setting is wrong; the message quotes it.
     """
     if isinstance(setting, BatchGrowth):
         return setting.resolve(examples_per_epoch)
     entries = [entry.strip() for entry in str(setting).split(",")]
-    pieces = []
+    starts: list[int] = []
+    batches = []
     for entry in entries:
         constant = len(entries) == 1 and ":" not in entry
         position, colon, size = ("0", ":", entry) if constant else entry.partition(":")
@@ -199,9 +239,9 @@ def resolve_batch_schedule(setting: int | str | BatchGrowth, *, examples_per_epo
             )
         name = f"BATCH_SCHEDULE {entry!r}"
         start = examples_of(position.strip(), examples_per_epoch=examples_per_epoch, name=name)
-        if start <= pieces[-1][0] if pieces else start != 0:
+        if start <= starts[-1] if starts else start != 0:
             raise ConfigurationError(
-                f"BATCH_SCHEDULE: {entry!r} does not rise; the first position is 0 and each later one is "
+                f"BATCH_SCHEDULE: {entry!r} does not rise; start at position 0 and make each later position "
                 "larger than the one before"
             )
         if int(size) > examples_per_epoch:
@@ -209,5 +249,6 @@ def resolve_batch_schedule(setting: int | str | BatchGrowth, *, examples_per_epo
                 f"BATCH_SCHEDULE: {entry!r} asks for more than the {examples_per_epoch} training "
                 "examples there are; lower the batch"
             )
-        pieces.append((start, int(size)))
-    return Piecewise(pieces=tuple(pieces), entries=tuple(entries))
+        starts.append(start)
+        batches.append(int(size))
+    return Piecewise(starts=tuple(starts), batches=tuple(batches), entries=tuple(entries))

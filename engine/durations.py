@@ -1,4 +1,4 @@
-"""Lengths of training in examples: plain integers, `"4000ex"` or `"20ep"`; and of time: `"8h30m"`."""
+"""Durations as a user writes them: of training, `4000`, `"4000ex"` or `"20ep"`; of time, `"8h30m"`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ _TIME = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 def examples_of(duration: Duration, *, examples_per_epoch: int, name: str) -> int:
-    """Converts a duration to examples.
+    """Converts a duration of training to examples.
 
     Args:
-      duration: examples as an integer, or a string with a unit: "4000ex" examples, "20ep" epochs.
+      duration: a number of examples, or a string with a unit: "4000ex" for examples, "20ep" for epochs.
       examples_per_epoch: training examples in one epoch.
-      name: what is being set, for the error message.
+      name: of the setting, for the error message.
 
     Raises:
-      ConfigurationError: not a number, an unknown unit, a negative or fractional number of examples.
+      ConfigurationError: it is not a number, has an unknown unit, or is a negative or fractional number of
+        examples.
     """
     match = _PATTERN.fullmatch(duration) if isinstance(duration, str) else None
     if match:
@@ -40,8 +41,12 @@ def examples_of(duration: Duration, *, examples_per_epoch: int, name: str) -> in
 def seconds_of(time: str, *, name: str) -> int:
     """Converts a time such as "8h30m", "2d", "90m" or "45s" to seconds.
 
+    Args:
+      time: days, hours, minutes and seconds, in this order; each may be missing.
+      name: of the setting, for the error message.
+
     Raises:
-      ConfigurationError: it is none, or 0.
+      ConfigurationError: it is not a time, or it is 0.
     """
     match = _TIME.fullmatch(time)
     seconds = 0

@@ -1,21 +1,21 @@
-"""The task contract: what a GAN has to say, and nothing of how it is trained.
+"""The task contract: what defines a GAN, independent of how it is trained.
 
-A task names its networks, its optimizers and an ordered table of phases. The engine draws one fresh
-global batch a step and goes through the table from top to bottom:
+A task names its networks, its optimizers and an ordered table of phases. In each step the engine draws a new
+global batch and goes through the table from top to bottom:
 
-    outputs = task.forward(step)                        # once a step, recorded
+    outputs = task.forward(step)                        # once per step, recorded
     for phase in task.phases():                         # the order of the table is the order of updates
         if phase is due:                                # every k-th step
             terms = phase.loss(step)                    # {"l1": [B], ...}, per example
             gradients of  sum(terms) / global batch     # for the networks in phase.updates
             one all-reduce (SUM), check that all is finite, apply, average (EMA)
 
-A phase that updates a network which `forward` used differentiates through that forward pass; one that
-does not sees the outputs as constants. Where a batch does not fit into memory, each phase goes over it
-in micro-batches, and everything below holds for one of them; `forward` may then be made more than once
-a step, so it assigns no state, and each of its outputs has one row an example. Nothing here depends on
-the number of replicas, on the batch size or on the strategy: a task never divides by a batch size and
-never reduces over examples.
+A phase that updates a network which `forward` used differentiates through that forward pass; any other phase
+sees the outputs as constants. Where a batch does not fit into memory, each phase processes it in
+micro-batches, and everything below holds for one of them. `forward` may then be called more than once per
+step, so it must not assign state, and each of its outputs has one row per example. Nothing here depends on
+the number of replicas, on the batch size or on the strategy: a task never divides by a batch size and never
+reduces over examples.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from engine.errors import ConfigurationError, check_at_least
 
 @runtime_checkable
 class MetricSchedule(Protocol):
-    """A learning-rate schedule that follows the evaluations instead of the position.
+    """A learning-rate schedule by evaluations instead of by position.
 
     Its state is floats by name, kept in checkpoints; "factor" is the factor on the learning rate.
     """
@@ -50,27 +50,36 @@ class MetricSchedule(Protocol):
 
 
 class InitialWeights(Protocol):
-    """Where the weights of a new run come from instead of chance."""
+    """Sets the weights of a new run, in place of random ones."""
 
     def __call__(self, networks: Mapping[str, keras.Model]) -> None:
-        """Sets weights of some of the task's networks; raises ConfigurationError where it cannot."""
+        """Sets weights of some of the task's networks.
+
+        Raises:
+          ConfigurationError: they do not fit.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adam:
     """Settings of one Adam optimizer (Kingma and Ba, arXiv 1412.6980).
 
-    Args:
+    Attributes:
       learning_rate: the learning rate before the schedule and the batch-size rule.
       schedule: maps (examples drawn, float64 scalar; examples per epoch, int) to a factor on the
         learning rate, or is a `MetricSchedule`; None keeps it constant. See `engine.schedules`.
-      beta1, beta2: decay of the first and second moments.
+      beta1: decay of the first moment.
+      beta2: decay of the second moment.
       epsilon: added to the root of the second moment.
       epsilon_mode: "pytorch" adds epsilon to the bias-corrected root, "keras" to the uncorrected one.
-      weight_decay: decoupled (AdamW: Loshchilov and Hutter, arXiv 1711.05101): before the move every
-        trainable variable, biases included, loses learning rate * weight_decay of itself; 0 is plain Adam.
-      clip_norm: gradients of a phase, of all its networks together, are scaled down to this Euclidean norm
-        where theirs is larger; it is the norm of the whole global batch. None clips nothing.
+      weight_decay: decoupled (AdamW: Loshchilov and Hutter, arXiv 1711.05101): before the update every
+        trainable variable, biases included, is reduced by learning rate * weight_decay of itself; 0 is plain
+        Adam.
+      clip_norm: largest Euclidean norm of a phase's gradient, over all its networks and the whole global
+        batch; larger gradients are scaled down to it. None clips nothing.
+
+    Raises:
+      ConfigurationError: a setting is out of its range.
     """
 
     learning_rate: float = 2e-4
@@ -82,13 +91,15 @@ class Adam:
     weight_decay: float = 0.0
     clip_norm: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.epsilon_mode not in ("pytorch", "keras"):
             raise ConfigurationError(
                 f"Adam.epsilon_mode = {self.epsilon_mode!r}: unknown; use 'pytorch' or 'keras'"
             )
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ConfigurationError(f"Adam betas {self.beta1}, {self.beta2}: each must lie in [0, 1)")
+            raise ConfigurationError(
+                f"Adam betas {self.beta1}, {self.beta2}: each must lie in [0, 1); correct them"
+            )
         check_at_least(
             0,
             of="Adam",
@@ -98,17 +109,17 @@ class Adam:
         )
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ConfigurationError(
-                f"Adam.clip_norm = {self.clip_norm}: must be above 0; None clips nothing"
+                f"Adam.clip_norm = {self.clip_norm}: must be above 0 and finite; None clips nothing"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """A loss term that reaches only some of the networks its phase updates.
+    """A loss term with gradients for only some of the networks that its phase updates.
 
-    Args:
+    Attributes:
       value: per example, [B], or a scalar that does not depend on the batch.
-      reaches: names of networks; the term gives no gradient to the phase's other networks.
+      reaches: names of those networks; the term has no gradient for the phase's other networks.
     """
 
     value: tf.Tensor
@@ -119,15 +130,16 @@ class Term:
 class Phase:
     """One row of the phases table.
 
-    Args:
-      name: stands in the logs, `loss/<name>/<term>`.
-      loss: maps a `Step` to named terms, each [B] (one value an example), a scalar, or a `Term`. What
-        is returned is what is summed and logged: weights are multiplied in by the loss itself.
+    Attributes:
+      name: in log keys, `loss/<name>/<term>`.
+      loss: maps a `Step` to named terms, each [B] (one value per example), a scalar, or a `Term`. The terms
+        are summed and logged as they are: the loss itself multiplies by weights.
       updates: names of the networks whose trainable variables it updates.
       optimizer: name of an optimizer of the task; phases may share one.
-      every: runs in the steps k - 1, 2k - 1, ... counted from 0, so that n critic updates come before
-        each generator update with `every=n` on the generator's phase.
-      ema_decay: keeps an exponential moving average of the networks it updates, used for evaluation.
+      every: due in the steps k - 1, 2k - 1, ... counted from 0. With `every=n` on the generator's phase, n
+        critic updates come before each generator update.
+      ema_decay: decay of an exponential moving average of the networks it updates, which evaluation uses;
+        None keeps no average.
     """
 
     name: str
@@ -138,6 +150,7 @@ class Phase:
     ema_decay: float | None = None
 
     def is_due(self, step: int) -> bool:
+        """Whether it runs in this step, counted from 0."""
         return step % self.every == self.every - 1
 
 
@@ -145,10 +158,10 @@ class Phase:
 class Seeds:
     """Randomness of one step that does not depend on replicas, micro-batches or restarts.
 
-    Args:
-      key: int32 [2], the same on every replica, new at every step.
+    Attributes:
+      key: int32 [2], the same on every replica, new in every step.
       global_batch: int32 scalar, examples of the whole step.
-      own: keeps this replica's rows of a tensor [global batch, ...].
+      own: takes this replica's rows of a tensor [global batch, ...].
     """
 
     key: tf.Tensor
@@ -156,16 +169,16 @@ class Seeds:
     own: Callable[[tf.Tensor], tf.Tensor]
 
     def named(self, name: str) -> tf.Tensor:
-        """An int32 [2] seed for the stateless operations of `tf.random`: one for the whole step."""
+        """An int32 [2] seed for the stateless operations of `tf.random`, the same in the whole step."""
         return tf.random.experimental.stateless_fold_in(self.key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
     def normal(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
-        """Standard normal noise of its own for each example: [B, *shape], in Keras's floatx."""
+        """Standard normal noise, different for each example: [B, *shape], in Keras's floatx."""
         drawn = tf.random.stateless_normal([self.global_batch, *shape], self.named(name))
         return tf.cast(self.own(drawn), keras.config.floatx())  # [B, *shape]
 
     def uniform(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
-        """Uniform noise in [0, 1) of its own for each example: [B, *shape], in Keras's floatx."""
+        """Uniform noise in [0, 1), different for each example: [B, *shape], in Keras's floatx."""
         drawn = tf.random.stateless_uniform([self.global_batch, *shape], self.named(name))
         return tf.cast(self.own(drawn), keras.config.floatx())  # [B, *shape]
 
@@ -174,13 +187,13 @@ class Seeds:
 class Step:
     """What a task sees of one step, on one replica with B examples.
 
-    Args:
+    Attributes:
       networks: by name, Keras models; call them with `training=True`.
-      batch: what the data set yields, each [B, ...]; images in [-1, 1], in Keras's floatx.
+      batch: features from the data set, each [B, ...]; images in [-1, 1], in Keras's floatx.
       outputs: what `forward` returned (empty inside `forward` itself).
-      state: the task's own variables, equal on every replica and kept in checkpoints. Assign it in
-        losses, not in `forward`, and only what is equal on every replica: a function of `gather(...)`,
-        also of `seeds` gathered. Micro-batches come in example order.
+      state: the task's own variables, equal on every replica and kept in checkpoints. Assign them in losses,
+        not in `forward`, and only values that are equal on every replica: functions of `gather(...)`, which
+        may gather draws from `seeds` too. Micro-batches come in example order.
       step: int64 scalar, steps done before this one.
       examples: int64 scalar, examples drawn before this step.
       seeds: randomness of this step.
@@ -201,13 +214,13 @@ class Step:
 
 
 class Task(abc.ABC):
-    """A system of networks and how they learn. Subclasses keep settings only; no variables.
+    """Networks and how they learn. Subclasses hold settings only, no variables.
 
     Attributes:
       optimizers: settings of each optimizer by name; set it in `__init__`.
-      side_inputs: names of what `translate` takes from a batch beside "input".
-      colour_spaces: those of `data.imaging.COLOUR_SPACES` that it can learn from; None: any. What it takes
-        and makes with 3 channels is in the data's, whichever that is.
+      side_inputs: names of the features that `translate` takes from a batch beside "input".
+      colour_spaces: those of `data.imaging.COLOUR_SPACES` that it can learn from; None for any. Its inputs and
+        outputs with 3 channels are in the colour space of the data.
     """
 
     optimizers: Mapping[str, Adam]
@@ -216,16 +229,22 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:
-        """Builds the networks by name for examples of these shapes ([H, W, C] each, no batch axis).
+        """Builds the networks, by name.
+
+        Args:
+          example: shapes of the features of one example: images [H, W, C], without a batch axis.
 
         Raises:
           ConfigurationError: a network cannot take that size or number of channels.
         """
 
     def check_translation(self, example: Mapping[str, tf.TensorSpec]) -> None:
-        """Raises ConfigurationError where `translate` does not take such examples.
+        """Checks that `translate` takes such examples.
 
-        By default where `networks` does not, though discriminators and losses may need larger pictures.
+        By default it asks `networks`, though discriminators and losses may need larger images.
+
+        Raises:
+          ConfigurationError: it does not.
         """
         self.networks(example)
 
@@ -234,31 +253,31 @@ class Task(abc.ABC):
         """The table of phases, in the order of updates."""
 
     def state(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, tf.Variable]:
-        """Variables of the task outside its networks, such as an image pool. None by default."""
+        """Builds the task's variables outside its networks, such as an image pool; by default none."""
         del example
         return {}
 
     def forward(self, step: Step) -> Mapping[str, Any]:
-        """What several phases need, made once a step. Nothing by default."""
+        """Computes what several phases need, once per step; by default nothing."""
         del step
         return {}
 
     @abc.abstractmethod
     def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The picture made from `batch` outside training: float [B, H, W, C] in [-1, 1]."""
+        """Translates a batch outside training: to float [B, H, W, C] in [-1, 1]."""
 
     def reconstructions(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
     ) -> Mapping[str, tuple[tf.Tensor, tf.Tensor]]:
-        """What evaluation measures beside the translation: name -> (picture, what it should be).
+        """What evaluation measures beside the translation: name -> (image, its ground truth).
 
-        Each [B, H, W, C] in [-1, 1]. None by default.
+        Each [B, H, W, C] in [-1, 1]. By default nothing.
         """
         del networks, batch
         return {}
 
     def input_picture(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """What `translate` sees of `batch`, to be shown beside its output: float [B, H, W, C] in [-1, 1]."""
+        """The input of `translate` as an image, to be shown beside the output: [B, H, W, C] in [-1, 1]."""
         return batch["input"]
 
     def preview(
@@ -279,7 +298,7 @@ _example_weights: contextvars.ContextVar[tf.Tensor | None] = contextvars.Context
 
 @contextlib.contextmanager
 def weighted_examples(weights: tf.Tensor) -> Iterator[None]:
-    """Says, while a replica's step is traced, which rows of its batch are padding (weight 0)."""
+    """While a replica's step is traced, gives `example_weights` the weights of its rows: 0 for padding."""
     token = _example_weights.set(weights)
     try:
         yield
@@ -290,8 +309,8 @@ def weighted_examples(weights: tf.Tensor) -> Iterator[None]:
 def example_weights() -> tf.Tensor | None:
     """Weights [B] of the rows of this replica's batch, 1 or 0; None outside a training step.
 
-    For layers that couple examples, such as batch norm: a replica without an example of its own
-    computes on one padding row, which must not count.
+    For layers that couple examples, such as batch norm: a replica without an example computes on one
+    padding row, which must not count.
     """
     return _example_weights.get()
 
@@ -299,10 +318,10 @@ def example_weights() -> tf.Tensor | None:
 def gradient_norm(fn: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
     """Euclidean norm, for each example, of the gradient of a network with respect to its input.
 
-    For losses that need it (WGAN-GP, R1); the result can itself be differentiated.
+    For losses such as WGAN-GP and R1; the result can itself be differentiated.
 
     Args:
-      fn: maps inputs to outputs [B, ...] whose rows depend on their own input row only.
+      fn: maps inputs to outputs [B, ...]; each row depends on its own input row only.
       inputs: [B, ...].
 
     Returns:

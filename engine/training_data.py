@@ -1,4 +1,4 @@
-"""What the engine asks of a data set: a contract to fulfil, beside `engine.task`."""
+"""The interface of a data set, which the engine trains on; the other contract beside `engine.task`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import tensorflow as tf
 
 
 class TrainingData(Protocol):
-    """What the engine asks of a data set; `data.pairs.PairedImages` is one."""
+    """A data set with training and evaluation splits; `data.pairs.PairedImages` is one."""
 
     @property
     def train_examples(self) -> int:
-        """Examples in one epoch."""
+        """Training examples in one epoch."""
 
     @property
     def example_spec(self) -> Mapping[str, tf.TensorSpec]:
-        """Shape [H, W, C] and dtype of each image of an example, and of the numbers [K] beside them."""
+        """Shape and dtype of an example's features, by name: images [H, W, C], vectors [K]."""
 
     @property
     def is_paired(self) -> bool:
-        """Whether a target is what its input should become; else they are only of two domains."""
+        """Whether each target is the ground truth of its input; if not, they are images of two domains."""
 
     @property
     def colour_space(self) -> str:
-        """What networks see of images with 3 channels: one of `data.imaging.COLOUR_SPACES`."""
+        """One of `data.imaging.COLOUR_SPACES`, in which networks see images with 3 channels."""
 
     @property
     def evaluation_split(self) -> str:
-        """The split evaluated during training; never the test split."""
+        """The split for evaluation during training; never the test split."""
 
     def batches(
         self,
@@ -38,16 +38,29 @@ class TrainingData(Protocol):
         global_batch: int,
         rows: Sequence[int] | None = None,
     ) -> tf.data.Dataset:
-        """Endless batches from a position; `rows` keeps (and decodes) only those of each batch."""
+        """An endless stream of training batches.
+
+        Args:
+          position_examples: examples of the run before the first batch.
+          global_batch: examples per batch.
+          rows: which rows of each batch to keep, and decode; None for all.
+        """
 
     def evaluation(self, split: str, *, batch: int) -> tf.data.Dataset:
-        """One pass over a split in a fixed order, the last batch as large as what is left."""
+        """One pass over a split in a fixed order.
+
+        Args:
+          split: its name.
+          batch: examples per batch; the last may have fewer.
+        """
 
     def check_records(self, split: str, position_examples: int | None = None) -> None:
-        """Raises an error that names the first record of a split that cannot be used.
+        """Raises an error that names the first unusable record of a split.
 
-        With a position, those that training reads next from there are looked at first.
+        Args:
+          split: its name.
+          position_examples: where to look first: at the records that training reads from there.
         """
 
     def notes(self) -> Sequence[str]:
-        """What reading has to tell so far, for the log; it only grows."""
+        """Messages of reading for the log, all so far."""

@@ -1,4 +1,4 @@
-"""How a global batch is laid over replicas and micro-batches, and where each example of it goes.
+"""How a global batch is divided over replicas and micro-batches, and where each example goes.
 
 A step of G examples on R replicas runs as k micro-batches of at most m examples on each replica
 (k is the accumulation). Micro-batch j holds the examples [j R m, (j + 1) R m) of the step, so that
@@ -17,9 +17,9 @@ from engine.errors import ConfigurationError
 
 
 def rows_of_replicas(examples: int, replicas: int) -> tuple[int, ...]:
-    """How `experimental_distribute_dataset` cuts a batch: ceil(examples / replicas) each, in order.
+    """How `experimental_distribute_dataset` divides a batch: ceil(examples / replicas) each, in order.
 
-    The last replicas get what remains, which may be nothing: 7 on 3 is (3, 3, 1), 1 on 2 is (1, 0).
+    The last replicas get the rest, which may be nothing: 7 on 3 is (3, 3, 1), 1 on 2 is (1, 0).
     """
     largest = -(-examples // replicas)
     return tuple(max(0, min(largest, examples - replica * largest)) for replica in range(replicas))
@@ -29,12 +29,15 @@ def rows_of_replicas(examples: int, replicas: int) -> tuple[int, ...]:
 class BatchLayout:
     """The layout of one global batch.
 
-    Args:
-      global_batch: examples a step, G.
+    Attributes:
+      global_batch: examples per step, G.
       replicas: R.
-      largest_micro_batch: examples a replica can compute on at once; None for any number.
-      static_shapes: every replica computes on as many rows as the fullest, as compilers for fixed
+      largest_micro_batch: examples that a replica can compute on at once; None for any number.
+      static_shapes: whether every replica computes on as many rows as the fullest, as compilers for fixed
         shapes need; padding rows have weight 0.
+
+    Raises:
+      ConfigurationError: `largest_micro_batch` is below 1.
     """
 
     global_batch: int
@@ -42,7 +45,7 @@ class BatchLayout:
     largest_micro_batch: int | None = None
     static_shapes: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.largest_micro_batch is not None and self.largest_micro_batch < 1:
             raise ConfigurationError(
                 f"LARGEST_MICRO_BATCH = {self.largest_micro_batch}: must be at least 1 example, or None for "
@@ -56,7 +59,7 @@ class BatchLayout:
 
     @property
     def micro_batch(self) -> int:
-        """Rows of a micro-batch on each replica, m; the micro-batches are made as even as they can be."""
+        """Rows of a micro-batch on each replica, m; micro-batches are as even as possible."""
         pieces = -(-self.per_replica_batch // (self.largest_micro_batch or self.per_replica_batch))
         return -(-self.per_replica_batch // pieces)
 
@@ -67,11 +70,14 @@ class BatchLayout:
 
     @property
     def is_padded(self) -> bool:
-        """Whether every replica is given k m rows, padding included; otherwise just its examples."""
+        """Whether every replica gets k m rows, padding included; otherwise only its examples."""
         return self.static_shapes or self.accumulation > 1
 
     def positions(self, replicas: Sequence[int]) -> np.ndarray:
-        """Which example of the step stands in each row of these replicas, when padded.
+        """Which example of the step is in each row of these replicas, when padded.
+
+        Args:
+          replicas: their numbers.
 
         Returns:
           int64 [len(replicas), k m]: position in the global batch, -1 for a padding row.

@@ -1,4 +1,4 @@
-"""When an evaluation metric has stopped improving: shared by every schedule that reacts to it."""
+"""Whether an evaluation metric has stopped improving: for every schedule that reacts to it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from engine.errors import ConfigurationError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlateauDetector:
-    """Fires when `patience` + 1 evaluations in succession have not improved on the best one.
+    """Reports a plateau after `patience` + 1 evaluations in a row without improvement.
 
     The rule of torch.optim.lr_scheduler.ReduceLROnPlateau with threshold_mode="abs" and no cooldown. An
     evaluation improves if it is better than the best so far by more than `minimum_change`; the first one
-    always does, a NaN never. Which way is better is `data.imaging.metrics.HIGHER_IS_BETTER`.
+    always does, a NaN never. Which direction is better says `data.imaging.metrics.HIGHER_IS_BETTER`.
 
-    The detector itself keeps nothing. Its state is a dictionary of floats, which a checkpoint can hold:
-    "best", the best value so far (NaN before the first), and "waited", the evaluations since then
-    without improvement.
+    The detector is stateless. Its state is a dictionary of floats, which a checkpoint can hold: "best", the
+    best value so far (NaN before the first), and "waited", the evaluations since then.
 
-    Args:
-      metric: the evaluation metric watched.
+    Attributes:
+      metric: the evaluation metric to watch.
       patience: evaluations without improvement that are tolerated.
-      minimum_change: improvement that does not count, in the unit of the metric.
-      owner: whose settings these are, for the error messages.
+      minimum_change: an improvement up to this does not count, in the unit of the metric.
+      owner: the class whose settings these are, for error messages.
 
     Raises:
-      ConfigurationError: the metric is unknown, or a number negative.
+      ConfigurationError: the metric is unknown, or a number is negative.
     """
 
     metric: str = "psnr_db"
@@ -37,7 +36,7 @@ class PlateauDetector:
     minimum_change: float = 0.0
     owner: str = "PlateauDetector"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.metric not in HIGHER_IS_BETTER:
             raise ConfigurationError(
                 f"{self.owner}.metric = {self.metric!r}: unknown; use one of {', '.join(HIGHER_IS_BETTER)}"
@@ -54,14 +53,14 @@ class PlateauDetector:
     def observe(
         self, state: Mapping[str, float], metrics: Mapping[str, float]
     ) -> tuple[dict[str, float], bool]:
-        """Takes one evaluation into account.
+        """The state after one evaluation.
 
         Args:
           state: what `initial` or the last `observe` returned.
           metrics: of this evaluation, by name.
 
         Returns:
-          The new state, and whether the metric has plateaued; if so, waiting starts again at 0.
+          The new state, and whether the metric has plateaued; if so, "waited" starts again at 0.
         """
         value, best = float(metrics[self.metric]), state["best"]
         sign = 1.0 if HIGHER_IS_BETTER[self.metric] else -1.0

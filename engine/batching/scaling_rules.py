@@ -1,6 +1,7 @@
-"""What a batch k times the first one does to the hyper-parameters of a step.
+"""Scaling rules: how the hyper-parameters of a step follow the size of its batch.
 
-k is the global batch over the first global batch of the schedule, for which all settings are given.
+k is the global batch divided by the first global batch of the schedule, for which all settings are given.
+The table has the factors.
 
     rule                      learning rate   1 - beta1   1 - beta2   epsilon
     none                      1               1           1           1
@@ -8,11 +9,11 @@ k is the global batch over the first global batch of the schedule, for which all
     square_root               sqrt(k)         k           k           1 / sqrt(k)
     square_root_beta1_kept    sqrt(k)         1           k           1 / sqrt(k)
 
-"linear" is Goyal et al., arXiv 1706.02677. "square_root" is what keeps the stochastic differential
-equation of Adam the same (Malladi et al., arXiv 2205.10287): beside the step it keeps how many examples
-the moments average over. It has no answer where k (1 - beta) > 1: with beta1 = 0.5, above k = 2. There
-"square_root_beta1_kept" leaves beta1 alone, which gives the invariance up for the first moment:
-momentum then averages over k times as many examples.
+"linear" is Goyal et al., arXiv 1706.02677. "square_root" keeps the stochastic differential equation of Adam
+(Malladi et al., arXiv 2205.10287), and with it the number of examples that the moments average over. It is
+undefined where k (1 - beta) > 1: with beta1 = 0.5, above k = 2. There "square_root_beta1_kept", the
+square-root rule with beta1 fixed, gives up the invariance of the first moment: momentum then averages over
+k times as many examples.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Number: TypeAlias = tf.Tensor | float
 
 
 class WarmupState(NamedTuple):
-    """From where and since when a warm-up raises the learning rate; numbers of Python or tensors.
+    """Where a warm-up of the learning rate starts, as Python numbers or tensors.
 
     Attributes:
       previous_growth: what `BatchScaling.growth` gave for the batch before the last change, at that change.
@@ -44,7 +45,7 @@ class WarmupState(NamedTuple):
 
 
 class Hyperparameters(NamedTuple):
-    """Of one optimizer in one step: float64 scalars, everything included."""
+    """Hyper-parameters of one optimizer in one step, after schedules and rules: float64 scalars."""
 
     learning_rate: tf.Tensor
     beta1: tf.Tensor
@@ -74,20 +75,20 @@ RULES = {
 class BatchScaling:
     """Hyper-parameters as a function of optimizer, position and global batch.
 
-    Args:
+    Attributes:
       examples_per_epoch: for schedules in epochs.
       first_batch: the global batch for which all settings were chosen: the first of the schedule.
-      rule: one of `RULES`; see the top of this module.
-      warmup_examples: over how many examples the learning rate goes to its new value after the batch
-        has grown; 0 at once. Betas, epsilon and decays belong to the batch and change with it.
-      scale_weight_decay: keeps the weight decay an example, learning rate times weight decay over batch,
-        by multiplying it with k over the rule's factor on the learning rate: sqrt(k) for the square-root
+      rule: one of `RULES`; the module docstring has their table.
+      warmup_examples: over how many examples the learning rate moves to its new value after the batch
+        has grown; 0 is at once. Betas, epsilon and decays change with the batch, without a warm-up.
+      scale_weight_decay: keeps the weight decay per example, learning rate times weight decay over batch,
+        by multiplying it by k over the rule's factor on the learning rate: sqrt(k) for the square-root
         rules (Busbridge et al., arXiv 2307.13813, App. C.2). Otherwise it stays as set.
       scale_ema_decay: keeps how many examples the moving averages of weights remember (Busbridge et al.,
-        arXiv 2307.13813). Otherwise their decay an update stays as set.
+        arXiv 2307.13813). Otherwise their decay per update stays as set.
 
     Raises:
-      ConfigurationError: the rule is unknown or the warm-up negative.
+      ConfigurationError: the rule is unknown, or the warm-up negative.
     """
 
     examples_per_epoch: int
@@ -97,7 +98,7 @@ class BatchScaling:
     scale_weight_decay: bool = False
     scale_ema_decay: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise ConfigurationError(
                 f"LEARNING_RATE_RULE = {self.rule!r}: unknown; use one of {', '.join(RULES)}"
@@ -108,38 +109,40 @@ class BatchScaling:
             )
 
     def check(self, optimizers: Mapping[str, Adam], entries: Mapping[int, str]) -> None:
-        """Refuses a batch for which the rule has no answer.
+        """Checks that the rule gives valid hyper-parameters for every batch of the schedule.
 
         Args:
           optimizers: settings by name.
           entries: for each global batch that the schedule can take, the entry it comes from ("4000:8").
 
         Raises:
-          ConfigurationError: a beta would fall below 0; quotes the entry.
+          ConfigurationError: a beta would fall below 0; the message quotes the entry.
         """
         for batch, entry in entries.items():
-            growth = batch / self.first_batch
             for name, settings in optimizers.items():
                 for field in ("beta1", "beta2"):
-                    beta = getattr(settings, field)
-                    scaled = 1.0 - growth ** getattr(RULES[self.rule], field) * (1.0 - beta)
-                    if scaled >= -1e-9:  # k (1 - beta) = 1 is allowed, give or take rounding
-                        continue
-                    other = "square_root_beta1_kept" if field == "beta1" else "linear"
-                    largest = math.floor(self.first_batch / (1.0 - beta) + 1e-6)
-                    least_beta = math.ceil((1.0 - 1.0 / growth) * 1e4 - 1e-6) / 1e4
-                    raise ConfigurationError(
-                        f"BATCH_SCHEDULE: {entry!r} makes the batch {growth:g} times the first; "
-                        f"LEARNING_RATE_RULE = {self.rule!r} would give optimizer {name!r} "
-                        f"{field} = 1 - {growth:g} * (1 - {beta:g}) = {scaled:g}, below 0; use the rule "
-                        f"{other!r}, a batch of at most {largest}, or {field} of at least {least_beta:g}"
-                    )
+                    self._check_beta(field, getattr(settings, field), batch, entry, optimizer=name)
+
+    def _check_beta(self, field: str, beta: float, batch: int, entry: str, *, optimizer: str) -> None:
+        growth = batch / self.first_batch
+        scaled = 1.0 - growth ** getattr(RULES[self.rule], field) * (1.0 - beta)
+        if scaled >= -1e-9:  # k (1 - beta) = 1 is allowed, give or take rounding
+            return
+        other = "square_root_beta1_kept" if field == "beta1" else "linear"
+        largest = math.floor(self.first_batch / (1.0 - beta) + 1e-6)
+        least_beta = math.ceil((1.0 - 1.0 / growth) * 1e4 - 1e-6) / 1e4
+        raise ConfigurationError(
+            f"BATCH_SCHEDULE: {entry!r} makes the batch {growth:g} times the first; "
+            f"LEARNING_RATE_RULE = {self.rule!r} would give optimizer {optimizer!r} "
+            f"{field} = 1 - {growth:g} * (1 - {beta:g}) = {scaled:g}, below 0; use the rule "
+            f"{other!r}, a batch of at most {largest}, or {field} of at least {least_beta:g}"
+        )
 
     def growth(self, *, examples: Number, global_batch: Number, warmup: WarmupState) -> tf.Tensor:
-        """The growth that the learning rate follows: k, or on the way there during a warm-up.
+        """The growth that the learning rate follows: k, or less than that during a warm-up.
 
-        Linear in examples from `warmup.previous_growth` to k if k is larger (Goyal et al., arXiv 1706.02677,
-        who warm up from the small batch's learning rate); a smaller k applies at once.
+        It is linear in examples, from `warmup.previous_growth` to k if k is larger (Goyal et al., arXiv
+        1706.02677, who warm up from the small batch's learning rate); a smaller k applies at once.
 
         Args:
           examples: drawn before this step.
@@ -147,7 +150,7 @@ class BatchScaling:
           warmup: the last change of the batch.
 
         Returns:
-          float64 scalar; also for Python numbers.
+          float64 scalar, for Python numbers too.
         """
         target = _float64(global_batch) / self.first_batch
         if not self.warmup_examples:
@@ -166,15 +169,15 @@ class BatchScaling:
         growth: tf.Tensor,
         plateau_factor: tf.Tensor,
     ) -> Hyperparameters:
-        """What one optimizer uses in one step.
+        """The hyper-parameters of one optimizer in one step.
 
         Args:
           settings: of the optimizer, for the first batch.
           examples: int64 scalar, drawn before this step.
           global_batch: int32 scalar, examples of this step.
-          growth: float64 scalar, what `growth` gives.
+          growth: float64 scalar, as `growth` returns it.
           plateau_factor: float64 scalar, the state "factor" of the optimizer's schedule if that is a
-            `MetricSchedule`; else it is not used.
+            `MetricSchedule`; otherwise unused.
         """
         rule = RULES[self.rule]
         k = _float64(global_batch) / self.first_batch
@@ -195,7 +198,7 @@ class BatchScaling:
         )
 
     def ema_decay(self, decay: float, global_batch: Number) -> tf.Tensor:
-        """float64 scalar: the decay of a moving average at this batch, `decay` being the first batch's."""
+        """The decay of a moving average at this batch, float64 scalar; `decay` is for the first batch."""
         k = _float64(global_batch) / self.first_batch
         return _float64(decay) ** (k if self.scale_ema_decay else 1.0)
 
@@ -203,7 +206,7 @@ class BatchScaling:
 def _scaled_beta(beta: float, k: tf.Tensor, power: float) -> tf.Tensor:
     if not power:
         return _float64(beta)  # 1 - (1 - beta) would lose the last bits
-    # `check` has refused what is below 0, except for rounding.
+    # `check` allows less than 0 by rounding only.
     return tf.maximum(1.0 - k**power * (1.0 - beta), 0.0)
 
 

@@ -1,7 +1,8 @@
-"""Adam with one fused kernel a variable and every hyper-parameter a tensor.
+"""Adam with one fused kernel per variable and every hyper-parameter a tensor.
 
-Keras's own optimizers reduce gradients a second time under tf.distribute, run about ten unfused
-operations a variable, and cannot skip a step inside a compiled loop; see WORKSPACE.md.
+Keras's own optimizers do not fit this loop: under tf.distribute they reduce gradients a second time and
+clip them before that, they cannot be called inside a condition, as a step that may be skipped needs, and
+they run about ten unfused operations per variable.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ class FusedAdam:
     same on every replica.
 
     Args:
-      settings: where epsilon is added, and whether weights decay at all; numbers come with each `apply`.
+      settings: where epsilon is added, and whether weights decay; numbers come with each `apply`.
       networks: the networks it updates, by name.
     """
 
-    def __init__(self, settings: Adam, networks: Mapping[str, keras.Model]):
+    def __init__(self, settings: Adam, networks: Mapping[str, keras.Model]) -> None:
         self.settings = settings
         self._moments = {
             name: [
@@ -35,8 +36,8 @@ class FusedAdam:
             ]
             for name, network in networks.items()
         }
-        # The bias corrections need the products of all betas so far: no powers, since betas follow the
-        # batch. A product for each network, since phases with different `every` may share an optimizer.
+        # The bias corrections need the products of all betas so far, which are no powers: betas follow the
+        # batch. One product for each network: phases with different `every` may share an optimizer.
         self._powers = {
             name: tuple(tf.Variable(1.0, dtype=tf.float64, name=f"beta{i}_power") for i in (1, 2))
             for name in networks
@@ -63,15 +64,17 @@ class FusedAdam:
         """Updates the trainable variables of network `name` in place (in replica context).
 
         Args:
-          variables, gradients: in the order of the network's trainable variables.
+          name: of the network.
+          variables: its trainable variables.
+          gradients: in the same order.
           hyperparameters: scalars; the betas may differ from step to step.
         """
         learning_rate, beta1, beta2, epsilon, weight_decay = hyperparameters
         powers = [
             power.read_value() * beta for power, beta in zip(self._powers[name], (beta1, beta2), strict=True)
         ]
-        for kept, power in zip(self._powers[name], powers, strict=True):
-            kept.assign(power)
+        for variable, power in zip(self._powers[name], powers, strict=True):
+            variable.assign(power)
         beta1_power, beta2_power = powers
         # The kernel divides by sqrt(v) + epsilon, uncorrected, as Keras does. PyTorch adds epsilon after
         # the bias correction: the same as epsilon * sqrt(1 - beta2_power) before it.

@@ -17,6 +17,7 @@ follow one another in example order.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -125,7 +126,7 @@ class AccumulatedStep:
         self._networks = replica_step.train_state.networks
         # Every weight that a pass may move: moving statistics, spectral vectors.
         self._moving = [w for network in self._networks.values() for w in network.non_trainable_weights]
-        # Known once the forward pass is traced, and so written by the first phase's pass while it is traced.
+        # Names of networks, set when the first phase's pass is traced; those of later phases need it.
         self._used_in_forward: frozenset[str] = frozenset()
 
     def run(
@@ -136,18 +137,17 @@ class AccumulatedStep:
         settings: Mapping[str, PhaseSettings],
         phases: tuple[Phase, ...],
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """As `ReplicaStep.run`, in `accumulation` micro-batches."""
+        """Does a step in `accumulation` micro-batches; returns what `ReplicaStep.run` returns."""
         moving = self._run(_read, self._moving)
         start = _StepStart(moving, moving, (), {})
         metrics: dict[str, tf.Tensor] = {}
         outcome = tf.constant(APPLIED)
         for index, phase in enumerate(phases):
+            one_pass = functools.partial(
+                self._pass, batch, inputs=inputs, start=start, phases=phases, index=index
+            )
             total = self._over_micro_batches(
-                lambda micro, index=index, start=start: self._pass(
-                    batch, micro, inputs, start, phases, index
-                ),
-                accumulation,
-                is_last_short=self._is_last_short(inputs),
+                one_pass, accumulation, is_last_short=self._is_last_short(inputs)
             )
             if index == 0:
                 weights = self._run(_read, self._forward_weights(self._before_last_replay(phases)))
@@ -178,14 +178,14 @@ class AccumulatedStep:
     ) -> _PassResult:
         """The results of all micro-batches together.
 
-        `one_pass` is a function of TensorFlow, called before the loop and in it: it is traced once. A short
-        last micro-batch has a trace of its own, by its number as a Python int.
+        `one_pass` is a `tf.function`: called before the loop and in it, it is traced once. A short last
+        micro-batch has a trace of its own, by its number as a Python int.
         """
         is_static = isinstance(accumulation, int)
         store = _PreallocatedOutputs(accumulation) if is_static else _GrowingOutputs()
         first = one_pass(tf.constant(0))
         first = first._replace(outputs=self._run(store.start, first.outputs))
-        # Values by replica are loop variables as their parts, one a replica.
+        # A loop variable may be a PerReplica value if it is flattened into its parts.
         flat = tf.nest.flatten(first, expand_composites=True)
         outputs = tf.nest.flatten(first.outputs, expand_composites=True)
         summed = flat[: len(flat) - len(outputs)]
@@ -232,6 +232,7 @@ class AccumulatedStep:
         phases: tuple[Phase, ...],
         index: int,
     ) -> _PassResult:
+        """One micro-batch of phase number `index` (in replica context)."""
         step, phase = self._replica_step, phases[index]
         step.traces += 1
         rows = micro_step(inputs.global_batch, micro, inputs.micro_batch)

@@ -1,18 +1,18 @@
-"""The factor that keeps gradients computed in float16 between its smallest and its largest number.
+"""Dynamic loss scaling: keeps gradients computed in float16 within its range.
 
-float16 has nothing below 6e-8 and nothing above 65504. So with PRECISION = "float16" a phase's loss is
-multiplied by a scale before it is differentiated (Micikevicius et al., arXiv 1710.03740), and its gradients,
-which the variables' float32 holds, are divided by it at once, on each replica, before anything is added up.
-Whatever comes after, the all-reduce, the noise scale, clipping and Adam, sees gradients as they are. Scales
-are powers of two, so that dividing rounds nothing.
+float16 ends at 6e-8 below and at 65504 above. So with PRECISION = "float16" a phase's loss is multiplied by
+a scale before it is differentiated (Micikevicius et al., arXiv 1710.03740), and its gradients, float32 like
+the variables, are divided by it at once, on each replica, before anything is added up. The all-reduce, the
+noise scale, clipping and Adam see unscaled gradients. Scales are powers of two, so that dividing does not
+round.
 
-How large a scale may be is found by trying: it is halved in a step whose gradients are not finite, in which
-the phase is not updated, and doubled after 2000 updates in a row. (PyTorch's `GradScaler` and Keras's
-`LossScaleOptimizer` have the same numbers.) Whether gradients are finite is asked of their sum over all
-replicas, so that every replica decides alike; Keras's asks the first replica.
+The scale adapts: it is halved in a step whose gradients are not finite, in which the phase is not updated,
+and doubled after 2000 updates in a row. (PyTorch's `GradScaler` and Keras's `LossScaleOptimizer` have the
+same numbers.) The check looks at the sum of gradients over all replicas, so that every replica decides
+alike; Keras's looks at the first replica only.
 
-Each phase has a scale of its own, also where phases share an optimizer: an adversarial loss and a penalty
-on gradients are of different sizes, and one that overflows says nothing about the other.
+Each phase has its own scale, even if phases share an optimizer: an adversarial loss and a gradient penalty
+are of different sizes, and an overflow of one says nothing about the other.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ import tensorflow as tf
 INITIAL = 2.0**15
 SMALLEST = 1.0
 LARGEST = 2.0**100
-"""Beyond any use; it keeps the scale itself finite where all gradients are 0."""
+"""Far above any useful scale; keeps the scale itself finite where all gradients are 0."""
 
 UPDATES_TO_DOUBLE = 2000
 
 
 def is_needed() -> bool:
-    """Whether networks built now compute in float16."""
+    """Whether networks that are built now compute in float16."""
     return keras.config.dtype_policy().compute_dtype == "float16"
 
 
 class LossScale:
     """The scale of one phase; all methods are called in replica context and none communicates.
 
-    What they decide on is the same on every replica, and so the copies stay the same. Create it under the
+    Their arguments are the same on every replica, and so the copies stay the same. Create it under the
     strategy's scope.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._scale = tf.Variable(INITIAL, dtype=tf.float32, trainable=False, name="scale")
         self._in_a_row = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates_in_a_row")
         self._overflows = tf.Variable(0, dtype=tf.int64, trainable=False, name="overflows")
@@ -63,11 +63,11 @@ class LossScale:
 
     @property
     def overflows(self) -> tf.Tensor:
-        """How often the phase was left out for an overflow in the whole run: int64 scalar."""
+        """Steps of the whole run in which the phase was skipped for an overflow: int64 scalar."""
         return self._overflows.read_value()
 
     def unscale(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-        """Gradients of the loss, from those of the scaled loss; what is not finite stays so."""
+        """Gradients of the loss, from those of the scaled loss; NaN and infinity stay."""
         return [g if g is None else g / tf.cast(self.value, g.dtype) for g in gradients]
 
     def after_update(self) -> None:
@@ -79,14 +79,14 @@ class LossScale:
         self._in_a_row.assign(tf.where(doubles, tf.zeros_like(in_a_row), in_a_row))
 
     def after_not_finite(self, *, losses_finite: tf.Tensor) -> tf.Tensor:
-        """Takes in that the phase could not be updated; halves the scale if that may help.
+        """Notes that the phase could not be updated; halves the scale if that may help.
 
         Args:
-          losses_finite: whether the losses were. If they were not, no scale is to blame.
+          losses_finite: whether the losses were finite. If not, the scale is not to blame.
 
         Returns:
-          Whether it was an overflow: bool scalar. False if the losses were not finite, or the scale is the
-          smallest already.
+          Whether it was an overflow: bool scalar. False if the losses were not finite, or if the scale is
+          already the smallest.
         """
         scale = self.value
         overflowed = losses_finite & (scale > SMALLEST)

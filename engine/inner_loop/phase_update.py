@@ -48,7 +48,7 @@ class PhaseSums(NamedTuple):
 
     gradients: Gradients
     losses: Mapping[str, tf.Tensor]
-    noise: tf.Tensor | tuple[()]
+    noise: tf.Tensor
 
 
 def phase_sums(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -13,22 +14,27 @@ from engine.batching.noise_scale import NoiseScale
 from engine.errors import ConfigurationError
 from engine.inner_loop.fused_adam import FusedAdam
 from engine.inner_loop.loss_scale import LossScale, is_needed
-from engine.task import InitialWeights, Phase, Task
+from engine.task import Adam, InitialWeights, Phase, Task
+
+
+class _HasVariables(Protocol):
+    @property
+    def variables(self) -> dict[str, tf.Variable]: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
     """Networks, moments, the task's own variables and how far training has come.
 
-    Args:
+    Attributes:
       networks: the networks in training, by name.
       averaged: exponential moving averages of those networks that a phase averages, by name.
       optimizers: by name.
       task_state: the task's own variables, by name.
-      noise_scales: of each phase, by its name; empty where they are not measured.
-      loss_scales: of each phase, by its name, where networks compute in float16; else empty.
-      decisions: float64 scalars that the course of training decides, by name; see
-      `engine.outer_loop.schedule_state`.
+      noise_scales: by phase; empty where they are not measured.
+      loss_scales: by phase, where networks compute in float16; else empty.
+      decisions: float64 scalars, the state of the batch and learning-rate schedules, by name; see
+        `engine.outer_loop.schedule_state`.
       step: int64, steps done.
       examples: int64, examples drawn.
       best: float64, the best evaluation so far; NaN before the first.
@@ -51,27 +57,32 @@ class TrainState:
         return {**self.networks, **self.averaged}
 
     def variables(self) -> dict[str, tf.Variable]:
-        """All variables by a name that does not depend on the process or on the devices."""
+        """All variables, by a name that does not depend on the process or on the devices."""
         named = {"step": self.step, "examples": self.examples, "best": self.best}
         for kind, networks in (("network", self.networks), ("averaged", self.averaged)):
-            for name, network in networks.items():
-                for index, weight in enumerate(network.weights):
-                    named[f"{kind}/{name}/{index:03d}_{weight.name}"] = weight.value
-        for name, optimizer in self.optimizers.items():
-            for key, variable in optimizer.variables.items():
-                named[f"optimizer/{name}/{key}"] = variable
-        for kind, scales in (("noise_scale", self.noise_scales), ("loss_scale", self.loss_scales)):
-            for name, scale in scales.items():
-                for key, variable in scale.variables.items():
-                    named[f"{kind}/{name}/{key}"] = variable
+            named |= {
+                f"{kind}/{name}/{index:03d}_{weight.name}": weight.value
+                for name, network in networks.items()
+                for index, weight in enumerate(network.weights)
+            }
+        holders: tuple[tuple[str, Mapping[str, _HasVariables]], ...] = (
+            ("optimizer", self.optimizers),
+            ("noise_scale", self.noise_scales),
+            ("loss_scale", self.loss_scales),
+        )
+        for kind, by_name in holders:
+            named |= {
+                f"{kind}/{name}/{key}": variable
+                for name, holder in by_name.items()
+                for key, variable in holder.variables.items()
+            }
         for kind, variables in (("task", self.task_state), ("decision", self.decisions)):
-            for name, variable in variables.items():
-                named[f"{kind}/{name}"] = variable
+            named |= {f"{kind}/{name}": variable for name, variable in variables.items()}
         return named
 
     @property
     def size_bytes(self) -> int:
-        """Of all variables together."""
+        """Size of all variables together."""
         return sum(v.dtype.size * math.prod(v.shape) for v in self.variables().values())
 
 
@@ -83,59 +94,39 @@ def build_state(
     seed: int,
     initial_weights: InitialWeights | None,
     decisions: Mapping[str, float],
-    noise_settings: Mapping | None,
+    noise_settings: Mapping[str, Any] | None,
 ) -> TrainState:
-    """Builds every variable under the strategy's scope; the initial weights follow from `seed`.
+    """Builds every variable under the strategy's scope.
 
     Args:
+      task: whose networks and state.
       example: shapes of one example, [H, W, C] each.
-      initial_weights: sets weights after that; None leaves those of `seed`.
+      strategy: over whose replicas.
+      seed: of the initial weights.
+      initial_weights: replaces weights after that; None leaves those of `seed`.
       decisions: their initial values.
       noise_settings: arguments of each phase's `NoiseScale`; None measures none.
 
     Raises:
-      ConfigurationError: the phases table names something the task does not have, or the initial weights
-        do not fit.
+      ConfigurationError: the phases table names something that the task does not have, or the initial
+        weights do not fit.
     """
     phases = task.phases()
     with strategy.scope():
         keras.utils.set_random_seed(seed)
         networks = dict(task.networks(example))
         _check_phases(phases, networks, task.optimizers)
-        averaged_names = {name for phase in phases if phase.ema_decay for name in phase.updates}
-        averaged = {}
-        if averaged_names:
-            keras.utils.set_random_seed(seed)  # the averages start from the same weights
-            averaged = {
-                name: network for name, network in task.networks(example).items() if name in averaged_names
-            }
+        averaged = _build_averages(task, example, phases, seed)
         if initial_weights is not None:
             initial_weights(networks)
             for name, average in averaged.items():
                 average.set_weights(networks[name].get_weights())
-        optimizers = {
-            name: FusedAdam(
-                settings,
-                {
-                    network: networks[network]
-                    for phase in phases
-                    if phase.optimizer == name
-                    for network in phase.updates
-                },
-            )
-            for name, settings in task.optimizers.items()
-        }
         return TrainState(
             networks=networks,
             averaged=averaged,
-            optimizers=optimizers,
+            optimizers=_build_optimizers(task, phases, networks),
             task_state=dict(task.state(example)),
-            noise_scales={
-                phase.name: NoiseScale(
-                    {name: networks[name].trainable_variables for name in phase.updates}, **noise_settings
-                )
-                for phase in (phases if noise_settings is not None else ())
-            },
+            noise_scales=_build_noise_scales(phases, networks, noise_settings),
             loss_scales={phase.name: LossScale() for phase in (phases if is_needed() else ())},
             decisions={
                 name: tf.Variable(value, dtype=tf.float64, trainable=False, name="decision")
@@ -147,26 +138,70 @@ def build_state(
         )
 
 
-def _check_phases(phases: tuple[Phase, ...], networks: Mapping, optimizers: Mapping) -> None:
+def _build_averages(
+    task: Task, example: Mapping[str, tf.TensorSpec], phases: tuple[Phase, ...], seed: int
+) -> dict[str, keras.Model]:
+    names = {name for phase in phases if phase.ema_decay for name in phase.updates}
+    if not names:
+        return {}
+    keras.utils.set_random_seed(seed)  # the averages start from the same weights as the networks
+    return {name: network for name, network in task.networks(example).items() if name in names}
+
+
+def _build_optimizers(
+    task: Task, phases: tuple[Phase, ...], networks: Mapping[str, keras.Model]
+) -> dict[str, FusedAdam]:
+    return {
+        optimizer: FusedAdam(
+            settings,
+            {
+                name: networks[name]
+                for phase in phases
+                if phase.optimizer == optimizer
+                for name in phase.updates
+            },
+        )
+        for optimizer, settings in task.optimizers.items()
+    }
+
+
+def _build_noise_scales(
+    phases: tuple[Phase, ...], networks: Mapping[str, keras.Model], settings: Mapping[str, Any] | None
+) -> dict[str, NoiseScale]:
+    if settings is None:
+        return {}
+    return {
+        phase.name: NoiseScale(
+            {name: networks[name].trainable_variables for name in phase.updates}, **settings
+        )
+        for phase in phases
+    }
+
+
+def _check_phases(
+    phases: tuple[Phase, ...], networks: Mapping[str, keras.Model], optimizers: Mapping[str, Adam]
+) -> None:
     for phase in phases:
         for name in phase.updates:
             if name not in networks:
                 raise ConfigurationError(
-                    f"phase {phase.name!r} updates {name!r}, which is no network of the task; it has "
+                    f"phase {phase.name!r} updates {name!r}, but the task has no such network; use one of "
                     f"{', '.join(networks)}"
                 )
         if phase.optimizer not in optimizers:
             raise ConfigurationError(
                 f"phase {phase.name!r} uses the optimizer {phase.optimizer!r}, which the task does not "
-                f"have; it has {', '.join(optimizers)}"
+                f"have; use one of {', '.join(optimizers)}"
             )
         if phase.every < 1:
-            raise ConfigurationError(f"phase {phase.name!r}: every = {phase.every}; at least 1")
+            raise ConfigurationError(
+                f"phase {phase.name!r}: every = {phase.every}: must be at least 1; raise it"
+            )
     names = [phase.name for phase in phases]
     if not names or len(set(names)) < len(names):
-        raise ConfigurationError(f"phases {names}: at least one, each with a name of its own")
+        raise ConfigurationError(f"phases {names}: a task needs at least one; give each its own name")
 
 
 def trainable_parameters(network: keras.Model) -> int:
-    """Numbers that training changes; moving statistics do not count."""
+    """How many numbers training changes; moving statistics do not count."""
     return sum(math.prod(variable.shape) for variable in network.trainable_variables)

@@ -2,8 +2,8 @@
 
 
 class DataError(ValueError):
-    """A source, a data set or a setting of one cannot be used.
+    """A source, a data set, or a setting of one cannot be used.
 
-    The message is one line that says what is wrong, where, and how to mend it; binaries print it
-    as it stands and exit with code 2.
+    The message is one line: `what: what is wrong; how to mend it`. Programs print it as it is and exit
+    with code 2.
     """

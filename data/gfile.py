@@ -1,17 +1,24 @@
-"""Files wherever they lie: on a disk, or in a store that TensorFlow reaches by URL (gs://, ram://, ...).
+"""Files on a disk, or in an object store that TensorFlow reaches by URL (gs://, ram://, ...).
 
-On a disk Python's own functions are used, which know names that are not UTF-8, links and devices. What goes
-wrong in a store is raised as the `OSError` that a disk would have raised.
+Paths on a disk go to Python's own functions, which handle names that are not UTF-8, links and devices.
+URLs go to `tf.io.gfile`; its errors are raised as the `OSError` that a disk would have raised.
 """
+
+from __future__ import annotations
 
 import contextlib
 import errno
 import fnmatch
-import glob
+import glob as python_glob
 import io
 import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
+
+Path = str | os.PathLike[str]
 
 _ERROR_NUMBERS = {
     tf.errors.NotFoundError: errno.ENOENT,
@@ -22,42 +29,46 @@ _ERROR_NUMBERS = {
 _BUFFER_BYTES = 2**16
 
 
-def is_url(path):
-    """Whether a path lies in a store, and so is for `tf.io.gfile` alone."""
+def is_url(path: Path) -> bool:
+    """Whether a path lies in an object store, and so is for `tf.io.gfile` alone."""
     return "://" in os.fspath(path)
 
 
-def exists(path):
-    """Whether there is a file or folder of that name."""
+def exists(path: Path) -> bool:
+    """Whether there is a file or directory at this path."""
     with _os_errors(path):
         return tf.io.gfile.exists(path) if is_url(path) else os.path.exists(path)
 
 
-def is_folder(path):
-    """Whether there is a folder of that name."""
+def is_dir(path: Path) -> bool:
+    """Whether there is a directory at this path."""
     if not is_url(path):
         return os.path.isdir(path)
     with _os_errors(path):
-        # To `isdir` whatever goes wrong means no; `exists` raises it.
+        # `isdir` returns False on every error; `exists` raises it.
         return tf.io.gfile.exists(path) and tf.io.gfile.isdir(path)
 
 
-def is_file(path):
-    """Whether there is a file of that name, on a disk a regular one."""
-    return exists(path) and not is_folder(path) if is_url(path) else os.path.isfile(path)
+def is_file(path: Path) -> bool:
+    """Whether there is a file at this path; on a disk, a regular one."""
+    return exists(path) and not is_dir(path) if is_url(path) else os.path.isfile(path)
 
 
-def names_in(folder):
-    """The names of what a folder holds, sorted; raises an OSError if it cannot be read."""
-    if not is_url(folder):
-        return sorted(os.listdir(folder))
-    with _os_errors(folder):
-        # Some stores add a slash to folders, or list the folder itself.
-        return sorted(filter(None, (name.rstrip("/") for name in tf.io.gfile.listdir(folder))))
+def list_dir(directory: Path) -> list[str]:
+    """The sorted names of the entries of a directory.
+
+    Raises:
+      OSError: the directory cannot be read.
+    """
+    if not is_url(directory):
+        return sorted(os.listdir(os.fspath(directory)))
+    with _os_errors(directory):
+        # Some stores add a slash to directories, or list the directory itself.
+        return sorted(filter(None, (name.rstrip("/") for name in tf.io.gfile.listdir(directory))))
 
 
-def size_and_change(path):
-    """(bytes, time of the last change in ns, 0 where a store keeps none) of a file."""
+def size_and_mtime(path: Path) -> tuple[int, int]:
+    """The size of a file in bytes, and when it was last changed in ns (0 in a store that keeps no times)."""
     if not is_url(path):
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
@@ -66,77 +77,95 @@ def size_and_change(path):
     return status.length, status.mtime_nsec
 
 
-def open_binary(path):
-    """Opens a file for reading, with all that Python's files can do but `fileno`."""
+def open_binary(path: Path) -> io.BufferedReader:
+    """Opens a file for reading. It supports everything that Python's files do, except `fileno`."""
     return io.BufferedReader(_StoredFile(path), _BUFFER_BYTES) if is_url(path) else open(path, "rb")
 
 
-def open_text(path, newline=None):
-    """Opens a text of UTF-8, with or without a byte order mark, for reading; `newline` as of `open`."""
+def open_text(path: Path, newline: str | None = None) -> io.TextIOWrapper:
+    """Opens a UTF-8 text, with or without a byte order mark, for reading; `newline` as in `open`."""
     return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", newline=newline)
 
 
-def matching(pattern):
-    """The paths that fit a glob pattern, sorted; `**` stands for any number of folders, hidden ones apart."""
+def glob(pattern: str) -> list[str]:
+    """The sorted paths that match a pattern, as Python's `glob` matches them with `recursive=True`.
+
+    `tf.io.gfile.glob` will not do: it knows no `**`, and also matches hidden files.
+    """
     if not is_url(pattern):
-        return sorted(glob.glob(pattern, recursive=True))
+        return sorted(python_glob.glob(pattern, recursive=True))
     scheme, _, rest = pattern.partition("://")
     bucket, *parts = rest.split("/")
-    return sorted(set(_matching(f"{scheme}://{bucket}", parts)))
+    return sorted(set(_glob(f"{scheme}://{bucket}", parts)))
 
 
-def _matching(folder, parts):
-    """Paths below a folder of a store that fit the rest of a pattern."""
+def reason_of(error: OSError | tf.errors.OpError) -> str:
+    """The reason that the system or the store gives, without what TensorFlow puts around it."""
+    reason = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    reason = re.sub(r"\{\{.*?\}\}", "", reason)  # the name of the operation
+    reason = reason.split(";")[-1]  # "PATH; REASON"
+    return " ".join(reason.split()) or type(error).__name__  # ram:// gives no reason
+
+
+def _glob(directory: str, parts: Sequence[str]) -> Iterator[str]:
+    """Yields the paths in a directory of a store that match the remaining parts of a pattern."""
     if not parts:
-        yield folder
+        yield directory
         return
     first, *rest = parts
-    if not glob.has_magic(first):
-        path = os.path.join(folder, first)
+    if not python_glob.has_magic(first):
+        path = os.path.join(directory, first)
         if rest or exists(path):
-            yield from _matching(path, rest)
-        return
-    if not is_folder(folder):
-        return
-    if first == "**" and rest:
-        yield from _matching(folder, rest)
-    for name in names_in(folder):
-        path = os.path.join(folder, name)
-        if name.startswith(".") and not first.startswith("."):
-            continue
+            yield from _glob(path, rest)
+    elif is_dir(directory):
         if first == "**":
-            yield from _matching(path, parts if rest else [])
-            if not rest and is_folder(path):
-                yield from _matching(path, parts)
-        elif fnmatch.fnmatchcase(name, first):
-            yield from _matching(path, rest)
+            yield from _glob_recursively(directory, rest)
+            return
+        for name in list_dir(directory):
+            is_hidden = name.startswith(".") and not first.startswith(".")
+            if fnmatch.fnmatchcase(name, first) and not is_hidden:
+                yield from _glob(os.path.join(directory, name), rest)
+
+
+def _glob_recursively(directory: str, parts: Sequence[str]) -> Iterator[str]:
+    """Yields the paths at any depth of a directory of a store that match the parts after `**`."""
+    if parts:
+        yield from _glob(directory, parts)
+    for name in list_dir(directory):
+        if name.startswith("."):
+            continue
+        path = os.path.join(directory, name)
+        if not parts:
+            yield path
+        if is_dir(path):
+            yield from _glob_recursively(path, parts)
 
 
 class _StoredFile(io.RawIOBase):
-    """A file of a store with the methods that Python's buffered and text files are built on."""
+    """A file of a store, with the methods that Python's buffered and text files need."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         super().__init__()
         self._path, self._position = path, 0
         with _os_errors(path):
             self._file = tf.io.gfile.GFile(path, "rb")
             self._size_bytes = self._file.size()
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return True
 
-    def seek(self, offset, whence=io.SEEK_SET):
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
         self._position = max(0, start + offset)
         return self._position
 
-    def tell(self):
+    def tell(self) -> int:
         return self._position
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         if self._position >= self._size_bytes:
             return 0
         with _os_errors(self._path):
@@ -147,17 +176,17 @@ class _StoredFile(io.RawIOBase):
         self._position += len(contents)
         return len(contents)
 
-    def close(self):
+    def close(self) -> None:
         if not self.closed:
             self._file.close()
         super().close()
 
 
 @contextlib.contextmanager
-def _os_errors(path):
-    """Raises what TensorFlow raises of a path as the OSError of that meaning."""
+def _os_errors(path: Path) -> Iterator[None]:
+    """Raises TensorFlow's error about a path as the corresponding OSError."""
     try:
         yield
     except tf.errors.OpError as error:
-        said = (error.message or type(error).__name__).split("\n")[0]
-        raise OSError(_ERROR_NUMBERS.get(type(error), errno.EIO), said, os.fspath(path)) from error
+        number = _ERROR_NUMBERS.get(type(error), errno.EIO)
+        raise OSError(number, reason_of(error), os.fspath(path)) from error

@@ -63,7 +63,8 @@ def prepare(
     whole example. Nothing is left in data_dir unless all went well.
 
     Args:
-        layout: a key of `data.preparation.layouts.LAYOUTS`, or "tfds", which takes name, data_dir and source only
+        layout: a key of `data.preparation.layouts.LAYOUTS`, or "tfds", which takes name, data_dir and
+        source only
             (`data.preparation.tfds_catalog.prepare_public`).
         source: folder of the images, with folders train, val, test or without.
         name: of the data set: lower-case letters, digits and underscores, a letter first.
@@ -71,7 +72,8 @@ def prepare(
         match_a, match_b: as of `data.preparation.layouts.FolderReader`.
         val_fraction, test_fraction, group, split_lists: as of `data.preparation.splits.Division`.
         video: how raw video is read.
-        side_vector, side_classes, side_map: as `vector`, `classes`, `maps` of `data.preparation.side_files.SideFiles`.
+        side_vector, side_classes, side_map: as `vector`, `classes`, `maps` of
+        `data.preparation.side_files.SideFiles`.
         value_range, max_pixels: as of `data.preparation.survey.ImageReader`.
         readers: least number of shards of a split, as far as it has examples.
         threads: images read and encoded at a time; None is one for each CPU. The result is the same.

@@ -1,22 +1,29 @@
-"""Hushes TensorFlow's start-up notes. A command-line program imports this first.
+"""Silences TensorFlow's start-up messages; import this before anything that imports TensorFlow.
 
-The notes on oneDNN and on CUDA come before any log level is looked at, so that TF_CPP_MIN_LOG_LEVEL
-does not stop them, and they would bury the one line that says what is wrong with an input.
+The messages about oneDNN and CUDA are printed before TensorFlow reads its log level, so
+TF_CPP_MIN_LOG_LEVEL does not stop them, and they would bury the one line that says what is wrong with an
+input.
 
-TensorFlow is hushed when something imports it, not imported here: a program that does without it
-starts at once.
+This module does not import TensorFlow: a program that does without it starts at once.
 """
+
+from __future__ import annotations
 
 import importlib.abc
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 
-class _Hush(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as the finders after it do, and discards stderr while it is imported."""
+class _QuietFinder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow as the other finders do, and discards stderr while it is imported."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         del path, target
         if fullname != "tensorflow":
             return None
@@ -24,13 +31,14 @@ class _Hush(importlib.abc.MetaPathFinder):
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: _without_stderr(execute, module)
+            # The loader stays the one that Python chose, so only its method is replaced.
+            spec.loader.exec_module = lambda module: _without_stderr(execute, module)  # type: ignore[method-assign]
         return spec
 
 
-def _without_stderr(execute, module) -> None:
-    # When one of several workers ends, TensorFlow logs as errors what the others then raise. Set no earlier:
-    # a program that starts workers would hand its own level on to them.
+def _without_stderr(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    # When one of several workers ends, TensorFlow logs as errors what the others then raise. This is set as
+    # late as here because a program that starts workers would pass its own level on to them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -43,4 +51,4 @@ def _without_stderr(execute, module) -> None:
 
 
 if "tensorflow" not in sys.modules:
-    sys.meta_path.insert(0, _Hush())
+    sys.meta_path.insert(0, _QuietFinder())

@@ -15,6 +15,7 @@ import psutil
 import tensorflow as tf
 from absl import flags
 
+from engine.batching.memory_model import MemoryModel
 from engine.cli.program import run_program
 from engine.distribution.gpus import gpu_uses, physical_devices
 from engine.distribution.precision import PRECISIONS
@@ -24,7 +25,6 @@ from engine.gin_config import loader
 from engine.inner_loop.train_state import trainable_parameters
 from engine.memory import micro_batch_limit
 from engine.memory.probe import Probe
-from engine.memory.usage import MemoryModel
 from engine.outer_loop.run_plan import RunPlan
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory

@@ -1,4 +1,4 @@
-"""Measures a run's pictures over a whole split, beside two baselines that need no training.
+"""Evaluates a run on a whole split, and two baselines that need no training.
 
   python -m engine.evaluate --workdir=runs/quickstart --split=test
 
@@ -12,6 +12,7 @@ import os
 import tensorflow as tf
 from absl import flags
 
+from data import gfile
 from engine.cli.program import run_program
 from engine.evaluation.evaluator import Evaluation, table
 from engine.opened_run import open_run
@@ -20,7 +21,7 @@ from engine.storage.run_directory import RunDirectory, append_row, read_rows
 
 
 def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -> Evaluation:
-    """Evaluates a checkpoint of a run on a split, and appends a row to its eval.jsonl.
+    """Evaluates a checkpoint of a run on a split, and appends a row to the run's eval.jsonl.
 
     Args:
       workdir: run directory.
@@ -28,7 +29,8 @@ def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -
       checkpoint: "latest", "best", or a position in examples.
 
     Raises:
-      ConfigurationError, data.errors.DataError: no such run, checkpoint or split.
+      ConfigurationError: there is no such run or checkpoint.
+      data.errors.DataError: there is no such split, or the data set cannot be used.
     """
     trainer = open_run(workdir, checkpoint=checkpoint)
     evaluation = trainer.evaluator.evaluate(split, baselines=True)
@@ -38,23 +40,23 @@ def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -
 
 
 def _files(run: RunDirectory) -> str:
-    """What lies in the run directory, one line each."""
+    """Lists the files of the run directory, one line each."""
     described = (
-        (run.config, "what was really used"),
-        (run.train_log, "one row a log event"),
-        (run.eval_log, "one row an evaluation"),
+        (run.config, "the configuration that was used"),
+        (run.train_log, "one row for each log event"),
+        (run.eval_log, "one row for each evaluation"),
         (run.console_log, "what the console showed"),
-        (run.checkpoints, "everything needed to go on"),
+        (run.checkpoints, "the state of the run"),
         (run.best, "the best checkpoint on the validation split"),
-        (run.samples, "pictures over fixed inputs"),
+        (run.samples, "image grids of fixed inputs"),
         (run.tensorboard, "tensorboard --logdir"),
-        (run.micro_batch, "what fits into memory"),
+        (run.micro_batch, "the micro-batch that fits into memory"),
         (run.done, "the run is complete"),
     )
     lines = []
     for path, what in described:
         if tf.io.gfile.isdir(path):
-            names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path))
+            names = gfile.list_dir(path)
             path = os.path.join(path, names[-1] if len(names) == 1 else f"({len(names)} entries)")
         elif not tf.io.gfile.exists(path):
             continue
@@ -63,6 +65,7 @@ def _files(run: RunDirectory) -> str:
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of the program."""
     flags.DEFINE_string("workdir", None, "Run directory.", flag_values=values)
     flags.DEFINE_string("split", "test", "Split to evaluate.", flag_values=values)
     flags.DEFINE_string(
@@ -74,6 +77,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
+    """Runs the program with parsed flags."""
     evaluation = evaluate(workdir=values.workdir, split=values.split, checkpoint=values.checkpoint)
     measured = read_rows(RunDirectory(values.workdir).eval_log)[-1]
     print(f"{values.workdir}, {values.checkpoint} checkpoint: {measured['examples']} examples")
@@ -82,6 +86,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
+    """Runs the program from the command line."""
     run_program(main, define_flags)
 
 

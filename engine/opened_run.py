@@ -1,4 +1,4 @@
-"""A run as it was trained, opened to use its networks."""
+"""Opening a trained run to use its networks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from engine.storage.run_directory import RunDirectory
 
 
 def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
-    """Builds what a run's own configuration says and restores one of its checkpoints.
+    """Builds a run from its own configuration and restores one of its checkpoints.
 
     Args:
       workdir: run directory.
       checkpoint: "latest", "best", or a position in examples.
 
     Raises:
-      ConfigurationError, data.errors.DataError: no such run or checkpoint, or its data set is not there.
+      ConfigurationError: there is no such run or checkpoint.
+      data.errors.DataError: the run's data set is missing.
     """
     if not workdir:
-        raise ConfigurationError("no --workdir given; say which run: --workdir=runs/NAME")
+        raise ConfigurationError("no --workdir given; name the run: --workdir=runs/NAME")
     run = RunDirectory(workdir)
     text = run.read_config()
     if text is None:
@@ -32,13 +33,13 @@ def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
             f"--workdir={workdir}: holds no run (no config.gin); train one with python -m engine.train"
         )
     experiment = loader.load_experiment_text(text, where=run.config)
-    # Nothing is trained here, so neither what was measured for training matters nor what it started from.
+    # These settings matter only for training.
     experiment = dataclasses.replace(
         experiment, largest_micro_batch=None, initial_weights=None, jit_compile=False
     )
     if not accelerators():  # the run was trained on another machine
         experiment = dataclasses.replace(experiment, gpus="all")
-    if is_deterministic():  # a training of this process was; it cannot be undone and does no harm
+    if is_deterministic():  # a training in this process was; it cannot be undone and does no harm
         experiment = dataclasses.replace(experiment, determinism=True)
     trainer = Trainer(experiment, run)
     _restore(trainer, checkpoint)
@@ -54,10 +55,10 @@ def _restore(trainer: Trainer, checkpoint: str) -> None:
                 f"{directory}: no checkpoint; train the run further, or choose another --checkpoint"
             )
         return
-    saved = checkpoints.positions(directory)
+    saved = checkpoints.list_checkpoints(directory)
     if not checkpoint.isdigit() or int(checkpoint) not in saved:
         raise ConfigurationError(
-            f"--checkpoint={checkpoint}: not there; 'latest', 'best', or one of "
+            f"--checkpoint={checkpoint}: there is no such checkpoint; choose 'latest', 'best', or one of "
             f"{', '.join(map(str, saved)) or 'none yet'}"
         )
     checkpoints.restore(trainer.state, directory, int(checkpoint))

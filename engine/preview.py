@@ -1,4 +1,4 @@
-"""Writes a contact sheet of what the network will see: examples after resizing, cropping, augmenting.
+"""Writes a contact sheet of training examples as the network sees them: resized, cropped and augmented.
 
 python -m engine.preview --gin_file=gin/pix2pix.gin --gin_param='DATASET = "mine"' --output=preview.png
 """
@@ -14,13 +14,14 @@ import tensorflow as tf
 from absl import flags
 
 from data import imaging
+from data.roles import SIDE_MAP, TARGET
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
-from engine.evaluation.sample_grid import joined, write_png
+from engine.evaluation.sample_grid import join_columns, write_png
 from engine.gin_config import loader
 from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.input_pipeline.pictures import to_picture
-from engine.storage.atomic_files import reason_of
+from engine.storage.file_errors import reraise_write_errors
 from engine.task import Task
 from engine.training_data import TrainingData
 
@@ -29,17 +30,24 @@ _SHEET_RATIO = 16 / 9  # width / height of the sheet, as near as can be
 
 
 def contact_sheet(data: TrainingData, task: Task, *, examples: int, position_examples: int = 0) -> np.ndarray:
-    """The examples that training draws from a position on: input (as the task sees it), map, target of each.
+    """Shows the examples that training draws from a position on.
+
+    Args:
+      data: the data set.
+      task: its `input_picture` shows the input as the networks see it.
+      examples: how many.
+      position_examples: examples drawn before the first one.
 
     Returns:
-      uint8 [H, W, 1 or 3]; examples in reading order, with white gaps between them.
+      uint8 [H, W, 1 or 3]: input, map (if there is one) and target of each example, in reading order, with
+      white gaps between them.
     """
     with reraise_record_errors(data, "train", position_examples):
         batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
-    shown = [to_picture(data, images) for images in (task.input_picture(batch), batch["target"])]
-    if "side_map" in batch:  # of no colour space
-        shown.insert(1, imaging.to_uint8(batch["side_map"]))
-    pairs = joined(shown)
+    shown = [to_picture(data, images) for images in (task.input_picture(batch), batch[TARGET])]
+    if SIDE_MAP in batch:  # in no colour space
+        shown.insert(1, imaging.to_uint8(batch[SIDE_MAP]))
+    pairs = join_columns(shown)
     pairs = np.pad(
         pairs, [(0, 0), (0, _GAP_PIXELS), (0, _GAP_PIXELS), (0, 0)], constant_values=255
     )  # [examples, H + gap, roles * W + gap, C]
@@ -59,39 +67,45 @@ def preview(
     examples: int = 16,
     position_examples: int = 0,
 ) -> None:
-    """Writes the contact sheet of a configuration as PNG; all that the program does.
+    """Writes the contact sheet of a configuration as PNG. This is the whole program, for a notebook.
+
+    Args:
+      gin_files: configuration files.
+      gin_params: overrides, such as "CROP_SIZE = 64".
+      output: path of the PNG.
+      examples: how many are shown.
+      position_examples: examples drawn before the first one.
 
     Raises:
-      ConfigurationError, data.errors.DataError: something about the configuration cannot be used.
+      ConfigurationError: a setting or flag cannot be used.
+      data.errors.DataError: the data set cannot be used.
     """
     if examples < 1 or position_examples < 0:
         raise ConfigurationError(
             f"--examples={examples} --position={position_examples}: need at least 1 example and a position "
-            "of at least 0"
+            "of at least 0; change them"
         )
     experiment, _ = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
     sheet = contact_sheet(
         experiment.data, experiment.task, examples=examples, position_examples=position_examples
     )
-    try:
+    with reraise_write_errors(f"--output={output}", remedy="choose another path"):
         if os.path.dirname(output):
             tf.io.gfile.makedirs(os.path.dirname(output))
         write_png(output, sheet)
-    except (OSError, tf.errors.OpError) as error:
-        raise ConfigurationError(
-            f"--output={output}: cannot be written ({reason_of(error)}); choose another"
-        ) from error
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of the program."""
     for name, text in (("gin_file", "Configuration file"), ("gin_param", "Override")):
         flags.DEFINE_multi_string(name, [], text, flag_values=values)
-    flags.DEFINE_string("output", "preview.png", "The picture to write.", flag_values=values)
-    flags.DEFINE_integer("examples", 16, "Examples shown.", flag_values=values)
-    flags.DEFINE_integer("position", 0, "The first one: examples drawn before it.", flag_values=values)
+    flags.DEFINE_string("output", "preview.png", "The PNG to write.", flag_values=values)
+    flags.DEFINE_integer("examples", 16, "Number of examples.", flag_values=values)
+    flags.DEFINE_integer("position", 0, "Examples drawn before the first one.", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
+    """Runs the program with parsed flags."""
     if not values.gin_file:
         raise ConfigurationError("no --gin_file given, such as --gin_file=gin/quickstart.gin")
     preview(
@@ -105,6 +119,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
+    """Runs the program from the command line."""
     run_program(main, define_flags)
 
 

@@ -124,7 +124,8 @@ class ReduceOnPlateau:
     """Falls by a factor whenever an evaluation metric has stopped improving.
 
     torch.optim.lr_scheduler.ReduceLROnPlateau with threshold_mode="abs"; see
-    `engine.batching.plateau.PlateauDetector`. It needs evaluations during training, so a period EVALUATE_EVERY.
+    `engine.batching.plateau.PlateauDetector`. It needs evaluations during training, so a period
+    EVALUATE_EVERY.
     The state is a dictionary of floats: "factor", the factor on the learning rate now, and the
     detector's.
 

@@ -62,13 +62,13 @@ def train(
     run.create()
     _accept_changes(experiment, run, text, allow_config_change=allow_config_change)
     automatic = experiment.largest_micro_batch == "auto"
-    experiment = micro_batch_limit.fit(experiment, run, text, say=run.note)
+    experiment = micro_batch_limit.resolve(experiment, run, text, log=run.note)
     while True:
         try:
-            return _train_once(experiment, run, text, keep_micro_batch=automatic)
+            return _train_once(experiment, run, text, records_micro_batch=automatic)
         except OutOfMemoryError as error:
             experiment = _with_smaller_micro_batch(experiment, run, error)
-            automatic = False  # the smaller one is kept already
+            automatic = False  # the smaller one is recorded already
 
 
 def _accept_changes(
@@ -91,23 +91,27 @@ def _accept_changes(
             "another --workdir, or --allow_config_change to continue the run with the new configuration"
         )
     if changed:
-        micro_batch_limit.forget(run)
+        micro_batch_limit.discard(run)
 
 
-def _train_once(experiment: Experiment, run: RunDirectory, text: str, *, keep_micro_batch: bool) -> Summary:
+def _train_once(
+    experiment: Experiment, run: RunDirectory, text: str, *, records_micro_batch: bool
+) -> Summary:
     """Trains until the run ends or memory runs out.
 
     Args:
       text: the configuration, for config.gin.
-      keep_micro_batch: record the micro-batch in the run, as it was measured.
+      records_micro_batch: record the measured micro-batch in the run.
     """
     with reraise_worker_loss():
         trainer = Trainer(experiment, run, config_text=text)
         trainer.restore()
         if trainer.is_chief:
             run.write_config(text)
-            if keep_micro_batch:
-                micro_batch_limit.keep(experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch)
+            if records_micro_batch:
+                micro_batch_limit.record(
+                    experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch
+                )
         return trainer.run()
 
 

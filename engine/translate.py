@@ -3,8 +3,8 @@
   python -m engine.translate --workdir=runs/mine --input=PICTURES --output=DIR
   python -m engine.translate --torch_checkpoint=latest_net_G.pth --network=unet_256 --input=a.png --output=DIR
 
-Each picture is translated whole and written as DIR/<its name>.png, 8 bits; --raw also writes the network's
-output, float32 [H, W, C] in [-1, 1] and in the colour space it was trained in, as .npy beside it.
+Each picture is translated whole and written as DIR/<its name>.png with 8 bits. --raw also writes the
+network's output as .npy: float32 [H, W, C] in [-1, 1], in the colour space of its training.
 In a notebook: `from engine.translate import translate; translate(workdir=..., input=..., output=...)`.
 """
 
@@ -20,17 +20,18 @@ from absl import flags
 
 from data import gfile, imaging
 from data.formats import image_reader
+from data.formats.image_info import ImageInfo
 from data.formats.raw_video import VideoFormat, is_video_name
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
 from engine.evaluation.sample_grid import write_png
 from engine.inference.translator import Translator, translator_of_run, translator_of_torch_file
-from engine.storage.atomic_files import reason_of, reraise_read_errors
+from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
 
 def translate(
     *,
-    input: str,  # noqa: A002, the flag's name
+    input: str,
     output: str,
     workdir: str | None = None,
     checkpoint: str = "latest",
@@ -40,69 +41,68 @@ def translate(
     side_vector: str | None = None,
     raw: bool = False,
 ) -> list[str]:
-    """Translates pictures one by one; all that the program does.
+    """Translates pictures one by one. This is the whole program, for a notebook.
 
     Args:
-      input: a picture, a folder (its own pictures, not those of folders in it) or a glob pattern.
-      output: folder, made if missing.
-      workdir: a run of ours; or:
-      torch_checkpoint: a generator as the reference saved it.
-      checkpoint: of a run: "latest", "best", or a position in examples.
-      network: of a torch_checkpoint: a key of `models.networks.generators.REFERENCE_GENERATORS` that it has to be; None:
-        whatever it is. Width, channels and norm are read from the file.
-      norm_mode: what batch norm normalises with: "batch_statistics" of each single picture, or
-        "moving_statistics". None: as the run says, or "batch_statistics". Nothing depends on it without
-        batch norm.
-      side_vector: of a run whose networks take numbers with each picture: "0.3,1" for all pictures, or the
-        name of a class of its data set.
+      input: a picture, a folder (without its subfolders) or a glob pattern.
+      output: folder for the results; made if missing.
+      workdir: run directory. Give this or `torch_checkpoint`.
+      checkpoint: of the run: "latest", "best", or a position in examples.
+      torch_checkpoint: a generator that the reference saved.
+      network: the architecture that `torch_checkpoint` must have, a key of
+        `models.networks.generators.REFERENCE_GENERATORS`; None takes whatever the file holds. Width, channels
+        and norm are read from the file.
+      norm_mode: what batch norm normalises with: "batch_statistics" of each picture, or
+        "moving_statistics". None is the run's setting, or "batch_statistics" for a `torch_checkpoint`.
+      side_vector: side information for all pictures, if the run's networks take a vector: numbers such as
+        "0.3,1", or the name of a class of its data set.
       raw: also write float32 .npy files.
 
     Returns:
-      The pictures written (where one has neither 1 nor 3 channels, its .npy).
+      The paths of the pictures written; the .npy where the output has neither 1 nor 3 channels.
 
     Raises:
-      ConfigurationError, data.errors.DataError: something given cannot be used.
+      ConfigurationError: a flag, the run or a picture cannot be used.
+      data.errors.DataError: a picture or the run's data set cannot be read.
     """
     if (workdir is None) == (torch_checkpoint is None):
-        raise ConfigurationError("give one of --workdir=RUN and --torch_checkpoint=FILE: what translates")
+        raise ConfigurationError(
+            "--workdir, --torch_checkpoint: need exactly one; give --workdir=RUN or --torch_checkpoint=FILE"
+        )
     if network is not None and torch_checkpoint is None:
-        raise ConfigurationError(f"--network={network}: goes with --torch_checkpoint; a run knows its own")
+        raise ConfigurationError(f"--network={network}: goes with --torch_checkpoint; leave it out")
     if side_vector is not None and workdir is None:
         raise ConfigurationError(f"--side_vector={side_vector}: goes with --workdir; leave it out")
-    targets = _targets(_found(input), output)
+    stems = _output_stems(_find_pictures(input), output)
     if torch_checkpoint is not None:
         translator = translator_of_torch_file(
             os.path.expanduser(torch_checkpoint), network=network, norm_mode=norm_mode
         )
-    else:
+    elif workdir is not None:
         translator = translator_of_run(
             workdir, checkpoint=checkpoint, norm_mode=norm_mode, side_vector=side_vector
         )
-    for path in targets:  # all headers before any work
-        _check(path, _kind_of(path), translator)
-    try:
+    for path in stems:  # so that nothing is written if one of them cannot be translated
+        _check(path, _image_info(path), translator)
+    with reraise_write_errors(f"--output={output}", remedy="choose another folder"):
         tf.io.gfile.makedirs(output)
-        written = [_translate_one(path, stem, translator, raw=raw) for path, stem in targets.items()]
-    except (OSError, tf.errors.OpError) as error:
-        raise ConfigurationError(
-            f"--output={output}: cannot be written ({reason_of(error)}); choose another"
-        ) from error
+        written = [_translate_one(path, stem, translator, raw=raw) for path, stem in stems.items()]
     count = "1 picture" if len(written) == 1 else f"{len(written)} pictures"
     print(f"translated {count} into {output} with {translator.description}")
     return written
 
 
-def _found(pattern: str) -> list[str]:
-    """The pictures that --input names, sorted."""
+def _find_pictures(pattern: str) -> list[str]:
+    """The sorted pictures that --input names."""
     pattern = os.path.expanduser(pattern)
     with reraise_read_errors(f"--input={pattern}"):
-        if gfile.is_file(pattern):  # also where its name has the letters of a pattern
+        if gfile.is_file(pattern):  # even if its name contains characters of a pattern
             return [pattern]
-        if gfile.is_folder(pattern):
-            paths = [os.path.join(pattern, name) for name in gfile.names_in(pattern)]
+        if gfile.is_dir(pattern):
+            paths = [os.path.join(pattern, name) for name in gfile.list_dir(pattern)]
             remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
         else:
-            paths = gfile.matching(pattern)
+            paths = gfile.glob(pattern)
             remedy = "correct the path or the pattern"
         found = [path for path in paths if image_reader.is_image_name(path) and gfile.is_file(path)]
     if not found:
@@ -110,9 +110,9 @@ def _found(pattern: str) -> list[str]:
     return found
 
 
-def _targets(paths: Sequence[str], output: str) -> dict[str, str]:
-    """Path of a picture -> path of what is made of it, without ending; no two alike."""
-    sources = {}
+def _output_stems(paths: Sequence[str], output: str) -> dict[str, str]:
+    """Maps the path of each picture to that of its translation, without the extension; all differ."""
+    sources: dict[str, str] = {}
     for path in paths:
         stem = os.path.join(output, os.path.splitext(os.path.basename(path))[0])
         if stem in sources:
@@ -127,44 +127,46 @@ def _targets(paths: Sequence[str], output: str) -> dict[str, str]:
 
 
 def _is_same(path: str, other: str) -> bool:
-    """Whether two paths are those of one file; the second one is there."""
+    """Whether two paths, the second of which exists, are the same file."""
     if gfile.is_url(path) or gfile.is_url(other):
         return path == other
     return os.path.exists(path) and os.path.samefile(path, other)
 
 
-def _kind_of(path: str) -> image_reader.ImageKind:
+def _image_info(path: str) -> ImageInfo:
     if is_video_name(path):
-        raise ConfigurationError(f"{path}: raw video is not translated; extract its frames as PNG first")
-    kind = image_reader.read_kind(
+        raise ConfigurationError(f"{path}: raw video cannot be translated; extract its frames as PNG first")
+    info = image_reader.read_kind(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )
-    if kind.value_range is None:
-        raise ConfigurationError(f"{path}: floating-point pixels have no known range; convert it to 16 bits")
-    return kind
-
-
-def _check(path: str, kind: image_reader.ImageKind, translator: Translator) -> None:
-    wanted = translator.input_channels
-    if kind.channels != wanted and not (kind.channels == 1 and wanted == 3):
-        what = f"{kind.channels} channels" + (" with transparency" if kind.alpha else "")
+    if info.value_range is None:
         raise ConfigurationError(
-            f"{path}: has {what}, where the network takes {wanted}; convert it to {wanted}"
+            f"{path}: the range of floating-point pixels is not known; convert it to 16 bits"
+        )
+    return info
+
+
+def _check(path: str, info: ImageInfo, translator: Translator) -> None:
+    wanted = translator.input_channels
+    if info.channels != wanted and not (info.channels == 1 and wanted == 3):
+        what = f"{info.channels} channels" + (" with transparency" if info.alpha else "")
+        raise ConfigurationError(
+            f"{path}: has {what}, but the network takes {wanted}; convert it to {wanted}"
         )
     try:
-        translator.check_size(kind.height, kind.width)
+        translator.check_size(info.height, info.width)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
 
 
 def _translate_one(path: str, stem: str, translator: Translator, *, raw: bool) -> str:
-    """Writes what is made of one picture; returns the path written."""
-    kind, pixels, _ = image_reader.decode(
+    """Translates one picture; returns the path written."""
+    info, pixels, _ = image_reader.decode(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )
-    low, high = kind.value_range
+    low, high = info.value_range
     picture = imaging.range_to_signed(pixels, low=low, high=high)  # [H, W, C]
-    if picture.shape[-1] < translator.input_channels:  # grey, where colours are taken
+    if picture.shape[-1] < translator.input_channels:  # grey to RGB
         picture = tf.repeat(picture, translator.input_channels, axis=-1)
     translated = translator.translate(picture[tf.newaxis])[0]  # [H, W, C]
     channels = translated.shape[-1]
@@ -177,20 +179,25 @@ def _translate_one(path: str, stem: str, translator: Translator, *, raw: bool) -
         write_png(f"{stem}.png", translator.to_picture(translated))
     elif not raw:
         raise ConfigurationError(
-            f"the network makes {channels} channels, which no picture shows; add --raw for .npy files"
+            f"the network's output has {channels} channels, so it cannot be shown; add --raw for .npy files"
         )
     return f"{stem}.{'png' if channels in (1, 3) else 'npy'}"
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of the program."""
     for name, default, text in (
         ("input", None, "A picture, a folder of pictures, or a glob pattern (in quotes)."),
-        ("output", None, "Folder for what is made of them."),
-        ("workdir", None, "Run directory; or:"),
-        ("torch_checkpoint", None, "A generator's *_net_*.pth of the PyTorch reference."),
-        ("checkpoint", "latest", "Of a run: 'latest', 'best', or a position in examples."),
-        ("network", None, "Of a torch_checkpoint: unet_128, unet_256, resnet_6blocks, resnet_9blocks, ..."),
-        ("side_vector", None, "Of a run that takes it: numbers such as 0.3,1 for all pictures, or a class."),
+        ("output", None, "Folder for the translated pictures."),
+        ("workdir", None, "Run directory. Give this or --torch_checkpoint."),
+        ("torch_checkpoint", None, "A generator of the PyTorch reference, *_net_*.pth."),
+        ("checkpoint", "latest", "Of the run: 'latest', 'best', or a position in examples."),
+        ("network", None, "Of the torch_checkpoint: unet_128, unet_256, resnet_6blocks, resnet_9blocks, ..."),
+        (
+            "side_vector",
+            None,
+            "Side information for all pictures, if the run takes it: numbers such as 0.3,1, or a class.",
+        ),
         ("norm_mode", None, "Batch norm on 'batch_statistics' of the picture or on 'moving_statistics'."),
     ):
         flags.DEFINE_string(name, default, text, flag_values=values)
@@ -198,6 +205,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
+    """Runs the program with parsed flags."""
     for name, example in (("input", "photo.png"), ("output", "translated")):
         if not values[name].value:
             raise ConfigurationError(f"no --{name} given, such as --{name}={example}")
@@ -215,6 +223,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
+    """Runs the program from the command line."""
     run_program(main, define_flags)
 
 

@@ -16,7 +16,8 @@ class Colourisation(Pix2Pix):
     """A generator of the two colour channels from the first, and a discriminator of all three.
 
     Data gives coloured pictures as input and target, in "lab" or in luma and chroma
-    (`ImageDataset.colour_space`). Of an input only channel 0 is looked at, of a target only channels 1 and 2; the
+    (`ImageDataset.colour_space`). Of an input only channel 0 is looked at, of a target only channels 1 and
+    2; the
     adversarial term, L1 and all else are those of `Pix2Pix`, whose settings these are. With single images
     (`data.single`) in "lab" it is the reference's colorization model: L* / 50 - 1 to a* / 110 and b* / 110.
     """

@@ -9,7 +9,8 @@ def bicubic(image, *, height, width):
     """Resizes as Pillow's bicubic filter does, without rounding: Keys's kernel with a = -0.5, clipped.
 
     The kernel is widened (antialiasing) along a side that shrinks, and only there. The calculation is
-    `tf.image.resize`, since the size may be a tensor, which `data.pipeline.resizing` does not take. Where nothing
+    `tf.image.resize`, since the size may be a tensor, which `data.pipeline.resizing` does not take. Where
+    nothing
     shrinks TensorFlow rounds places to 1/1024 pixel; the result is off by less than 0.001 at the hardest
     edges.
 

@@ -1,7 +1,8 @@
 """Raw planar video, .yuv and .y4m: its frames as pictures.
 
 Frames are prepared as RGB unless asked otherwise, chroma of 4:2:0 interpolated to full size, so that they are
-looked at and measured like any picture; networks get another space of them by `ImageDataset.colour_space`. Planes
+looked at and measured like any picture; networks get another space of them by `ImageDataset.colour_space`.
+Planes
 kept as they are (`VideoFormat.colours`) are numbers like any other to what comes after: they are trained on
 with colour_space = "rgb", and shown in false colours.
 """
@@ -166,7 +167,7 @@ def _frame_bytes(width, height, pixel_format):
 
 def _opened(path, video):
     """The `_Stream` of a file."""
-    size_bytes, changed_ns = gfile.size_and_change(path)
+    size_bytes, changed_ns = gfile.size_and_mtime(path)
     if not size_bytes:
         raise DataError(f"{path}: is empty; remove or replace it.")
     if path.lower().endswith(".y4m"):

@@ -87,14 +87,14 @@ class FolderReader:
         """
         folders, images = [], []
         try:
-            names = [name for name in gfile.names_in(folder) if not name.startswith(".")]
+            names = [name for name in gfile.list_dir(folder) if not name.startswith(".")]
         except OSError as error:
             raise DataError(f"{folder}: cannot be read ({error.strerror}); check it.") from error
         for name in names:
             path = os.path.join(folder, name)
             if is_image_name(path):
                 images.append(name)
-            elif gfile.is_folder(path):
+            elif gfile.is_dir(path):
                 folders.append(name)
             else:
                 self.ignored.append(path)

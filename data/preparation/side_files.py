@@ -122,7 +122,7 @@ def _with_vectors(found, rows, class_names, path):
 
 def _with_maps(found, attached, folder, video):
     reader = FolderReader(video=video)
-    if not gfile.is_folder(folder):
+    if not gfile.is_dir(folder):
         raise DataError(f"{folder}: no such folder; give the folder of the maps.")
     of_splits = [name for name in reader.contents(folder)[0] if name in SPLITS]
     maps: dict[str, ImageRef] = {}

@@ -141,7 +141,7 @@ def check_trainable(splits, *, layout, source, refused):
 
 def _read_split_folders(layout, source, reader):
     """{split: {side: examples}} if the source is divided into such folders, else None."""
-    if not gfile.is_folder(source):
+    if not gfile.is_dir(source):
         raise DataError(f"{source}: no such folder; give the folder of the images as the source.")
     folders, images = FolderReader().contents(source)
     if not folders and not images:

@@ -197,7 +197,7 @@ class _Kinds:
 
     def side_channels(self, value_range):
         """{side: channels} where the sides of the one feature differ; they must have one dtype."""
-        formats = {side: self._common(gfile, value_range) for (_, side), gfile in self._of.items()}
+        formats = {side: self._common(files, value_range) for (_, side), files in self._of.items()}
         if len({stored.dtype for stored in formats.values()}) > 1:
             said = ", ".join(f"{side} {stored.dtype}" for side, stored in sorted(formats.items()))
             raise DataError(f"A, B: have different types of values ({said}); convert one side.")
@@ -214,10 +214,10 @@ class _Kinds:
 
     def _common(self, files, value_range):
         try:
-            return common_format(list(gfile), value_range=value_range)
+            return common_format(list(files), value_range=value_range)
         except DataError as error:
-            rarest, commonest = (choose(gfile.values(), key=lambda f: f[1])[0] for choose in (min, max))
-            beside = f" (beside {commonest})" if len(gfile) > 1 else ""
+            rarest, commonest = (choose(files.values(), key=lambda f: f[1])[0] for choose in (min, max))
+            beside = f" (beside {commonest})" if len(files) > 1 else ""
             raise DataError(f"{rarest}{beside}: {error}") from error
 
 
@@ -252,7 +252,7 @@ def _expected_bytes(example, kinds):
     """About what an example takes on disk: its files, or its pixels if they take less (frames of a video)."""
     return sum(
         min(
-            gfile.size_and_change(ref.path)[0],
+            gfile.size_and_mtime(ref.path)[0],
             kind.height * kind.width * kind.channels * np.dtype(kind.dtype).itemsize,
         )
         for ref, kind in zip(example.images, kinds, strict=True)

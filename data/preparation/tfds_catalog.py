@@ -51,7 +51,7 @@ def _locate(name, source):
     """(data set, data_dir) of a prepared data set that lies anywhere."""
     source = os.fspath(source)
     source = source.rstrip("/") if gfile.is_url(source) else os.path.abspath(source)
-    if not gfile.is_folder(source):
+    if not gfile.is_dir(source):
         raise DataError(f"{source}: no such folder; give that of a prepared data set, or leave source out.")
     version = tfds.core.Version.is_valid(os.path.basename(source))
     if version and gfile.exists(os.path.join(source, prepared_dataset.DESCRIPTION)):

@@ -255,7 +255,7 @@ def _write_into_store(make_builder, name, data_dir, *, examples_per_shard, overw
             tf.io.gfile.remove(os.path.join(earlier, DESCRIPTION))  # no half of it is ever found
             tf.io.gfile.rmtree(os.path.join(data_dir, name))
         tf.io.gfile.makedirs(target)
-        for filename in sorted(gfile.names_in(incomplete), key=lambda name: name == DESCRIPTION):
+        for filename in sorted(gfile.list_dir(incomplete), key=lambda name: name == DESCRIPTION):
             tf.io.gfile.rename(os.path.join(incomplete, filename), os.path.join(target, filename))
     finally:
         with contextlib.suppress(tf.errors.OpError):  # nobody takes it for a data set

@@ -163,7 +163,8 @@ def _is_picture(channels, alpha):
 def encode(ref, *, stored, video, max_pixels, halves=False):
     """Reads an image, decoding it completely, and gives it as it is stored.
 
-    The file's own bytes are kept if `data.tfrecords.image_decoding` makes of them exactly the pixels that are meant (those a
+    The file's own bytes are kept if `data.tfrecords.image_decoding` makes of them exactly the pixels that
+    are meant (those a
     viewer shows, upright); otherwise it becomes a PNG of these pixels or, for a Tensor feature, an array.
     May be called in threads.
 

@@ -209,7 +209,7 @@ def without_held_out(train, where):
 
 def _names_in(folder):
     """The names of what a folder holds; none if it is none."""
-    return gfile.names_in(folder) if gfile.is_folder(folder) else []
+    return gfile.list_dir(folder) if gfile.is_dir(folder) else []
 
 
 @contextlib.contextmanager
@@ -219,7 +219,7 @@ def _on_a_disk(directory):
         yield directory
         return
     with tempfile.TemporaryDirectory(prefix="gantry_description_") as copies:
-        for name in gfile.names_in(directory):
+        for name in gfile.list_dir(directory):
             if name.endswith(_DESCRIBING):
                 tf.io.gfile.copy(os.path.join(directory, name), os.path.join(copies, name))
         yield copies
@@ -231,7 +231,7 @@ def _records(split, directory):
     for filename, length in zip(split.filenames, split.shard_lengths, strict=True):
         path = os.path.join(directory, filename)
         try:
-            stored_bytes += gfile.size_and_change(path)[0]
+            stored_bytes += gfile.size_and_mtime(path)[0]
         except FileNotFoundError as error:
             raise DataError(f"{path}: this file of the data set is missing; prepare it again.") from error
         except OSError as error:

@@ -2,22 +2,23 @@
 
 McCandlish et al. 2018 (arXiv 1812.06162): with G the true gradient and Sigma the covariance of the
 gradient of one example, B_simple = tr(Sigma) / |G|^2 examples is the batch at which noise and signal are
-of one size. Share i of a step (one micro-batch on one replica) has n_i examples, with mean gradient g_i;
-the global batch is B = sum n_i over the M shares that are not empty. The engine holds each share's part
-of the mean gradient, h_i = n_i g_i / B, and after the all-reduce the mean gradient gbar = sum h_i. Since
-E|g_i|^2 = |G|^2 + tr(Sigma) / n_i and likewise for gbar,
+of one size. They compare gradients of a small and a big batch; here the big batch is the global batch, and
+its small batches are the examples of one micro-batch on one replica. Small batch i has b_i examples and
+mean gradient g_i; the big batch has B = sum b_i examples in M small batches that are not empty. Each replica
+holds its part of the mean gradient, h_i = b_i g_i / B, and after the all-reduce the mean gradient
+gbar = sum h_i. Since E|g_i|^2 = |G|^2 + tr(Sigma) / b_i and likewise for gbar,
 
-    S = sum B^2 |h_i|^2 / n_i = sum n_i |g_i|^2        E S = B |G|^2 + M tr(Sigma)
+    S = sum B^2 |h_i|^2 / b_i = sum b_i |g_i|^2        E S = B |G|^2 + M tr(Sigma)
     T = |gbar|^2                                       E T = |G|^2 + tr(Sigma) / B
 
     tr(Sigma) = (S - B T) / (M - 1)                    |G|^2 = T - tr(Sigma) / B
 
-without bias, and tr(Sigma) is negative by rounding only (S >= B T, Cauchy and Schwarz). With equal shares
-n = B / M and s = S / B the mean of |g_i|^2, these are (s - T) / (1/n - 1/B) and (B T - n s) / (B - n): the
-two-size formula of McCandlish, appendix A.1.
+without bias, and tr(Sigma) is negative by rounding only (S >= B T, Cauchy and Schwarz). With equal small
+batches b = B / M and s = S / B the mean of |g_i|^2, these are (s - T) / (1/b - 1/B) and
+(B T - b s) / (B - b): the formulas of McCandlish, appendix A.1.
 
-Examples count as drawn independently: what couples the examples of a share (batch norm) or is common to
-all of them (one dropout seed) is not seen as noise.
+Examples count as drawn independently: what couples the examples of a small batch (batch norm) or is common
+to all of them (one dropout seed) is not seen as noise.
 """
 
 from __future__ import annotations
@@ -32,49 +33,55 @@ import tensorflow as tf
 from engine.errors import ConfigurationError
 
 
-def share_square(
-    gradients: Sequence[tf.Tensor], *, examples: tf.Tensor, global_batch: tf.Tensor
+def small_batch_square_norm(
+    gradients: Sequence[tf.Tensor], *, examples: tf.Tensor, global_batch: tf.Tensor | int
 ) -> tf.Tensor:
-    """One share's summand of S: B^2 |h|^2 / n, which is n |g|^2.
+    """One small batch's summand of S: B^2 |h|^2 / b, which is b |g|^2.
 
     Args:
-      gradients: h, this share's part of the mean gradient over the global batch, before the all-reduce.
-      examples: n, examples of the share; with none the summand is 0 whatever `gradients` hold.
+      gradients: h, the small batch's part of the mean gradient over the global batch, before the all-reduce.
+      examples: b, examples of the small batch; with none the summand is 0 whatever `gradients` hold.
       global_batch: B.
 
     Returns:
-      float64 scalar; the sum over shares and replicas is what `NoiseScale.update` takes.
+      float64 scalar; the sum over small batches and replicas is what `NoiseScale.update` takes.
     """
     scale = tf.cast(global_batch, tf.float64) ** 2
-    return tf.math.divide_no_nan(scale * _square(gradients), tf.cast(examples, tf.float64))
+    return tf.math.divide_no_nan(scale * _square_norm(gradients), tf.cast(examples, tf.float64))
 
 
 def two_size_estimate(
-    share_squares: tf.Tensor, shares: tf.Tensor, mean_square: tf.Tensor, global_batch: tf.Tensor
+    small_batch_square_norms: tf.Tensor,
+    small_batches: tf.Tensor,
+    big_batch_square_norm: tf.Tensor,
+    global_batch: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Unbiased tr(Sigma) of one example and |G|^2 of one step; the module says how.
+    """Unbiased tr(Sigma) of one example and |G|^2 of one step; the module docstring derives them.
 
     Args:
-      share_squares: S.
-      shares: M, shares that are not empty, at least 2.
-      mean_square: T.
+      small_batch_square_norms: S.
+      small_batches: M, small batches that are not empty, at least 2.
+      big_batch_square_norm: T.
       global_batch: B.
 
     Returns:
-      tr(Sigma) and |G|^2, float64, of the arguments' common shape. |G|^2 may come out negative.
+      tr(Sigma) and |G|^2, float64, of the arguments' common shape. |G|^2 may be negative.
     """
-    s, m, t, b = (tf.cast(x, tf.float64) for x in (share_squares, shares, mean_square, global_batch))
+    s, m, t, b = (
+        tf.cast(x, tf.float64)
+        for x in (small_batch_square_norms, small_batches, big_batch_square_norm, global_batch)
+    )
     trace_covariance = (s - b * t) / (m - 1.0)
     return trace_covariance, t - trace_covariance / b
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoiseScaleValue:
-    """What is known of one phase; nan where nothing is yet.
+    """The noise scale of one phase; nan before the first estimate.
 
-    Args:
-      noise_scale: tr(Sigma) / |G|^2, in examples; inf where |G|^2 is estimated at or below 0, which
-        says that the noise hides the gradient.
+    Attributes:
+      noise_scale: tr(Sigma) / |G|^2, in examples; inf where the estimate of |G|^2 is 0 or negative: the noise
+        hides the gradient.
       norm_test_scale: tr(Sigma) / |gbar|^2, in examples, with the batches that were used.
       trace_covariance: tr(Sigma) of the gradient of one example.
       square_gradient: |G|^2.
@@ -90,23 +97,26 @@ class NoiseScale:
     """Running averages of tr(Sigma), |G|^2 and |gbar|^2 of one phase.
 
     The single estimates are noisy and |G|^2 may be negative, so numerator and denominator are averaged
-    apart and divided last; a mean of ratios would be biased. tr(Sigma) is kept for one example, not for
+    separately and divided last; a mean of ratios would be biased. tr(Sigma) is kept for one example, not for
     the mean over a batch: a variance of the mean would have to be rescaled by B_old / B_new whenever the
     batch changes, and this one holds for any batch. |gbar|^2 does depend on the batch, and follows a
     change of it as slowly as the average moves.
 
-    A step of one share (one replica, one micro-batch) says nothing of the spread. There the step before
-    and this one are the two shares of a batch of B_before + B, in overlapping pairs; the first step gives
-    nothing. The weights moved in between, so tr(Sigma) is too large by B_before B / (B_before + B)
-    times the squared change of G: small at small learning rates.
+    A step of one small batch (one replica, one micro-batch) says nothing about the spread. There the previous
+    step and this one are the two small batches of a big batch of B_previous + B, in overlapping pairs; the
+    first step gives nothing. The weights moved in between, so tr(Sigma) is too large by
+    B_previous B / (B_previous + B) times the squared change of G, which is small at small learning rates.
 
     Create it under the strategy's scope.
 
     Args:
       networks: by name, the variables whose gradients `update` gets, with shape and dtype.
       smoothing: decay of the averages for each step that gives an estimate, in [0, 1).
-      combine_steps: keeps the gradient of the step before (as large as the variables, on every replica);
-        needed if a step may have one share.
+      combine_steps: keeps the gradient of the previous step (as large as the variables, on every replica);
+        needed if a step may be one small batch.
+
+    Raises:
+      ConfigurationError: `smoothing` is outside [0, 1).
     """
 
     def __init__(
@@ -115,7 +125,7 @@ class NoiseScale:
         *,
         smoothing: float = 0.99,
         combine_steps: bool = False,
-    ):
+    ) -> None:
         if not 0 <= smoothing < 1:
             raise ConfigurationError(
                 f"NoiseScale.smoothing = {smoothing!r}: must lie in [0, 1); 0.99 averages about 100 steps"
@@ -146,44 +156,44 @@ class NoiseScale:
     def update(
         self,
         *,
-        share_squares: tf.Tensor,
-        shares: tf.Tensor,
+        small_batch_square_norms: tf.Tensor,
+        small_batches: tf.Tensor,
         gradients: Mapping[str, Sequence[tf.Tensor]],
-        global_batch: tf.Tensor,
+        global_batch: tf.Tensor | int,
     ) -> None:
-        """Takes one step in (in replica context, without communication).
+        """Takes one step into the averages (in replica context, without communication).
 
         All arguments are the same on every replica, and so the averages stay the same.
 
         Args:
-          share_squares: S, summed over all shares of all replicas.
-          shares: M, shares that are not empty.
+          small_batch_square_norms: S, the sum over all small batches of all replicas.
+          small_batches: M, small batches that are not empty.
           gradients: by network, the mean gradient over the global batch, as the loss gives it: neither
             clipped nor scaled.
           global_batch: B.
         """
-        b, s = tf.cast(global_batch, tf.float64), tf.cast(share_squares, tf.float64)
-        mean_square = _square(tf.nest.flatten([list(values) for values in gradients.values()]))
-        several = tf.cast(shares, tf.int64) > 1
-        known, pair = several, (s, tf.cast(shares, tf.float64), mean_square, b)
+        b, s = tf.cast(global_batch, tf.float64), tf.cast(small_batch_square_norms, tf.float64)
+        t = _square_norm(tf.nest.flatten([list(values) for values in gradients.values()]))
+        several = tf.cast(small_batches, tf.int64) > 1
+        has_estimate, pair = several, (s, tf.cast(small_batches, tf.float64), t, b)
         if self._previous:
-            known = several | (self._previous_batch.read_value() > 0)
-            pair = tf.cond(several, lambda: pair, lambda: self._with_step_before(gradients, mean_square, b))
+            has_estimate = several | (self._previous_batch.read_value() > 0)
+            pair = tf.cond(several, lambda: pair, lambda: self._with_previous_step(gradients, t, b))
 
-        def take_in():
+        def average() -> tf.Tensor:
             trace_covariance, square_gradient = two_size_estimate(*pair)
             new = {
                 "trace_covariance": trace_covariance,
                 "square_gradient": square_gradient,
-                "mean_square": mean_square,
+                "mean_square": t,
                 "weight": tf.ones([], tf.float64),
             }
             for name, variable in self._sums.items():
-                share = tf.constant(1.0 - self._smoothing, tf.float64)
-                variable.assign_add(share * (new[name] - variable.read_value()))
+                step_weight = tf.constant(1.0 - self._smoothing, tf.float64)
+                variable.assign_add(step_weight * (new[name] - variable.read_value()))
             return tf.constant(True)
 
-        tf.cond(known, take_in, lambda: tf.constant(False))
+        tf.cond(has_estimate, average, lambda: tf.constant(False))
         if self._previous:
             self._previous_batch.assign(b)
             for name, values in gradients.items():
@@ -193,7 +203,8 @@ class NoiseScale:
     def value(self) -> NoiseScaleValue:
         """The averages so far, on the host."""
         sums = {name: float(variable.numpy()) for name, variable in self._sums.items()}
-        weight = sums["weight"] or math.nan  # sums and weight are short of 1 alike, so ratios need no weight
+        # An average that starts from 0 is too small by the weight so far, as in Adam; ratios do not need it.
+        weight = sums["weight"] or math.nan
         return NoiseScaleValue(
             noise_scale=_ratio(sums["trace_covariance"], sums["square_gradient"]),
             norm_test_scale=_ratio(sums["trace_covariance"], sums["mean_square"]),
@@ -201,8 +212,10 @@ class NoiseScale:
             square_gradient=sums["square_gradient"] / weight,
         )
 
-    def _with_step_before(self, gradients, mean_square: tf.Tensor, batch: tf.Tensor):
-        """S, M, T and B of the two steps as two shares of one batch."""
+    def _with_previous_step(
+        self, gradients: Mapping[str, Sequence[tf.Tensor]], square_norm: tf.Tensor, batch: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """S, M, T and B of the two steps as two small batches of one big batch."""
         before = self._previous_batch.read_value()
         total = before + batch
         previous, mean = [], []
@@ -212,12 +225,12 @@ class NoiseScale:
                 weight = tf.cast(before / total, gradient.dtype)
                 previous.append(old)
                 mean.append(weight * old + (1 - weight) * gradient)
-        share_squares = before * _square(previous) + batch * mean_square
-        return share_squares, tf.constant(2.0, tf.float64), _square(mean), total
+        square_norms = before * _square_norm(previous) + batch * square_norm
+        return square_norms, tf.constant(2.0, tf.float64), _square_norm(mean), total
 
 
-def _square(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Sum of squares of all entries, float64."""
+def _square_norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Sum of squares of all entries; tensors are added up in float64."""
     return tf.add_n([tf.cast(tf.reduce_sum(tf.square(x)), tf.float64) for x in tensors])
 
 

@@ -20,14 +20,27 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
 from engine.task import Adam, MetricSchedule
 
-Number = tf.Tensor | float
+Number: TypeAlias = tf.Tensor | float
+
+
+class WarmupState(NamedTuple):
+    """From where and since when a warm-up raises the learning rate; numbers of Python or tensors.
+
+    Attributes:
+      previous_growth: what `BatchScaling.growth` gave for the batch before the last change, at that change.
+        It is not that batch's k if its own warm-up was not over; 1 before the first change.
+      changed_at_examples: examples drawn when the batch last changed; 0 before the first change.
+    """
+
+    previous_growth: Number = 1.0
+    changed_at_examples: Number = 0
 
 
 class Hyperparameters(NamedTuple):
@@ -122,20 +135,16 @@ class BatchScaling:
                         f"{other!r}, a batch of at most {largest}, or {field} of at least {least_beta:g}"
                     )
 
-    def growth(
-        self, *, examples: Number, global_batch: Number, growth_before: Number, changed_at: Number
-    ) -> tf.Tensor:
+    def growth(self, *, examples: Number, global_batch: Number, warmup: WarmupState) -> tf.Tensor:
         """The growth that the learning rate follows: k, or on the way there during a warm-up.
 
-        Linear in examples from `growth_before` to k if that is larger (Goyal et al., arXiv 1706.02677, who
-        warm up from the small batch's learning rate); a smaller one is taken at once.
+        Linear in examples from `warmup.previous_growth` to k if k is larger (Goyal et al., arXiv 1706.02677,
+        who warm up from the small batch's learning rate); a smaller k applies at once.
 
         Args:
           examples: drawn before this step.
           global_batch: of this step.
-          growth_before: what this function gave at `changed_at` for the batch before the change, which
-            is not that batch's k if its own warm-up was not over; 1 before the first change.
-          changed_at: examples drawn when the batch changed; 0 before the first change.
+          warmup: the last change of the batch.
 
         Returns:
           float64 scalar; also for Python numbers.
@@ -143,8 +152,8 @@ class BatchScaling:
         target = _float64(global_batch) / self.first_batch
         if not self.warmup_examples:
             return target
-        before = _float64(growth_before)
-        passed = (_float64(examples) - _float64(changed_at)) / self.warmup_examples
+        before = _float64(warmup.previous_growth)
+        passed = (_float64(examples) - _float64(warmup.changed_at_examples)) / self.warmup_examples
         passed = tf.clip_by_value(passed, 0.0, 1.0)
         return tf.where(target > before, (1.0 - passed) * before + passed * target, target)
 
@@ -201,17 +210,3 @@ def _scaled_beta(beta: float, k: tf.Tensor, power: float) -> tf.Tensor:
 def _float64(value: Number) -> tf.Tensor:
     # tf.cast alone would first make a Python float a float32.
     return tf.cast(value, tf.float64) if tf.is_tensor(value) else tf.constant(value, tf.float64)
-
-
-class WarmupState(NamedTuple):
-    """What learning rates depend on beside the position and the batch; see `engine.batching.scaling_rules`.
-
-    Args:
-      growth_before: growth of the batch over the first one, before its last change; with warm-up.
-      changed_at: position in examples of that change.
-      plateau_factors: factor on the learning rate of each optimizer, by name.
-    """
-
-    growth_before: float
-    changed_at: int
-    plateau_factors: Mapping[str, float]

@@ -28,7 +28,8 @@ class ReplicaConsistencyCheck:
 
     Args:
       strategy: over whose replicas.
-      variables: by name, as `engine.inner_loop.train_state.TrainState.variables` gives them; made under the strategy.
+      variables: by name, as `engine.inner_loop.train_state.TrainState.variables` gives them; made under
+      the strategy.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, variables: Mapping[str, tf.Variable]):

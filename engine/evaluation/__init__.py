@@ -1,4 +1,4 @@
-"""Metrics of a whole split, and grids of sample pictures.
+"""Metrics over a whole split, and grids of sample images.
 
 The programs are `engine.evaluate` and `engine.preview`.
 """

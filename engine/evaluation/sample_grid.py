@@ -1,4 +1,4 @@
-"""Grids of sample pictures over fixed inputs."""
+"""Image grids of fixed inputs, for comparison over a run."""
 
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ from engine.training_data import TrainingData
 
 
 class SampleGrid:
-    """Draws the same examples at every call, so that grids can be compared over a run.
+    """Renders the same examples at every call, so that the grids of a run can be compared.
 
     Args:
-      task: whose `preview` gives the columns.
+      task: its `preview` makes the columns.
       data: the first examples of its evaluation split are the fixed inputs.
-      networks: by name.
-      rows: examples shown, one a row.
+      networks: by name; `render` uses their values at that time.
+      rows: examples shown, one in each row.
     """
 
     def __init__(self, *, task: Task, data: TrainingData, networks: Mapping[str, keras.Model], rows: int = 4):
         self._task = task
         self._data = data
         self._networks = networks
-        # Read once: a few pictures, and the files need not be there later.
+        # Read only once, so the files need not exist later.
         with reraise_record_errors(data, data.evaluation_split):
             first = next(iter(data.evaluation(data.evaluation_split, batch=rows)))
         dtype = keras.config.floatx()
         self._batch = {name: tf.cast(x, dtype) for name, x in first.items() if x.dtype.is_floating}
 
-    def grid(self) -> np.ndarray:
-        """uint8 [rows * H, columns * W, 3 or 1]: one row an example, one column a picture; see `joined`."""
-        return np.concatenate(joined([to_picture(self._data, images) for images in self._preview().values()]))
+    def render(self) -> np.ndarray:
+        """The grid, uint8 [rows * H, columns * W, 1 or 3]; see `join_columns`."""
+        columns = [to_picture(self._data, images) for images in self._preview().values()]
+        return np.concatenate(join_columns(columns))
 
     @tf.function(autograph=False)
-    def _preview(self):
+    def _preview(self) -> Mapping[str, tf.Tensor]:
         return self._task.preview(self._networks, self._batch)
 
 
-def joined(columns: Sequence[tf.Tensor]) -> np.ndarray:
-    """Pictures side by side, as they can be shown.
+def join_columns(columns: Sequence[tf.Tensor]) -> np.ndarray:
+    """Puts images beside each other.
 
     Args:
-      columns: uint8 [N, H, W, C]. C may differ: of 2 channels the first is shown, of more than 3 the
-        first 3; grey ones are repeated beside coloured ones. H and W may differ: the pixels of smaller
-        pictures are repeated.
+      columns: uint8 [N, H, W, C]. Where C differs: of 2 channels the first is shown, of more than 3 the
+        first 3, and grey becomes RGB beside RGB. Where H and W differ: smaller images are enlarged, nearest
+        neighbour.
 
     Returns:
-      uint8 [N, H, columns * W, 1 or 3], H and W the largest.
+      uint8 [N, H, columns * W, 1 or 3], where H and W are the largest.
     """
     shown = [np.asarray(column)[..., : 1 if column.shape[-1] < 3 else 3] for column in columns]
     for axis in (1, 2):
@@ -64,6 +65,6 @@ def joined(columns: Sequence[tf.Tensor]) -> np.ndarray:
 
 
 def write_png(path: str, picture: np.ndarray) -> None:
-    """Writes uint8 [H, W, C] as PNG."""
+    """Writes a picture, uint8 [H, W, C], as PNG."""
     with tf.io.gfile.GFile(path, "wb") as file:
         file.write(tf.io.encode_png(picture).numpy())

@@ -12,10 +12,11 @@ from pathlib import Path
 import tensorflow as tf
 
 import gin
+from data import gfile
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
 from engine.gin_config import gin_tables, validation
-from engine.storage.atomic_files import in_store, reraise_read_errors
+from engine.storage.file_errors import reraise_read_errors
 
 ROOT = str(Path(__file__).resolve().parents[2])
 """The checkout, in which gin/base.gin lies."""
@@ -77,7 +78,7 @@ def _make_importable(path: str) -> None:
             f"--gin_file={path}: no such file here or in {ROOT}; those that come with the project are in gin/"
         )
     directory = os.path.dirname(os.path.abspath(path))
-    if not in_store(path) and directory not in sys.path:
+    if not gfile.is_url(path) and directory not in sys.path:
         sys.path.append(directory)
 
 

@@ -1,4 +1,4 @@
-"""Something that translates pictures: a run's networks, or a generator of the PyTorch reference."""
+"""Translating pictures with the networks of a run, or with a generator of the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from data import imaging
+from data.roles import INPUT, SIDE_VECTOR
 from engine.distribution.precision import set_precision
 from engine.errors import ConfigurationError
 from engine.input_pipeline.pictures import to_network, to_picture
@@ -22,15 +23,15 @@ from models.pytorch.weights import load_generator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Translator:
-    """How pictures are translated, and which.
+    """A network that translates pictures.
 
-    Args:
-      description: what translates, for the console.
-      input_channels: of the pictures it takes.
-      check_size: raises ConfigurationError for a height and width (pixels) that it does not take.
-      translate: [B, H, W, input_channels] in [-1, 1] (RGB) -> what the network makes of it, in its own colour
-        space: [B, H', W', C] in [-1, 1].
-      to_picture: what it makes -> uint8 [B, H', W', C], 3 channels being RGB.
+    Attributes:
+      description: one line for the console.
+      input_channels: channels of its input.
+      check_size: raises ConfigurationError for a height and width (pixels) that it cannot take.
+      translate: maps [B, H, W, input_channels] in [-1, 1] (RGB) to the output of the network, in its own
+        colour space: [B, H', W', C] in [-1, 1].
+      to_picture: maps the output to uint8 [B, H', W', C], 3 channels being RGB.
     """
 
     description: str
@@ -41,10 +42,16 @@ class Translator:
 
 
 def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str | None) -> Translator:
-    """A generator as the reference saved it; see `models.pytorch.weights.load_generator`.
+    """Loads a generator that the reference saved; see `models.pytorch.weights.load_generator`.
 
     Args:
-      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is "batch_statistics", as the reference tests.
+      path: the .pth file.
+      network: the architecture it must have; None takes whatever the file holds.
+      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is "batch_statistics", as in the
+        reference's test program.
+
+    Raises:
+      ConfigurationError: the file or an argument cannot be used.
     """
     _check_norm_mode(norm_mode)
     set_precision("float32")
@@ -52,7 +59,7 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     name, model = load_generator(path, network=network, inference_norm=norm_mode)
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def translate(pictures):
+    def translate(pictures: tf.Tensor) -> tf.Tensor:
         return model(pictures, training=False)
 
     input_channels, output_channels = model.input_shape[-1], model.output_shape[-1]
@@ -68,19 +75,24 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
 def translator_of_run(
     workdir: str, *, checkpoint: str, norm_mode: str | None, side_vector: str | None = None
 ) -> Translator:
-    """The networks of a run of ours, the averaged ones where there are any.
+    """Loads the networks of a run; those averaged by EMA, if there are any.
 
     Args:
+      workdir: run directory.
       checkpoint: "latest", "best", or a position in examples.
-      norm_mode: as above; None is what the run's task says.
-      side_vector: what the networks get with every picture, if they take a vector: "0.3,1", or the name of a
-        class of the run's data set.
+      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is the setting of the run's task.
+      side_vector: side information for every picture, if the networks take a vector: numbers such as
+        "0.3,1", or the name of a class of the run's data set.
+
+    Raises:
+      ConfigurationError: the run or an argument cannot be used.
+      data.errors.DataError: the run's data set cannot be used.
     """
     _check_norm_mode(norm_mode)
     trainer = open_run(workdir, checkpoint=checkpoint)
     task, data = trainer.experiment.task, trainer.experiment.data
     example = data.example_spec
-    beside = _side_inputs(
+    side_inputs = _side_inputs(
         task.side_inputs,
         example,
         side_vector=side_vector,
@@ -90,12 +102,12 @@ def translator_of_run(
     batch_norms = _batch_norms(networks.values())
     for layer in batch_norms if norm_mode is not None else ():
         layer.inference_norm = norm_mode
-    trained_height, trained_width, input_channels = example["input"].shape
-    fitting = {(trained_height, trained_width)}
+    trained_height, trained_width, input_channels = example[INPUT].shape
+    known_sizes = {(trained_height, trained_width)}
 
     def check_size(height: int, width: int) -> None:
-        """Asks the task, for examples as many times as large as those of training."""
-        if (height, width) in fitting:
+        """Asks the task whether it takes examples that are scaled as the picture is."""
+        if (height, width) in known_sizes:
             return
         scaled = {
             name: tf.TensorSpec(
@@ -110,12 +122,12 @@ def translator_of_run(
             if spec.shape.rank == 3
         }
         task.check_translation({**example, **scaled})
-        fitting.add((height, width))
+        known_sizes.add((height, width))
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def translate(pictures):
-        batch = {"input": tf.cast(to_network(data, pictures), keras.config.floatx())}
-        for name, numbers in beside.items():
+    def translate(pictures: tf.Tensor) -> tf.Tensor:
+        batch = {INPUT: tf.cast(to_network(data, pictures), keras.config.floatx())}
+        for name, numbers in side_inputs.items():
             one = tf.constant([numbers], keras.config.floatx())
             batch[name] = tf.repeat(one, tf.shape(pictures)[0], axis=0)  # [B, K]
         return task.translate(networks, batch)
@@ -136,13 +148,21 @@ def _side_inputs(
     side_vector: str | None,
     class_names: Sequence[str],
 ) -> dict[str, list[float]]:
-    """What stands beside every picture, by name; refuses what the task does not take, or asks for it.
+    """Parses the side information for every picture.
 
     Args:
-      names: what the task takes.
-      class_names: what the numbers of its vector stand for, if they do.
+      names: `Task.side_inputs`.
+      example: shapes of the run's examples.
+      side_vector: the flag; None if it is not given.
+      class_names: classes that the numbers of a vector stand for; empty if they do not.
+
+    Returns:
+      Its numbers, by name.
+
+    Raises:
+      ConfigurationError: the flag is missing, superfluous or malformed.
     """
-    unknown = [name for name in names if name != "side_vector"]
+    unknown = [name for name in names if name != SIDE_VECTOR]
     if unknown:
         raise ConfigurationError(
             f"the run's networks take {unknown[0]!r} with each picture, for which there is no flag; prepare "
@@ -154,33 +174,33 @@ def _side_inputs(
                 f"--side_vector={side_vector}: the run's networks take none; leave it out"
             )
         return {}
-    [size] = example["side_vector"].shape
+    [size] = example[SIDE_VECTOR].shape
     wanted = f"{size} number{'' if size == 1 else 's'} such as {','.join(['0.5'] * size)}"
     if class_names:
         wanted = f"one of {', '.join(class_names)}, or {wanted}"
     if side_vector is None:
         raise ConfigurationError(f"no --side_vector given, which the run's networks take: {wanted}")
     if side_vector in class_names:
-        return {"side_vector": [float(name == side_vector) for name in class_names]}
+        return {SIDE_VECTOR: [float(name == side_vector) for name in class_names]}
     try:
         numbers = [float(text) for text in side_vector.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) != size or not all(map(math.isfinite, numbers)):
         raise ConfigurationError(f"--side_vector={side_vector}: must be {wanted}")
-    return {"side_vector": numbers}
+    return {SIDE_VECTOR: numbers}
 
 
 def _check_norm_mode(norm_mode: str | None) -> None:
     if norm_mode not in (None, *INFERENCE_NORMS):
         raise ConfigurationError(
-            f"--norm_mode={norm_mode}: unknown; choose one of: {', '.join(INFERENCE_NORMS)}"
+            f"--norm_mode={norm_mode}: unknown; choose one of {', '.join(INFERENCE_NORMS)}"
         )
 
 
 def _batch_norms(layers: Iterable[keras.Layer]) -> list[BatchNorm]:
-    """Those among the layers, and in the networks among them."""
-    found = []
+    """The batch norms among the layers, nested networks included."""
+    found: list[BatchNorm] = []
     for layer in layers:
         found += [layer] if isinstance(layer, BatchNorm) else _batch_norms(getattr(layer, "layers", ()))
     return found

@@ -1,76 +1,75 @@
-"""Which rows of a step a replica computes on at once, and moving tensors between the views of a batch."""
+"""Which rows of a step a replica computes on at once, and how tensors move between the views of a batch."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 
 import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplicaRows:
-    """One micro-batch on one replica (in replica context): B rows, of which the first `count` count.
+class ReplicaRows(abc.ABC):
+    """One micro-batch on one replica (in replica context): B rows, of which the first `count` are examples.
 
-    The other rows are padding, all zeros, with weight 0: they give a replica without an example
-    something to compute on (kernels for empty batches are not reliable), and every micro-batch the
-    same shape. Without accumulation the one micro-batch is the whole step.
+    The other rows are padding, all zeros, with weight 0. They give a replica without an example something
+    to compute on (kernels for empty batches are not reliable), and every micro-batch the same shape. Without
+    accumulation the one micro-batch is the whole step.
 
-    Args:
+    A step of 7 examples on R = 2 replicas in micro-batches of B = 2 rows, as replica 1 sees micro-batch 1
+    (numbers are positions in the step, dots padding rows):
+
+        step, [global_batch, ...]       0  1  2  3 | 4  5  6        `skipped` = 4
+        micro-batch, [examples, ...]                 4  5  6        `examples` = 3, `capacity` = R B = 4
+          rows of replica 0                          4  5
+          rows of replica 1                                6        `first` = 2, `count` = 1
+        padded, [B, ...]                                   6  .     `weights` = 1, 0
+        all rows of replica 1           2  3 | 6  .                 `offset` = 2
+
+    Data sets deliver the last view, and networks compute on the one above it.
+
+    Attributes:
       global_batch: examples of the whole step.
       examples: examples of the micro-batch on all replicas, the rows of `gather`.
-      room: at least `examples`, and the same in every micro-batch: in one call of the compiled loop
-        TensorFlow's collectives of several workers take one shape only.
+      capacity: at least `examples`, and the same in every micro-batch: within one call of a function, the
+        collectives of several workers take one shape for each of their places in the graph ("Shape mismatch
+        in the collective instance").
       skipped: examples of the step in earlier micro-batches.
-      first, count: this replica's examples are [first, first + count) of the micro-batch.
-      size: B, rows computed on; a Python int where shapes are static, as compilers for fixed shapes need.
+      first: where this replica's examples start in the micro-batch.
+      count: how many they are.
+      size: B, rows computed on.
       offset: where the rows start among this replica's rows of the step.
-      replicas: how many replicas there are.
-      is_padded: whether there may be padding rows; a Python bool.
+      replicas: number of replicas.
+      is_padded: whether there may be padding rows; known while tracing.
     """
 
     global_batch: tf.Tensor | int
     examples: tf.Tensor | int
-    room: tf.Tensor | int
-    skipped: tf.Tensor
+    capacity: tf.Tensor | int
+    skipped: tf.Tensor | int
     first: tf.Tensor
     count: tf.Tensor
     size: tf.Tensor | int
-    offset: tf.Tensor
+    offset: tf.Tensor | int
     replicas: int
     is_padded: bool
-
-    @property
-    def is_static(self) -> bool:
-        return isinstance(self.size, int)
 
     @property
     def weights(self) -> tf.Tensor:
         """[B] float32: 1 for an example, 0 for a padding row."""
         return tf.cast(tf.range(self.size) < self.count, tf.float32)  # [B]
 
-    def take(self, rows: tf.Tensor) -> tf.Tensor:
-        """This replica's rows of the step, [rows, ...] -> those of the micro-batch [B, ...]."""
-        if not self.is_padded:
-            return rows
-        if self.is_static:
-            return tf.gather(rows, self.offset + tf.range(self.size))
-        return _with_rows(rows[self.offset : self.offset + self.size], self.size)
+    @abc.abstractmethod
+    def slice_micro_batch(self, replica_rows: tf.Tensor) -> tf.Tensor:
+        """All rows of this replica, [rows, ...] -> those of the micro-batch [B, ...]."""
 
-    def own(self, whole: tf.Tensor) -> tf.Tensor:
-        """[examples, ...] -> this replica's rows [B, ...]."""
-        if not self.is_padded:
-            return whole
-        if self.is_static:
-            order = tf.range(self.size)
-            return _picked(whole, self.first + order, order < self.count)
-        return _with_rows(whole[self.first : self.first + self.count], self.size)
+    @abc.abstractmethod
+    def local_rows(self, global_rows: tf.Tensor) -> tf.Tensor:
+        """Of the micro-batch, [examples, ...] -> this replica's rows [B, ...]."""
 
-    def own_of_step(self, whole: tf.Tensor) -> tf.Tensor:
-        """[global batch, ...] -> this replica's rows of the micro-batch [B, ...]."""
-        if self.is_static:
-            order = tf.range(self.size)
-            return _picked(whole, self.skipped + self.first + order, order < self.count)
-        return self.own(whole[self.skipped : self.skipped + self.examples])
+    @abc.abstractmethod
+    def local_rows_of_step(self, global_rows: tf.Tensor) -> tf.Tensor:
+        """Of the step, [global_batch, ...] -> this replica's rows of the micro-batch [B, ...]."""
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """[B, ...] of every replica -> [examples, ...] in example order, equal on every replica."""
@@ -78,27 +77,73 @@ class ReplicaRows:
             return rows
         if self.replicas == 1:
             return rows[: self.examples]
-        # [room, ...], zeros where other replicas have their rows
-        if self.is_static:
-            places = tf.range(self.room) - self.first
-            spread = _picked(rows, places, (places >= 0) & (places < self.count))
-        else:
-            after = self.room - self.first - self.count
-            borders = [[self.first, after]] + [[0, 0]] * (rows.shape.rank - 1)
-            spread = tf.pad(rows[: self.count], borders)
         context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, spread)[: self.examples]
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, self._scatter(rows))[: self.examples]
+
+    @abc.abstractmethod
+    def _scatter(self, rows: tf.Tensor) -> tf.Tensor:
+        """[B, ...] -> [capacity, ...]: zeros where other replicas have their rows."""
+
+
+class DynamicRows(ReplicaRows):
+    """Rows whose numbers are tensors: one trace serves any batch and any micro-batch."""
+
+    def slice_micro_batch(self, replica_rows: tf.Tensor) -> tf.Tensor:
+        """All rows of this replica, [rows, ...] -> those of the micro-batch [B, ...]."""
+        if not self.is_padded:
+            return replica_rows
+        return _pad_to(replica_rows[self.offset : self.offset + self.size], self.size)
+
+    def local_rows(self, global_rows: tf.Tensor) -> tf.Tensor:
+        """Of the micro-batch, [examples, ...] -> this replica's rows [B, ...]."""
+        if not self.is_padded:
+            return global_rows
+        return _pad_to(global_rows[self.first : self.first + self.count], self.size)
+
+    def local_rows_of_step(self, global_rows: tf.Tensor) -> tf.Tensor:
+        """Of the step, [global_batch, ...] -> this replica's rows of the micro-batch [B, ...]."""
+        return self.local_rows(global_rows[self.skipped : self.skipped + self.examples])
+
+    def _scatter(self, rows: tf.Tensor) -> tf.Tensor:
+        after = self.capacity - self.first - self.count
+        return tf.pad(rows[: self.count], [[self.first, after]] + [[0, 0]] * (rows.shape.rank - 1))
+
+
+class StaticRows(ReplicaRows):
+    """Rows of shapes known while tracing, as compilers for fixed shapes need; always padded.
+
+    `size` and `capacity` are Python ints. Rows are looked up by index, since a slice with a tensor in its
+    bounds has no static shape.
+    """
+
+    def slice_micro_batch(self, replica_rows: tf.Tensor) -> tf.Tensor:
+        """All rows of this replica, [rows, ...] -> those of the micro-batch [B, ...]."""
+        return tf.gather(replica_rows, self.offset + tf.range(self.size))
+
+    def local_rows(self, global_rows: tf.Tensor) -> tf.Tensor:
+        """Of the micro-batch, [examples, ...] -> this replica's rows [B, ...]."""
+        order = tf.range(self.size)
+        return _gather_or_zero(global_rows, self.first + order, order < self.count)
+
+    def local_rows_of_step(self, global_rows: tf.Tensor) -> tf.Tensor:
+        """Of the step, [global_batch, ...] -> this replica's rows of the micro-batch [B, ...]."""
+        order = tf.range(self.size)
+        return _gather_or_zero(global_rows, self.skipped + self.first + order, order < self.count)
+
+    def _scatter(self, rows: tf.Tensor) -> tf.Tensor:
+        indices = tf.range(self.capacity) - self.first
+        return _gather_or_zero(rows, indices, (indices >= 0) & (indices < self.count))
 
 
 def whole_step(global_batch: tf.Tensor) -> ReplicaRows:
     """The rows of the current replica when a step is one micro-batch and shapes may vary."""
     context = tf.distribute.get_replica_context()
-    first, count = _share(global_batch)
-    return ReplicaRows(
+    first, count = _share_of_replica(global_batch)
+    return DynamicRows(
         global_batch=global_batch,
         examples=global_batch,
         skipped=tf.constant(0),
-        room=global_batch,
+        capacity=global_batch,
         first=first,
         count=count,
         size=tf.maximum(count, 1),
@@ -111,26 +156,30 @@ def whole_step(global_batch: tf.Tensor) -> ReplicaRows:
 def micro_step(
     global_batch: tf.Tensor | int, micro: tf.Tensor | int, micro_batch: tf.Tensor | int
 ) -> ReplicaRows:
-    """The rows of the current replica in micro-batch number `micro` of `micro_batch` rows a replica.
+    """The rows of the current replica in one micro-batch.
 
-    Where shapes are static (`micro_batch` and `global_batch` are Python ints), so is the number of examples:
-    a micro-batch whose number is a tensor is a full one.
+    Args:
+      global_batch: examples of the step; like `micro_batch` a Python int where shapes are static.
+      micro: number of the micro-batch. Where shapes are static, a tensor stands for any full micro-batch, and
+        one that is not full comes with a trace of its own, by its number as a Python int.
+      micro_batch: rows on each replica.
     """
     context = tf.distribute.get_replica_context()
-    whole = context.num_replicas_in_sync * micro_batch  # examples of a full micro-batch
-    skipped = micro * whole
+    capacity = context.num_replicas_in_sync * micro_batch  # examples of a full micro-batch
+    skipped = micro * capacity
     if isinstance(skipped, int):
-        examples = min(whole, global_batch - skipped)
-    elif isinstance(whole, int):
-        examples = whole
+        examples = min(capacity, global_batch - skipped)
+    elif isinstance(capacity, int):
+        examples = capacity
     else:
-        examples = tf.minimum(whole, global_batch - skipped)
-    first, count = _share(examples)
-    return ReplicaRows(
+        examples = tf.minimum(capacity, global_batch - skipped)
+    first, count = _share_of_replica(examples)
+    kind = StaticRows if isinstance(micro_batch, int) else DynamicRows
+    return kind(
         global_batch=global_batch,
         examples=examples,
         skipped=skipped,
-        room=whole,
+        capacity=capacity,
         first=first,
         count=count,
         size=micro_batch,
@@ -140,7 +189,7 @@ def micro_step(
     )
 
 
-def _share(examples: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+def _share_of_replica(examples: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
     """(first, count) of the current replica: `engine.batching.batch_layout.rows_of_replicas` as tensors."""
     context = tf.distribute.get_replica_context()
     largest = -(-examples // context.num_replicas_in_sync)
@@ -148,14 +197,14 @@ def _share(examples: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
     return first, tf.minimum(largest, examples - first)
 
 
-def _picked(rows: tf.Tensor, places: tf.Tensor, is_there: tf.Tensor) -> tf.Tensor:
-    """rows[places[n]] in place n where is_there[n], zeros elsewhere; of a static shape if places has one."""
-    picked = tf.gather(rows, tf.clip_by_value(places, 0, tf.shape(rows)[0] - 1))
-    is_there = tf.reshape(is_there, [-1] + [1] * (rows.shape.rank - 1))
-    return tf.where(is_there, picked, tf.zeros([], rows.dtype))
+def _gather_or_zero(rows: tf.Tensor, indices: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
+    """rows[indices[n]] where is_valid[n], zeros elsewhere; of a static shape if `indices` has one."""
+    gathered = tf.gather(rows, tf.clip_by_value(indices, 0, tf.shape(rows)[0] - 1))
+    is_valid = tf.reshape(is_valid, [-1] + [1] * (rows.shape.rank - 1))
+    return tf.where(is_valid, gathered, tf.zeros([], rows.dtype))
 
 
-def _with_rows(rows: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+def _pad_to(rows: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """[at most size, ...] -> [size, ...], zeros at the end."""
     missing = size - tf.shape(rows)[0]
     return tf.pad(rows, [[0, missing]] + [[0, 0]] * (rows.shape.rank - 1))

@@ -1,4 +1,4 @@
-"""Gradients of one phase on one replica: sum of its losses over the global batch, by network."""
+"""Gradients of one phase on one replica: of the sum of its losses over the global batch, by network."""
 
 from __future__ import annotations
 
@@ -23,56 +23,70 @@ def phase_gradients(
     rows: ReplicaRows,
     *,
     loss_scale: LossScale | None,
-) -> tuple[Gradients, dict[str, tf.Tensor]]:
+) -> tuple[dict[str, list[tf.Tensor]], dict[str, tf.Tensor]]:
     """Gradients of (sum of losses / global batch) on this replica's rows, and the losses themselves.
 
     Args:
+      phase: whose losses.
       view: what the loss is given.
-      tape: persistent; one that recorded `forward` if the phase differentiates through it.
-      loss_scale: what the losses are multiplied by while they are differentiated, in float16. It is out of
-        both results. A loss that contains a gradient (R1) contains it as it is: only the differentiation
-        of the loss itself is scaled.
+      tape: persistent; the one that recorded `forward` if the phase differentiates through it.
+      rows: this replica's rows, which `view` shows.
+      loss_scale: multiplies the losses while they are differentiated, in float16; neither result contains
+        it. A loss that contains a gradient (R1) takes that gradient unscaled: only the differentiation of the
+        loss itself is scaled.
 
     Raises:
-      ConfigurationError: a loss of the wrong shape, or one that does not reach a network of the phase.
+      ConfigurationError: a loss has the wrong shape, or a network of the phase depends on no loss.
     """
     with tape:
-        losses, totals = {}, {}
-        for name, term in phase.loss(view).items():
-            value, reaches = term, phase.updates
-            if isinstance(term, Term):
-                value, reaches = term.value, term.reaches
-                _check_reaches(phase, name, reaches)
-            losses[name] = _mean_over_global_batch(value, rows)
-            totals[reaches] = totals.get(reaches, 0.0) + losses[name]
+        losses, totals = _losses(phase, view, rows)
         if loss_scale is not None:
             totals = {reaches: total * loss_scale.value for reaches, total in totals.items()}
     variables = {name: view.networks[name].trainable_variables for name in phase.updates}
-    gradients = {name: [None] * len(variables[name]) for name in phase.updates}
+    partial: dict[str, list[tf.Tensor | None]] = {name: [None] * len(variables[name]) for name in variables}
     for reaches, total in totals.items():  # one backward pass for all networks it reaches
         sources = {name: [v.value for v in variables[name]] for name in reaches}
         for name, new in tape.gradient(total, sources).items():
             if loss_scale is not None:
                 new = loss_scale.unscale(new)
-            gradients[name] = _add(gradients[name], new)
+            partial[name] = _add(partial[name], new)
     for name in phase.updates:
-        if all(gradient is None for gradient in gradients[name]):
+        if all(gradient is None for gradient in partial[name]):
             raise ConfigurationError(
                 f"phase {phase.name!r} updates {name!r}, but none of its losses depends on that "
                 "network; correct the loss or the phase's `updates`"
             )
-        gradients[name] = [
+    gradients = {
+        name: [
             tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
-            for gradient, variable in zip(gradients[name], variables[name], strict=True)
+            for gradient, variable in zip(partial[name], variables[name], strict=True)
         ]
+        for name in phase.updates
+    }
     return gradients, losses
+
+
+def _losses(
+    phase: Phase, view: Step, rows: ReplicaRows
+) -> tuple[dict[str, tf.Tensor], dict[tuple[str, ...], tf.Tensor]]:
+    """Each term's part of the mean over the global batch, and their totals by the networks they reach."""
+    losses: dict[str, tf.Tensor] = {}
+    totals: dict[tuple[str, ...], tf.Tensor] = {}
+    for name, term in phase.loss(view).items():
+        value, reaches = term, phase.updates
+        if isinstance(term, Term):
+            value, reaches = term.value, term.reaches
+            _check_reaches(phase, name, reaches)
+        losses[name] = _mean_over_global_batch(value, rows)
+        totals[reaches] = totals.get(reaches, 0.0) + losses[name]
+    return losses, totals
 
 
 def _mean_over_global_batch(value: tf.Tensor, rows: ReplicaRows) -> tf.Tensor:
     """This replica's part of the mean over the global batch; `value` is [B] or a scalar."""
     if value.shape.rank not in (0, 1):
         raise ConfigurationError(
-            f"a loss term has shape {value.shape}; return one value an example, [B], or a scalar"
+            f"a loss term has shape {value.shape}; return one value per example, [B], or a scalar"
         )
     dtype = keras.config.floatx()
     value = tf.broadcast_to(tf.cast(value, dtype), tf.shape(rows.weights))  # [B]
@@ -89,6 +103,6 @@ def _check_reaches(phase: Phase, term: str, reaches: Sequence[str]) -> None:
         )
 
 
-def _add(left: Sequence, right: Sequence) -> list:
+def _add(left: Sequence[tf.Tensor | None], right: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """Element by element; None counts as zero."""
     return [b if a is None else a if b is None else a + b for a, b in zip(left, right, strict=True)]

@@ -1,117 +1,171 @@
-"""What one phase does to the variables once its gradients are there: reduce, check, apply, average."""
+"""The update of one phase from its gradients: all-reduce, check, clip and apply, average."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
-from engine.batching.noise_scale import share_square
+from engine.batching.noise_scale import small_batch_square_norm
 from engine.batching.scaling_rules import Hyperparameters
 from engine.inner_loop.batch_rows import ReplicaRows
 from engine.inner_loop.gradients import Gradients
+from engine.inner_loop.loss_scale import LossScale
 from engine.inner_loop.train_state import TrainState
 from engine.task import Phase
 
 APPLIED, OVERFLOWED, NOT_FINITE = 0, 1, 2
-"""What became of a phase; of a step, the largest of its phases'.
+"""Outcomes of a phase; that of a step is the largest of its phases'.
 
-OVERFLOWED: only its scaled gradients were not finite, and the scale has been halved; see `engine.inner_loop.loss_scale`.
+OVERFLOWED: only the scaled gradients were not finite, and the scale was halved; see
+`engine.inner_loop.loss_scale`.
 """
+
+
+class PhaseSettings(NamedTuple):
+    """What the update of one phase depends on in one step.
+
+    Attributes:
+      hyperparameters: of its optimizer.
+      ema_decay: float64 scalar; None if the phase keeps no average.
+    """
+
+    hyperparameters: Hyperparameters
+    ema_decay: tf.Tensor | None
 
 
 class PhaseSums(NamedTuple):
     """A replica's part of what a phase adds up over all examples of a step.
 
-    Args:
+    Attributes:
       gradients: of the mean loss over the global batch, by network.
       losses: the same mean, by term.
-      noise: [sum of share squares, shares] for the noise scale (see `engine.batching.noise_scale`), or ().
+      noise: [2], the sum of `small_batch_square_norm` and the number of small batches, for the noise scale
+        (see `engine.batching.noise_scale`); () where it is not measured.
     """
 
     gradients: Gradients
-    losses: dict[str, tf.Tensor]
-    noise: Any
+    losses: Mapping[str, tf.Tensor]
+    noise: tf.Tensor | tuple[()]
 
 
-def phase_sums(gradients: Gradients, losses: dict, rows: ReplicaRows, *, measure_noise: bool) -> PhaseSums:
+def phase_sums(
+    gradients: Gradients, losses: Mapping[str, tf.Tensor], rows: ReplicaRows, *, measure_noise: bool
+) -> PhaseSums:
     """The sums over one micro-batch on this replica."""
     if not measure_noise:
         return PhaseSums(gradients, losses, ())
-    square = share_square(tf.nest.flatten(gradients), examples=rows.count, global_batch=rows.global_batch)
+    square_norm = small_batch_square_norm(
+        tf.nest.flatten(gradients), examples=rows.count, global_batch=rows.global_batch
+    )
     # In Keras's floatx, as everything in the all-reduce.
-    noise = [tf.cast(value, keras.config.floatx()) for value in (square, rows.count > 0)]
+    noise = [tf.cast(value, keras.config.floatx()) for value in (square_norm, rows.count > 0)]
     return PhaseSums(gradients, losses, tf.stack(noise))
 
 
 def update(
     phase: Phase,
     sums: PhaseSums,
-    hyperparameters: Hyperparameters,
+    settings: PhaseSettings,
     *,
     train_state: TrainState,
-    global_batch: tf.Tensor,
-    ema_decay: tf.Tensor | None,
+    global_batch: tf.Tensor | int,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """The phase's one all-reduce, then its update (in replica context).
+    """Makes the phase's one all-reduce, then its update (in replica context).
 
     Returns:
-      The phase's metrics, and what became of it: int32, one of APPLIED, OVERFLOWED, NOT_FINITE. Unless it
-      is APPLIED, networks, moments and averages are unchanged.
+      The phase's metrics, and its outcome: int32, one of APPLIED, OVERFLOWED, NOT_FINITE. Unless it is
+      APPLIED, networks, moments and averages are unchanged.
     """
+    sums = _reduce(sums)
+    norm = _norm(sums.gradients)
+    # The sums are the same on every replica, so every replica decides alike.
+    is_finite = _is_finite([norm, *sums.losses.values()])
+    loss_scale = train_state.loss_scales.get(phase.name)
+    metrics = _metrics(phase, sums, norm, settings, loss_scale)
+    outcome = tf.cond(
+        is_finite,
+        lambda: _apply(phase, sums, norm, settings, train_state=train_state, global_batch=global_batch),
+        lambda: _skip(sums, loss_scale),
+    )
+    if loss_scale is not None:
+        metrics[f"overflows/{phase.name}"] = loss_scale.overflows  # this step's included
+    dtype = keras.config.floatx()
+    return {name: tf.cast(value, dtype) for name, value in metrics.items()}, outcome
+
+
+def _reduce(sums: PhaseSums) -> PhaseSums:
+    """The sums over all replicas, the same on each."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1:
         sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
-    flat = tf.nest.flatten(sums.gradients)
-    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in flat]))
-    # The sums are the same on every replica, so every replica decides alike.
-    finite = tf.reduce_all(tf.math.is_finite(tf.stack([norm, *sums.losses.values()])))
+    return sums
 
-    optimizer = train_state.optimizers[phase.optimizer]
-    loss_scale = train_state.loss_scales.get(phase.name)
+
+def _norm(gradients: Gradients) -> tf.Tensor:
+    """Euclidean norm over all gradients of the phase."""
+    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in tf.nest.flatten(gradients)]))
+
+
+def _is_finite(values: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.reduce_all(tf.math.is_finite(tf.stack(values)))
+
+
+def _metrics(
+    phase: Phase, sums: PhaseSums, norm: tf.Tensor, settings: PhaseSettings, loss_scale: LossScale | None
+) -> dict[str, tf.Tensor]:
+    """What is logged of the phase, with the loss scale that this step had."""
     metrics = {f"loss/{phase.name}/{name}": value for name, value in sums.losses.items()}
     metrics[f"grad_norm/{phase.name}"] = norm
-    metrics[f"learning_rate/{phase.name}"] = hyperparameters.learning_rate
+    metrics[f"learning_rate/{phase.name}"] = settings.hyperparameters.learning_rate
     if loss_scale is not None:
         metrics[f"loss_scale/{phase.name}"] = loss_scale.value
+    return metrics
 
-    def apply():
-        for name, gradients in clipped(sums.gradients, norm, optimizer.settings.clip_norm).items():
-            network = train_state.networks[name]
-            optimizer.apply(name, network.trainable_variables, gradients, hyperparameters)
-            if ema_decay is not None:
-                _average(train_state.averaged[name], network, ema_decay)
-        if phase.name in train_state.noise_scales:
-            train_state.noise_scales[phase.name].update(
-                share_squares=sums.noise[0],
-                shares=sums.noise[1],
-                gradients=sums.gradients,
-                global_batch=global_batch,
-            )
-        if loss_scale is not None:
-            loss_scale.after_update()
-        return tf.constant(APPLIED)
 
-    def leave_out():
-        if loss_scale is None:
-            return tf.constant(NOT_FINITE)
-        losses_finite = tf.reduce_all(tf.math.is_finite(tf.stack(list(sums.losses.values()))))
-        overflowed = loss_scale.after_not_finite(losses_finite=losses_finite)
-        return tf.where(overflowed, OVERFLOWED, NOT_FINITE)
+def _apply(
+    phase: Phase,
+    sums: PhaseSums,
+    norm: tf.Tensor,
+    settings: PhaseSettings,
+    *,
+    train_state: TrainState,
+    global_batch: tf.Tensor | int,
+) -> tf.Tensor:
+    """Updates networks, moments, averages and the noise scale; returns APPLIED."""
+    optimizer = train_state.optimizers[phase.optimizer]
+    for name, gradients in clipped(sums.gradients, norm, optimizer.settings.clip_norm).items():
+        network = train_state.networks[name]
+        optimizer.apply(name, network.trainable_variables, gradients, settings.hyperparameters)
+        if settings.ema_decay is not None:
+            _average(train_state.averaged[name], network, settings.ema_decay)
+    if phase.name in train_state.noise_scales:
+        train_state.noise_scales[phase.name].update(
+            small_batch_square_norms=sums.noise[0],
+            small_batches=sums.noise[1],
+            gradients=sums.gradients,
+            global_batch=global_batch,
+        )
+    if phase.name in train_state.loss_scales:
+        train_state.loss_scales[phase.name].after_update()
+    return tf.constant(APPLIED)
 
-    outcome = tf.cond(finite, apply, leave_out)
-    if loss_scale is not None:
-        metrics[f"overflows/{phase.name}"] = loss_scale.overflows
-    dtype = keras.config.floatx()
-    return {name: tf.cast(value, dtype) for name, value in metrics.items()}, outcome
+
+def _skip(sums: PhaseSums, loss_scale: LossScale | None) -> tf.Tensor:
+    """Updates the loss scale only; returns OVERFLOWED if the scale is to blame, else NOT_FINITE."""
+    if loss_scale is None:
+        return tf.constant(NOT_FINITE)
+    overflowed = loss_scale.after_not_finite(losses_finite=_is_finite(list(sums.losses.values())))
+    return tf.where(overflowed, OVERFLOWED, NOT_FINITE)
 
 
 def clipped(gradients: Gradients, norm: tf.Tensor, clip_norm: float | None) -> Gradients:
     """Gradients whose norm over all of them is at most `clip_norm` (Pascanu et al., arXiv 1211.5063).
 
     Args:
-      gradients: after the all-reduce, so that what is clipped depends on no number of replicas.
+      gradients: after the all-reduce, so that clipping does not depend on the number of replicas.
       norm: their norm, finite.
       clip_norm: None clips nothing.
     """

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from engine.batching.scaling_rules import Hyperparameters
 from engine.inner_loop.batch_rows import ReplicaRows, micro_step, whole_step
 from engine.inner_loop.gradients import phase_gradients
-from engine.inner_loop.phase_update import APPLIED, phase_sums, update
+from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, phase_sums, update
 from engine.inner_loop.train_state import TrainState
 from engine.task import Phase, Seeds, Step, Task, weighted_examples
 
@@ -21,7 +20,7 @@ from engine.task import Phase, Seeds, Step, Task, weighted_examples
 class StepInputs(NamedTuple):
     """What differs from step to step, beside the batch.
 
-    Args:
+    Attributes:
       step: int64, steps done before.
       examples: int64, examples drawn before.
       global_batch: int32, examples of this step; a Python int where shapes are static.
@@ -35,16 +34,22 @@ class StepInputs(NamedTuple):
     micro_batch: tf.Tensor | int | None
 
 
-class PhaseSettings(NamedTuple):
-    """The tensors one phase's update depends on in this step.
+class ForwardPass(NamedTuple):
+    """A recorded call of `Task.forward`.
 
-    Args:
-      hyperparameters: of its optimizer.
-      ema_decay: float64, or None if the phase keeps no average.
+    Attributes:
+      view: what losses are given: the step with the outputs.
+      tape: persistent; it recorded the pass.
+      networks: names of the networks that the pass used.
     """
 
-    hyperparameters: Hyperparameters
-    ema_decay: tf.Tensor | None
+    view: Step
+    tape: tf.GradientTape
+    networks: frozenset[str]
+
+    def tape_for(self, phase: Phase) -> tf.GradientTape:
+        """This tape if the phase updates a network that the pass used, else one of its own."""
+        return self.tape if self.networks & set(phase.updates) else tf.GradientTape(persistent=True)
 
 
 class ReplicaStep:
@@ -54,21 +59,30 @@ class ReplicaStep:
       task: whose phases are run.
       train_state: the variables.
       seed: of all randomness in the networks and losses.
+
+    Attributes:
+      task: as given.
+      train_state: as given.
+      traces: how often a step, or a phase of it, was traced.
     """
 
     def __init__(self, *, task: Task, train_state: TrainState, seed: int):
         self.task = task
         self.train_state = train_state
         self._seed = seed
-        self.traces = 0  # how often a step or a phase of it was traced
+        self.traces = 0
 
     def run(
-        self, batch, inputs: StepInputs, settings: Mapping[str, PhaseSettings], phases: Sequence[Phase]
+        self,
+        batch: Mapping[str, tf.Tensor],
+        inputs: StepInputs,
+        settings: Mapping[str, PhaseSettings],
+        phases: Sequence[Phase],
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """The step as one micro-batch: the forward pass is made once and shared by the phases.
+        """Does a step as one micro-batch: one forward pass, shared by the phases.
 
         Returns:
-          Metrics of the phases, and what became of the step: see `engine.inner_loop.phase_update.APPLIED`.
+          Metrics of the phases, and the outcome of the step: see `engine.inner_loop.phase_update.APPLIED`.
         """
         self.traces += 1
         if inputs.micro_batch is None:
@@ -76,62 +90,63 @@ class ReplicaStep:
         else:
             rows = micro_step(inputs.global_batch, 0, inputs.micro_batch)
         view = self.view(batch, inputs, rows)
-        metrics, outcome = {}, tf.constant(APPLIED)
+        metrics: dict[str, tf.Tensor] = {}
+        outcome = tf.constant(APPLIED)
         with weighted_examples(rows.weights if rows.is_padded else None):
-            forward_tape = tf.GradientTape(persistent=True)
-            self.reseed(view, tf.constant(0), part=0)
-            with forward_tape:
-                view = dataclasses.replace(view, outputs=self.task.forward(view))
-            used_in_forward = frozenset(view.networks.used)
+            forward = self.forward(view, tf.constant(0))
             for index, phase in enumerate(phases):
-                shared = used_in_forward & set(phase.updates)
-                tape = forward_tape if shared else tf.GradientTape(persistent=True)
+                tape = forward.tape_for(phase)
                 self.reseed(view, tf.constant(0), part=index + 1)
-                gradients, losses = self.gradients(phase, view, tape, rows)
-                phase_metrics, of_phase = self.update(phase, gradients, losses, rows, settings[phase.name])
+                phase_metrics, phase_outcome = update(
+                    phase,
+                    self.sums(phase, forward.view, tape, rows),
+                    settings[phase.name],
+                    train_state=self.train_state,
+                    global_batch=rows.global_batch,
+                )
                 metrics |= phase_metrics
-                outcome = tf.maximum(outcome, of_phase)
+                outcome = tf.maximum(outcome, phase_outcome)
         return metrics, outcome
 
-    def gradients(self, phase: Phase, view: Step, tape: tf.GradientTape, rows: ReplicaRows):
-        """The phase's gradients and losses on these rows."""
-        loss_scale = self.train_state.loss_scales.get(phase.name)
-        return phase_gradients(phase, view, tape, rows, loss_scale=loss_scale)
+    def forward(self, view: Step, micro: tf.Tensor) -> ForwardPass:
+        """Makes the forward pass of micro-batch number `micro`, and records it."""
+        networks = _WatchedNetworks(view.networks)
+        tape = tf.GradientTape(persistent=True)
+        self.reseed(view, micro, part=0)
+        with tape:
+            outputs = self.task.forward(dataclasses.replace(view, networks=networks))
+        return ForwardPass(dataclasses.replace(view, outputs=outputs), tape, frozenset(networks.used))
 
-    def sums(self, phase: Phase, gradients, losses, rows: ReplicaRows):
-        """What this micro-batch adds to the phase's sums."""
+    def sums(self, phase: Phase, view: Step, tape: tf.GradientTape, rows: ReplicaRows) -> PhaseSums:
+        """What these rows add to the phase's sums: its gradients, losses and what the noise scale needs."""
+        loss_scale = self.train_state.loss_scales.get(phase.name)
+        gradients, losses = phase_gradients(phase, view, tape, rows, loss_scale=loss_scale)
         measure_noise = phase.name in self.train_state.noise_scales
         return phase_sums(gradients, losses, rows, measure_noise=measure_noise)
 
-    def update(self, phase: Phase, gradients, losses, rows: ReplicaRows, settings: PhaseSettings):
-        return update(
-            phase,
-            self.sums(phase, gradients, losses, rows),
-            settings.hyperparameters,
-            train_state=self.train_state,
-            global_batch=rows.global_batch,
-            ema_decay=settings.ema_decay,
-        )
-
-    def view(self, batch, inputs: StepInputs, rows: ReplicaRows) -> Step:
+    def view(self, batch: Mapping[str, tf.Tensor], inputs: StepInputs, rows: ReplicaRows) -> Step:
         """What the task sees of these rows, before its forward pass."""
         key = tf.random.experimental.stateless_fold_in(_base_key(self._seed), inputs.step)
         dtype = tf.as_dtype(keras.config.floatx())
 
         def prepare(values: tf.Tensor) -> tf.Tensor:
-            values = rows.take(values)  # [B, ...]
+            values = rows.slice_micro_batch(values)  # [B, ...]
             return tf.cast(values, dtype) if values.dtype.is_floating else values
 
         return Step(
-            networks=_Networks(self.train_state.networks),
+            networks=self.train_state.networks,
             batch=tf.nest.map_structure(prepare, batch),
             outputs={},
             state=self.train_state.task_state,
             step=inputs.step,
             examples=inputs.examples,
-            seeds=Seeds(key=key, global_batch=tf.convert_to_tensor(rows.global_batch), own=rows.own_of_step),
+            seeds=Seeds(
+                key=key,
+                global_batch=tf.convert_to_tensor(rows.global_batch),
+                own=rows.local_rows_of_step,
+            ),
             gather=rows.gather,
-            own=rows.own,
+            own=rows.local_rows,
         )
 
     def reseed(self, view: Step, micro: tf.Tensor, *, part: int) -> None:
@@ -146,7 +161,7 @@ class ReplicaStep:
         generators = [
             layer.seed_generator
             for network in self.train_state.networks.values()
-            for layer in network._flatten_layers()  # Keras has no public walk over nested layers
+            for layer in network._flatten_layers()  # noqa: SLF001 (Keras has no public walk over nested layers)
             if hasattr(layer, "seed_generator")
         ]
         for index, generator in enumerate(generators):
@@ -155,8 +170,8 @@ class ReplicaStep:
             state.assign(tf.cast(seed, state.dtype))
 
 
-class _Networks(Mapping):
-    """Networks by name that remember which of them were asked for."""
+class _WatchedNetworks(Mapping[str, keras.Model]):
+    """Networks by name that remember which of them were asked for, in `used`."""
 
     def __init__(self, networks: Mapping[str, keras.Model]):
         self._networks = networks
@@ -167,7 +182,7 @@ class _Networks(Mapping):
             self.used.add(name)
         return self._networks[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._networks)
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """The compiled training loop: many steps in one call.
 
-while step < steps and all finite (or scaled too high) and there is time:
+while step < steps and all is finite (or only the loss scale was too high) and there is time:
   batch = next(iterator)
   one micro-batch:   strategy.run(replica step)     forward once, then every due phase in its order
   several:           accumulated step               phase by phase over the micro-batches
@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -21,31 +24,50 @@ from engine.distribution.determinism import now
 from engine.distribution.strategy_run import run_on_replicas
 from engine.distribution.xla import compiles_with_xla, reraise_xla_errors
 from engine.inner_loop.gradient_accumulation import AccumulatedStep
-from engine.inner_loop.phase_update import APPLIED, NOT_FINITE
-from engine.inner_loop.replica_step import PhaseSettings, ReplicaStep, StepInputs
+from engine.inner_loop.phase_update import APPLIED, NOT_FINITE, PhaseSettings
+from engine.inner_loop.replica_step import ReplicaStep, StepInputs
 from engine.inner_loop.train_state import TrainState
-from engine.task import Task
+from engine.task import Phase, Task
+
+Batch = Mapping[str, Any]
+"""What the data set yields, by name: of each replica its rows (`tf.distribute.DistributedValues`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopResult:
     """What a call of the compiled loop did.
 
-    Args:
-      steps: steps done; fewer than asked if a loss or gradient was not finite in the last of them, or time
+    Attributes:
+      steps: steps done; fewer than asked for if a loss or gradient of the last one was not finite, or time
         was up.
-      metrics: `loss/<phase>/<term>`, `grad_norm/<phase>` and `learning_rate/<phase>` of the last step, in
-        float16 also the `loss_scale/<phase>` it had and the `overflows/<phase>` so far; phases that were
+      metrics: of the last step, `loss/<phase>/<term>`, `grad_norm/<phase>` and `learning_rate/<phase>`; in
+        float16 also the `loss_scale/<phase>` it had and the `overflows/<phase>` so far. Phases that were
         not due are missing.
       data_wait_sec: seconds spent waiting for batches.
       finite: whether every loss and gradient of the last step was finite, or the loss scale alone was to
-        blame. A phase with something that was not finite was not applied.
+        blame. A phase in which something was not finite was not applied.
     """
 
     steps: int
     metrics: dict[str, float]
     data_wait_sec: float
     finite: bool
+
+
+class _LoopInputs(NamedTuple):
+    """What a call of the compiled loop depends on; see `TrainLoop._traced_inputs`.
+
+    Attributes:
+      start: of the first step.
+      warmup: of the learning rates.
+      plateau_factors: on the learning rate, by optimizer.
+      accumulation: micro-batches a step; None if each step is one.
+    """
+
+    start: StepInputs
+    warmup: WarmupState
+    plateau_factors: dict[str, tf.Tensor]
+    accumulation: tf.Tensor | int | None
 
 
 class TrainLoop:
@@ -58,8 +80,8 @@ class TrainLoop:
       scaling: gives the hyper-parameters at a position and batch size.
       seed: of all randomness in the networks and losses.
       jit_compile: compile the step with XLA, once for each batch size; see `engine.distribution.xla`.
-      undo_non_finite: a step in which something is not finite leaves moving statistics, spectral vectors
-        and the task's state as they were; in float16 it always does.
+      undo_non_finite: whether a step in which something is not finite leaves moving statistics, spectral
+        vectors and the task's state as they were; in float16 it always does.
     """
 
     def __init__(
@@ -90,8 +112,9 @@ class TrainLoop:
             self._to_undo += train_state.task_state.values()
         phases = task.phases()
         self._period = math.lcm(*(phase.every for phase in phases))
+        # A pattern is a set of phases that are due together. Each is traced once.
         due = [tuple(p for p in phases if p.is_due(s)) for s in range(self._period)]
-        self._patterns = list(dict.fromkeys(due))  # distinct sets of phases, each traced once
+        self._patterns = list(dict.fromkeys(due))
         self._pattern_of_step = [self._patterns.index(pattern) for pattern in due]
         self._metric_names: dict[int, list[str]] = {}  # by pattern, written while tracing
 
@@ -102,20 +125,26 @@ class TrainLoop:
 
     def run(
         self,
-        iterator,
+        iterator: tf.distribute.DistributedIterator,
         *,
         num_steps: int,
         step: int,
         examples: int,
         plan: BatchLayout,
-        rates: WarmupState | None = None,
+        warmup: WarmupState | None = None,
+        plateau_factors: Mapping[str, float] | None = None,
         within_sec: float = math.inf,
     ) -> LoopResult:
-        """Does up to `num_steps` steps of the plan from the given position, at least one.
+        """Does up to `num_steps` steps from the given position, at least one.
 
         Args:
           iterator: of `engine.input_pipeline.distributed_batches.distributed_batches` for the same plan.
-          rates: None where neither the batch nor a plateau has changed a learning rate.
+          num_steps: steps asked for.
+          step: steps done before.
+          examples: examples drawn before.
+          plan: the layout of the batches.
+          warmup: None before the first change of the batch.
+          plateau_factors: on the learning rate, by optimizer; 1 where it is missing.
           within_sec: no step begins after so many seconds. Several workers, which have to do the same
             steps, do not look at the clock.
 
@@ -124,29 +153,10 @@ class TrainLoop:
         """
         if isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
             within_sec = math.inf
-        rates = rates or WarmupState(1.0, 0, {})
-        # What shapes are made of: known while tracing where shapes are static, else one trace for all.
-        size = int if plan.static_shapes or self._under_xla else tf.constant
+        inputs = self._traced_inputs(step, examples, plan, warmup or WarmupState(), plateau_factors or {})
         with reraise_xla_errors() if self._under_xla else contextlib.nullcontext():
             done, metrics, outcome, wait_sec = self._loop(
-                iterator,
-                tf.constant(num_steps, tf.int64),
-                StepInputs(
-                    step=tf.constant(step, tf.int64),
-                    examples=tf.constant(examples, tf.int64),
-                    global_batch=size(plan.global_batch),
-                    micro_batch=size(plan.micro_batch) if plan.is_padded else None,
-                ),
-                WarmupState(
-                    growth_before=tf.constant(rates.growth_before, tf.float64),
-                    changed_at=tf.constant(rates.changed_at, tf.int64),
-                    plateau_factors={
-                        name: tf.constant(rates.plateau_factors.get(name, 1.0), tf.float64)
-                        for name in self._task.optimizers
-                    },
-                ),
-                size(plan.accumulation) if plan.accumulation > 1 else None,
-                tf.constant(within_sec, tf.float64),
+                iterator, tf.constant(num_steps, tf.int64), inputs, tf.constant(within_sec, tf.float64)
             )
         steps = int(done)
         names = self._metric_names[self._pattern_of_step[(step + steps - 1) % self._period]]
@@ -157,35 +167,65 @@ class TrainLoop:
             finite=int(outcome) < NOT_FINITE,
         )
 
+    def _traced_inputs(
+        self,
+        step: int,
+        examples: int,
+        plan: BatchLayout,
+        warmup: WarmupState,
+        plateau_factors: Mapping[str, float],
+    ) -> _LoopInputs:
+        """Arguments of the compiled loop: a tensor for what may change without a new trace.
+
+        A Python int is part of the trace instead, so that the loop is traced anew for each of its values.
+        Sizes are ints where shapes have to be known while tracing.
+        """
+        size = int if plan.static_shapes or self._under_xla else tf.constant
+        return _LoopInputs(
+            start=StepInputs(
+                step=tf.constant(step, tf.int64),
+                examples=tf.constant(examples, tf.int64),
+                global_batch=size(plan.global_batch),
+                micro_batch=size(plan.micro_batch) if plan.is_padded else None,
+            ),
+            warmup=WarmupState(
+                previous_growth=tf.constant(warmup.previous_growth, tf.float64),
+                changed_at_examples=tf.constant(warmup.changed_at_examples, tf.int64),
+            ),
+            plateau_factors={
+                name: tf.constant(plateau_factors.get(name, 1.0), tf.float64)
+                for name in self._task.optimizers
+            },
+            accumulation=size(plan.accumulation) if plan.accumulation > 1 else None,
+        )
+
     @tf.function(autograph=False)
-    def _loop(self, iterator, num_steps, start: StepInputs, rates: WarmupState, accumulation, within_sec):
+    def _loop(
+        self,
+        iterator: tf.distribute.DistributedIterator,
+        num_steps: tf.Tensor,
+        inputs: _LoopInputs,
+        within_sec: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(steps done, metrics and outcome of the last, seconds of waiting for batches)."""
         began = now()
 
-        def goes_on(done, metrics, outcome, wait_sec):
+        def continues(
+            done: tf.Tensor, metrics: tf.Tensor, outcome: tf.Tensor, wait_sec: tf.Tensor
+        ) -> tf.Tensor:
             with tf.control_dependencies([metrics, outcome]):  # the step before is done
                 elapsed_sec = now() - began
             return (done < num_steps) & (outcome < NOT_FINITE) & ((done == 0) | (elapsed_sec < within_sec))
 
-        def body(done, metrics, outcome, wait_sec):
-            with tf.control_dependencies([metrics, outcome]):  # the step before is done
-                asked = now()
-            batch = iterator.get_next()
-            arrived = [
-                tensor
-                for values in tf.nest.flatten(batch)
-                for tensor in self._strategy.experimental_local_results(values)
-            ]
-            with tf.control_dependencies(arrived):
-                wait_sec += now() - asked
-            inputs = start._replace(
-                step=start.step + done,
-                examples=start.examples + done * tf.cast(start.global_batch, tf.int64),
-            )
-            metrics, outcome = self._step(batch, inputs, rates, accumulation)
+        def body(
+            done: tf.Tensor, metrics: tf.Tensor, outcome: tf.Tensor, wait_sec: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+            batch, wait_sec = self._next_batch(iterator, wait_sec, after=[metrics, outcome])
+            metrics, outcome = self._one_step(batch, done, inputs)
             return done + 1, metrics, outcome, wait_sec
 
         return tf.while_loop(
-            goes_on,
+            continues,
             body,
             (
                 tf.constant(0, tf.int64),
@@ -193,57 +233,96 @@ class TrainLoop:
                 tf.constant(APPLIED),
                 tf.constant(0.0, tf.float64),
             ),
+            # The number of metrics depends on which phases are due.
             shape_invariants=tuple(tf.TensorShape(shape) for shape in ([], [None], [], [])),
             parallel_iterations=1,  # a step reads what the one before has written
         )
 
-    def _step(self, batch, inputs: StepInputs, rates: WarmupState, accumulation):
-        """One step on every replica (in cross-replica context)."""
-        settings = self._settings(inputs, rates)
+    def _next_batch(
+        self, iterator: tf.distribute.DistributedIterator, wait_sec: tf.Tensor, *, after: list[tf.Tensor]
+    ) -> tuple[Batch, tf.Tensor]:
+        """The next batch, and `wait_sec` with the time added that it took, counted from `after`."""
+        with tf.control_dependencies(after):  # the step before is done
+            asked = now()
+        batch = iterator.get_next()
+        arrived = [
+            tensor
+            for values in tf.nest.flatten(batch)
+            for tensor in self._strategy.experimental_local_results(values)
+        ]
+        with tf.control_dependencies(arrived):
+            return batch, wait_sec + (now() - asked)
 
-        def run(pattern: int):
-            phases = self._patterns[pattern]
-            before = []
-            if self._to_undo:
-                before = run_on_replicas(self._strategy, lambda: [v.read_value() for v in self._to_undo])
-            if accumulation is None:
-                metrics, outcome = self._whole(batch, inputs, settings, phases)
-            else:
-                metrics, outcome = self._accumulated_step.run(batch, inputs, accumulation, settings, phases)
-            self._metric_names[pattern] = list(metrics)
-            if self._to_undo:
-                run_on_replicas(self._strategy, self._undo, outcome, before)
-            return tf.stack(list(metrics.values())), outcome
+    def _one_step(self, batch: Batch, done: tf.Tensor, inputs: _LoopInputs) -> tuple[tf.Tensor, tf.Tensor]:
+        """(metrics, outcome) of one step on every replica (in cross-replica context)."""
+        start = inputs.start
+        of_step = start._replace(
+            step=start.step + done,
+            examples=start.examples + done * tf.cast(start.global_batch, tf.int64),
+        )
+        settings = self._settings(of_step, inputs.warmup, inputs.plateau_factors)
+
+        def run(pattern: int) -> tuple[tf.Tensor, tf.Tensor]:
+            return self._run_pattern(pattern, batch, of_step, settings, inputs.accumulation)
 
         if len(self._patterns) == 1:
             return run(0)
-        pattern = tf.gather(tf.constant(self._pattern_of_step), inputs.step % self._period)
+        pattern = tf.gather(tf.constant(self._pattern_of_step), of_step.step % self._period)
         # The choice is made outside the replicas, which may not communicate inside a condition.
-        return tf.switch_case(pattern, [lambda i=i: run(i) for i in range(len(self._patterns))])
+        return tf.switch_case(pattern, [functools.partial(run, i) for i in range(len(self._patterns))])
 
-    def _undo(self, outcome, before):
+    def _run_pattern(
+        self,
+        pattern: int,
+        batch: Batch,
+        inputs: StepInputs,
+        settings: Mapping[str, PhaseSettings],
+        accumulation: tf.Tensor | int | None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """(metrics, outcome) of a step in which this set of phases is due."""
+        phases = self._patterns[pattern]
+        before = []
+        if self._to_undo:
+            before = run_on_replicas(self._strategy, lambda: [v.read_value() for v in self._to_undo])
+        if accumulation is None:
+            metrics, outcome = self._whole(batch, inputs, settings, phases)
+        else:
+            metrics, outcome = self._accumulated_step.run(batch, inputs, accumulation, settings, phases)
+        self._metric_names[pattern] = list(metrics)
+        if self._to_undo:
+            run_on_replicas(self._strategy, self._undo, outcome, before)
+        return tf.stack(list(metrics.values())), outcome
+
+    def _undo(self, outcome: tf.Tensor, before: list[tf.Tensor]) -> None:
         """Sets this replica's copies back unless all phases were updated (in replica context)."""
 
-        def set_back():
+        def set_back() -> tf.Tensor:
             for variable, value in zip(self._to_undo, before, strict=True):
                 tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
             return tf.constant(True)
 
         tf.cond(outcome > APPLIED, set_back, lambda: tf.constant(True))
 
-    def _whole(self, batch, inputs, settings, phases):
+    def _whole(
+        self,
+        batch: Batch,
+        inputs: StepInputs,
+        settings: Mapping[str, PhaseSettings],
+        phases: tuple[Phase, ...],
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """(metrics, outcome) of a step in one micro-batch."""
         per_replica = run_on_replicas(self._strategy, self._whole_step, batch, inputs, settings, phases)
         # Everything returned is the same on every replica.
         return tf.nest.map_structure(
             lambda value: self._strategy.experimental_local_results(value)[0], per_replica
         )
 
-    def _settings(self, inputs: StepInputs, rates: WarmupState) -> dict[str, PhaseSettings]:
+    def _settings(
+        self, inputs: StepInputs, warmup: WarmupState, plateau_factors: Mapping[str, tf.Tensor]
+    ) -> dict[str, PhaseSettings]:
+        """What the update of each phase depends on in this step."""
         growth = self._scaling.growth(
-            examples=inputs.examples,
-            global_batch=inputs.global_batch,
-            growth_before=rates.growth_before,
-            changed_at=rates.changed_at,
+            examples=inputs.examples, global_batch=inputs.global_batch, warmup=warmup
         )
         hyperparameters = {
             name: self._scaling.hyperparameters(
@@ -251,7 +330,7 @@ class TrainLoop:
                 examples=inputs.examples,
                 global_batch=inputs.global_batch,
                 growth=growth,
-                plateau_factor=rates.plateau_factors[name],
+                plateau_factor=plateau_factors[name],
             )
             for name, settings in self._task.optimizers.items()
         }

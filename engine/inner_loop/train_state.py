@@ -27,7 +27,8 @@ class TrainState:
       task_state: the task's own variables, by name.
       noise_scales: of each phase, by its name; empty where they are not measured.
       loss_scales: of each phase, by its name, where networks compute in float16; else empty.
-      decisions: float64 scalars that the course of training decides, by name; see `engine.outer_loop.schedule_state`.
+      decisions: float64 scalars that the course of training decides, by name; see
+      `engine.outer_loop.schedule_state`.
       step: int64, steps done.
       examples: int64, examples drawn.
       best: float64, the best evaluation so far; NaN before the first.

@@ -1,4 +1,4 @@
-"""How much memory a step takes, and the largest micro-batch that fits.
+"""Finding the largest micro-batch that fits into memory.
 
-Measured in a child process, kept in the run, halved if memory runs out after all.
+It is measured in a child process, recorded in the run directory, and halved if memory runs out after all.
 """

@@ -8,7 +8,8 @@ restore   weights, moments and all else go back to the last checkpoint, while st
           training goes on with the batch after the bad one, and what was learned since is lost. Which
           checkpoint that is depends on SAVE_EVERY and on interruptions.
 
-Gradients that overflow float16 because their loss was scaled too high are not meant: see `engine.inner_loop.loss_scale`.
+Gradients that overflow float16 because their loss was scaled too high are not meant: see
+`engine.inner_loop.loss_scale`.
 """
 
 from __future__ import annotations

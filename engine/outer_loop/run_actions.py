@@ -169,7 +169,7 @@ class RunActions:
                 data=self._experiment.data,
                 networks=self._state.evaluation_networks,
             )
-        self.reporter.samples(self._sampler.grid(), examples=self._examples)
+        self.reporter.samples(self._sampler.render(), examples=self._examples)
 
     def save(self) -> None:
         self.check()

@@ -61,17 +61,19 @@ class ScheduleState:
             reached = self._scaling.growth(
                 examples=examples,
                 global_batch=before["size"],
-                growth_before=before["growth_before"],
-                changed_at=before["changed_at"],
+                warmup=self.warmup(),
             )
             self._write("batch/", {"size": size, "growth_before": float(reached), "changed_at": examples})
         return size
 
-    def rates(self) -> WarmupState:
-        """What the learning rates of the coming steps depend on."""
+    def warmup(self) -> WarmupState:
+        """The last change of the batch, from which learning rates warm up."""
         batch = self._read("batch/")
-        factors = {name: self._read(f"rate/{name}/")["factor"] for name in self._metric_schedules}
-        return WarmupState(batch["growth_before"], int(batch["changed_at"]), factors)
+        return WarmupState(batch["growth_before"], int(batch["changed_at"]))
+
+    def plateau_factors(self) -> dict[str, float]:
+        """Factors on the learning rates that follow a metric, by optimizer."""
+        return {name: self._read(f"rate/{name}/")["factor"] for name in self._metric_schedules}
 
     def after_evaluation(self, metrics: Mapping[str, float]) -> None:
         """Lets everything that follows a metric decide."""

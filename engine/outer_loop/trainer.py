@@ -90,7 +90,7 @@ class Trainer:
         )
         optimizers = experiment.task.optimizers
         # A run that goes on has its own weights, and the files may be gone.
-        new = not checkpoints.positions(run.checkpoints)
+        new = not checkpoints.list_checkpoints(run.checkpoints)
         self.state = build_state(
             experiment.task,
             data.example_spec,
@@ -145,13 +145,13 @@ class Trainer:
         directory = self.run_directory.checkpoints
         self._saver.wait()
         if self.is_chief:
-            checkpoints.tidy(directory)
-            checkpoints.tidy(self.run_directory.best)
+            checkpoints.clean_up(directory)
+            checkpoints.clean_up(self.run_directory.best)
         smallest_of_workers(self.strategy, 0)  # the others look when the chief is done
         newest = checkpoints.newest_undamaged(directory)
         position = smallest_of_workers(self.strategy, -1 if newest is None else newest)
         if position >= 0:
-            checkpoints.read(self.state, directory, position)
+            checkpoints.load(self.state, directory, position)
         self._restored_at = position if position >= 0 else None
         return self._restored_at
 
@@ -266,7 +266,8 @@ class Trainer:
                     step=self.step,
                     examples=before,
                     plan=batch,
-                    rates=self._decisions.rates(),
+                    warmup=self._decisions.warmup(),
+                    plateau_factors=self._decisions.plateau_factors(),
                     within_sec=LOOP_SEC,
                 )
         except tf.errors.ResourceExhaustedError as error:

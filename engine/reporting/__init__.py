@@ -1,4 +1,4 @@
-"""What a run tells: the console, log.txt, train.jsonl, eval.jsonl and TensorBoard.
+"""What a run writes for people: the console, log.txt, train.jsonl, eval.jsonl and TensorBoard.
 
 The keys of the rows are a public format; `log_rows` owns them.
 """

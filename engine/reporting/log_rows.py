@@ -1,14 +1,13 @@
-"""Rows of train.jsonl and eval.jsonl: a public format."""
+"""Rows of train.jsonl and eval.jsonl. Their keys are a public format."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 
-import psutil
-
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.noise_scale import NoiseScale
+from engine.distribution.host_memory import resident_bytes
 from engine.evaluation.evaluator import Evaluation
 
 
@@ -22,13 +21,16 @@ def training_row(
     noise_scales: Mapping[str, NoiseScale],
     skipped_steps: int | None,
 ) -> dict:
-    """A row of train.jsonl, without what `Speed` adds.
+    """A row of train.jsonl, without the keys that `Speed` adds.
 
     Args:
-      batch, metrics: of the step just done.
-      step, examples: done by then.
-      noise_scales: of each phase that is measured.
-      skipped_steps: of the whole run; None where none may be skipped.
+      batch: the layout of the last step's batch.
+      metrics: of the last step, by name.
+      step: steps done.
+      examples: examples drawn.
+      examples_per_epoch: examples in the training split.
+      noise_scales: of each phase whose gradient noise scale is measured, by its name.
+      skipped_steps: of the whole run; None if no step may be skipped.
     """
     return {
         "step": step,
@@ -55,26 +57,25 @@ def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: i
     }
 
 
-def host_memory_bytes() -> int:
-    """Resident memory of this process."""
-    return psutil.Process().memory_info().rss
-
-
 class Speed:
-    """Examples and seconds since it was last read.
+    """Measures examples per second since it was last read.
 
-    The first loop call, in which the step is compiled, is left out where there is a later one.
+    The first call of the loop compiles the step, so it does not count once there is a later one.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._reset()
         self._compiled = False
 
-    def _reset(self):
-        self._examples = self._steps = 0
-        self._sec = self._wait_sec = 0.0
-
     def add(self, *, examples: int, steps: int, sec: float, wait_sec: float) -> None:
+        """Adds a call of the loop.
+
+        Args:
+          examples: examples drawn in it.
+          steps: steps done in it.
+          sec: seconds it took.
+          wait_sec: seconds of these that it waited for data.
+        """
         if not self._compiled and self._steps:
             self._reset()
             self._compiled = True
@@ -84,14 +85,18 @@ class Speed:
         self._wait_sec += wait_sec
 
     def read(self) -> dict[str, float]:
-        """The volatile keys of a row of train.jsonl; starts anew."""
+        """The keys of a row of train.jsonl that differ from run to run; starts to measure anew."""
         values = {
             "examples_per_sec": self._examples / self._sec,
             "sec_per_step": self._sec / self._steps,
             "data_wait_fraction": min(1.0, self._wait_sec / self._sec),
-            "host_memory_bytes": host_memory_bytes(),
+            "host_memory_bytes": resident_bytes(),
             "time_unix": time.time(),
         }
         if self._compiled:
             self._reset()
         return values
+
+    def _reset(self) -> None:
+        self._examples = self._steps = 0
+        self._sec = self._wait_sec = 0.0

@@ -1,4 +1,4 @@
-"""What a run tells: console and log.txt, train.jsonl, eval.jsonl, TensorBoard."""
+"""Writes what a run reports: console and log.txt, train.jsonl, eval.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from engine.evaluation.sample_grid import write_png
 from engine.experiment import Experiment
 from engine.inner_loop.train_state import trainable_parameters
 from engine.reporting.log_rows import evaluation_row
-from engine.storage.atomic_files import append_text, reraise_write_errors
+from engine.storage.atomic_files import append_text
+from engine.storage.file_errors import reraise_write_errors
 from engine.storage.run_directory import RunDirectory, append_row
 
 
@@ -25,9 +26,10 @@ class Reporter:
     """Writes everything a run reports; silent on workers other than the chief.
 
     Args:
-      run: where it is written.
-      total_examples, done_examples: the length of the progress bar and where it starts.
-      is_chief: whether this process writes at all.
+      run: the run directory to write to.
+      total_examples: the length of the progress bar.
+      done_examples: where the progress bar starts.
+      is_chief: whether this process writes anything.
     """
 
     def __init__(self, run: RunDirectory, *, total_examples: int, done_examples: int, is_chief: bool = True):
@@ -59,10 +61,11 @@ class Reporter:
         append_text(self._run.console_log, text + "\n")
 
     def progress(self, examples: int) -> None:
+        """Moves the progress bar to a position."""
         self._bar.update(examples - self._bar.n)
 
     def log_row(self, row: Mapping) -> None:
-        """One log event: a row in train.jsonl, scalars, a status line."""
+        """Writes a log event: a row of train.jsonl, scalars, a status line."""
         if not self._is_chief:
             return
         append_row(self._run.train_log, row)
@@ -73,7 +76,7 @@ class Reporter:
         self.line(self._status(row))
 
     def evaluation(self, evaluation: Evaluation, *, split: str, step: int, examples: int) -> None:
-        """One evaluation: a row in eval.jsonl, scalars, a line."""
+        """Writes an evaluation: a row of eval.jsonl, scalars, a line."""
         if not self._is_chief:
             return
         append_row(
@@ -84,16 +87,16 @@ class Reporter:
             for name, value in evaluation.metrics.items():
                 tf.summary.scalar(f"{split}/{name}", value)
         measured = {"": evaluation.model} if evaluation.model else {}
-        told = "; ".join(
+        summary = "; ".join(
             f"{name} PSNR {means['psnr_db']:.2f} dB, SSIM {means['ssim']:.4f}, MAE {means['mae']:.2f}".strip()
             for name, means in (measured | dict(evaluation.reconstructions)).items()
         )
         self.line(
-            f"evaluated {evaluation.examples} images of {split}: {told or 'nothing to compare them with'}"
+            f"evaluated {evaluation.examples} images of {split}: {summary or 'unpaired, so no metrics'}"
         )
 
     def samples(self, grid: np.ndarray, *, examples: int) -> None:
-        """A grid of pictures: a PNG and a TensorBoard image."""
+        """Writes a sample grid: a PNG and a TensorBoard image."""
         if not self._is_chief:
             return
         path = os.path.join(self._run.samples, f"samples_{examples:08d}.png")
@@ -104,24 +107,25 @@ class Reporter:
             tf.summary.image("samples", grid[np.newaxis])
 
     def config_text(self, text: str) -> None:
-        """The configuration as TensorBoard text."""
+        """Writes the configuration to TensorBoard."""
         with self._writer.as_default(step=0):
             tf.summary.text("config", "```\n" + text + "\n```")
 
     def close(self) -> None:
+        """Closes the progress bar and the TensorBoard file."""
         self._bar.close()
         with reraise_write_errors(self._run.tensorboard):
             self._writer.close()
 
     def _status(self, row: Mapping) -> str:
-        losses = {}
+        losses: dict[str, list[str]] = {}
         for name, value in row.items():
             kind, _, rest = name.partition("/")
             if kind == "loss":
                 phase, _, term = rest.partition("/")
                 losses.setdefault(phase, []).append(f"{term} {value:.3f}")
         rate = row["examples_per_sec"]
-        # The last batch may draw more examples than are left.
+        # The last batch may go beyond the total.
         left_sec = max(0, self._bar.total - row["examples"]) / rate if rate else 0.0
         return (
             f"{row['examples']:>8}/{self._bar.total} ex  epoch {row['epoch']:.2f}  batch "
@@ -140,9 +144,9 @@ def opening_line(
     examples: int,
     total: int,
 ) -> str:
-    """What is about to be trained, on what, from where."""
+    """The first line of a run: its position, devices, precision and networks."""
     if examples >= total:
-        return f"complete already: {examples} examples; raise TOTAL_EXAMPLES to go on"
+        return f"already complete at {examples} examples; raise TOTAL_EXAMPLES to continue"
     parameters = ", ".join(f"{name} {trainable_parameters(network):,}" for name, network in networks.items())
     gpus = f" ({', '.join(map(str, numbers_in_use()))})" if experiment.gpus != "all" else ""
     return (

@@ -1,4 +1,4 @@
-"""Files of a run: its directory, checkpoints and their manifests, writing that loses nothing.
+"""Files of a run: its directory, its checkpoints with their manifests, and safe writing.
 
-Any path may be a URL that `tf.io.gfile` reads.
+Any path may be a URL that `tf.io.gfile` reads. `data.gfile` is the layer below.
 """

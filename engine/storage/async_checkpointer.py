@@ -12,24 +12,32 @@ from engine.storage import checkpoints
 class AsyncCheckpointer:
     """Writes checkpoints in a thread, one at a time.
 
-    Each holds the state of the instant it was asked for. Until it is written the host's memory holds
-    that state a second time: for `unet_256` with its discriminator about 650 MB.
+    Each checkpoint holds the state at the time of the call to `save`. Until it is written, the host's
+    memory holds that state a second time: about 650 MB for `unet_256` with its discriminator.
 
     Args:
-      is_chief: whether this worker writes; all others only take part in reading the variables.
+      is_chief: whether this worker writes; the others only take part in reading the variables.
+
+    Attributes:
+      write_sec: seconds that the last write took; 0 before the first.
     """
 
     def __init__(self, *, is_chief: bool):
         self._is_chief = is_chief
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._writing: Future | None = None
-        self.write_sec = 0.0  # of the last write
+        self._writing: Future[None] | None = None
+        self.write_sec = 0.0
 
     def save(self, train_state: TrainState, directory: str, *, keep: int) -> None:
-        """Takes the state as it is and has it written; waits only for the write before this one.
+        """Takes a snapshot and starts to write it. Waits only for the previous write.
+
+        Args:
+          train_state: the state to save.
+          directory: holds the checkpoints.
+          keep: intact checkpoints that stay there, the new one included; at least 1.
 
         Raises:
-          ConfigurationError: the write before this one failed.
+          ConfigurationError: the previous write failed.
         """
         self.wait()
         snapshot = checkpoints.take_snapshot(train_state)
@@ -37,12 +45,16 @@ class AsyncCheckpointer:
             self._writing = self._thread.submit(self._write, snapshot, directory, keep)
 
     def check(self) -> None:
-        """Raises what went wrong in a write that has ended, without waiting for one that has not."""
+        """Raises the error of a write that has ended; does not wait for one that is in progress.
+
+        Raises:
+          ConfigurationError: the checkpoint could not be written.
+        """
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Waits until everything is on the disk.
+        """Waits until the checkpoint is written.
 
         Raises:
           ConfigurationError: it could not be written.
@@ -52,7 +64,7 @@ class AsyncCheckpointer:
             writing.result()
 
     def close(self) -> None:
-        """Lets the last write end; for where another error is on its way already."""
+        """Waits for the last write without raising its error, which would hide the one being raised."""
         self._thread.shutdown(wait=True)
 
     def _write(self, snapshot: checkpoints.Snapshot, directory: str, keep: int) -> None:

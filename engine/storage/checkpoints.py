@@ -1,15 +1,15 @@
 """Saving and restoring the whole state of a run.
 
-A checkpoint is a directory named by its position, `00004000/`:
+A checkpoint is a directory named by its position in examples, `00004000/`:
 
-state.index, state.data-00000-of-00001   the variables under the names of `TrainState.variables()`
-manifest.json                            position, sizes and digests, written last; see `engine.storage.manifest`
+state.index, state.data-00000-of-00001   the variables, by the names of `TrainState.variables()`
+manifest.json                            position, sizes and digests, written last (`engine.storage.manifest`)
 
-It is written beside under another name, flushed to the disk, read back, and renamed when that agrees,
-so a directory with a number for a name was a whole checkpoint. In a store (gs://, ...), where no
-directory can be renamed, it is written under its own name and is a checkpoint once it has its manifest.
-Whether it still is a whole one, is checked before it is restored, and before older ones are removed in
-its favour.
+On a disk it is written under a temporary name, flushed, read back and compared, and then renamed. So a
+directory that is named by a number was once a complete checkpoint. A store (gs://, ...) cannot rename a
+directory, and on ram:// that would move none of its files; there a checkpoint is written under its own name
+and counts once it has its manifest. Checkpoints are verified before they are restored, and before older
+ones are removed.
 """
 
 from __future__ import annotations
@@ -21,25 +21,30 @@ from collections.abc import Mapping
 import tensorflow as tf
 from absl import logging
 
+from data import gfile
 from engine.errors import ConfigurationError
 from engine.inner_loop.train_state import TrainState
 from engine.storage import manifest
-from engine.storage.atomic_files import flush, in_store, reraise_read_errors, reraise_write_errors
+from engine.storage.atomic_files import fsync
+from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
 _PREFIX = "state"
+# Prefixes of variables that only some batch schedules and precisions have.
 _OPTIONAL = ("decision/", "noise_scale/", "loss_scale/")
-# Directories that are no checkpoints: being written, being removed, giving way to one of the same position.
+# Prefixes of directories that are not checkpoints: being written, being removed, or moved aside for a new
+# checkpoint of the same position.
 _WRITING, _REMOVING, _REPLACED = "writing-", "removing-", "replaced-"
 
-# Not `tf.train.load_checkpoint`, which first asks whether the prefix is a directory; ram:// says yes.
+# `tf.train.load_checkpoint` first asks whether the prefix is a directory. On ram:// it is one, because there
+# the beginning of any file's name counts as a directory.
 _open_checkpoint = tf.compat.v1.train.NewCheckpointReader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The state of one instant.
+    """A copy of the whole state.
 
-    Args:
+    Attributes:
       examples: its position.
       values: of all variables, by name, in the host's memory.
     """
@@ -49,11 +54,11 @@ class Snapshot:
 
 
 def take_snapshot(train_state: TrainState) -> Snapshot:
-    """Takes the state as it is now; training may go on at once.
+    """Copies the state; training may go on at once.
 
-    On a CPU a value shares the variable's memory until training next writes to that variable, on
-    accelerators it is copied here: in the end the host holds the state a second time. Every worker must
-    call this, since reading some variables is a collective.
+    On a CPU a value shares the variable's memory until training next writes to that variable; from an
+    accelerator it is copied here. Either way the host ends up with a second copy of the state. Every worker
+    must call this, because reading some variables is a collective.
     """
     with tf.device("CPU:0"):
         values = {
@@ -62,141 +67,125 @@ def take_snapshot(train_state: TrainState) -> Snapshot:
     return Snapshot(examples=int(values["examples"]), values=values)
 
 
-def save(train_state: TrainState, directory: str, *, keep: int, is_chief: bool = True) -> None:
-    """Writes a checkpoint of the current position; see `write`. Every worker calls it, the chief writes."""
-    snapshot = take_snapshot(train_state)
-    if is_chief:
-        write(snapshot, directory, keep=keep)
-
-
 def write(snapshot: Snapshot, directory: str, *, keep: int) -> None:
-    """Writes a checkpoint, then drops all older than the newest `keep` that are undamaged.
+    """Writes a checkpoint, then removes older ones.
 
     Args:
-      keep: at least 1.
+      snapshot: the state to write.
+      directory: holds the checkpoints; made if missing.
+      keep: newest intact checkpoints that stay; at least 1.
 
     Raises:
-      ConfigurationError: it cannot be written; the checkpoints before it are all there.
+      ConfigurationError: it cannot be written; the earlier checkpoints are unchanged.
     """
     name = _name(snapshot.examples)
     final = os.path.join(directory, name)
-    temporary = final if in_store(directory) else os.path.join(directory, _WRITING + name)
+    temporary = final if gfile.is_url(directory) else os.path.join(directory, _WRITING + name)
     with reraise_write_errors(final):
-        tidy(directory)
+        clean_up(directory)
         try:
-            if in_store(directory) and tf.io.gfile.exists(final):
+            if gfile.is_url(directory) and tf.io.gfile.exists(final):
                 _remove(directory, snapshot.examples)
             tf.io.gfile.makedirs(temporary)
             _write_files(snapshot, temporary)
             if temporary != final:
                 if tf.io.gfile.exists(final):
-                    _give_way(directory, snapshot.examples)
+                    _move_aside(directory, snapshot.examples)
                 tf.io.gfile.rename(temporary, final)
         except (OSError, tf.errors.OpError):
-            _remove_quietly(temporary)  # a full disk has better uses
+            _remove_partial(temporary)  # the disk may be full
             raise
-        flush(directory)
-        tidy(directory)
-        _prune(directory, keep=keep, just_written=snapshot.examples)
+        fsync(directory)
+        clean_up(directory)
+        _remove_old(directory, keep=keep, just_written=snapshot.examples)
 
 
-def positions(directory: str) -> list[int]:
-    """Positions in examples of the checkpoints, rising.
+def list_checkpoints(directory: str) -> list[int]:
+    """Positions of the checkpoints in examples, in ascending order.
 
     Raises:
       ConfigurationError: the directory cannot be read.
     """
     with reraise_read_errors(directory):
-        # To `isdir` alone whatever goes wrong means no, and the run would begin anew.
+        # `isdir` alone returns False on every error, and the run would start again from nothing.
         if not (tf.io.gfile.exists(directory) and tf.io.gfile.isdir(directory)):
             return []
         return sorted(
-            int(name) for name in _listed(directory) if name.isdigit() and not _is_partial(directory, name)
+            int(name)
+            for name in gfile.list_dir(directory)
+            if name.isdigit() and not _is_partial(directory, name)
         )
 
 
 def newest_undamaged(directory: str) -> int | None:
-    """Position of the newest checkpoint that is as it was written; a warning names each newer one.
+    """Finds the newest intact checkpoint; logs a warning for each newer one, which is damaged.
 
     Returns:
-      None if there is no checkpoint.
+      Its position in examples; None if there is no checkpoint.
 
     Raises:
       ConfigurationError: there are checkpoints, but all of them are damaged.
     """
-    saved = positions(directory)
-    wrong = ""
+    saved = list_checkpoints(directory)
+    damage: str | None = None
     for position in reversed(saved):
         path = os.path.join(directory, _name(position))
-        wrong = manifest.damage(path, examples=position)
-        if wrong is None:
+        damage = manifest.verify(path, examples=position)
+        if damage is None:
             return position
-        logging.warning("checkpoint %s is damaged (%s); trying the one before it", path, wrong)
+        logging.warning("checkpoint %s is damaged (%s); trying the one before it", path, damage)
     if saved:
         raise ConfigurationError(
-            f"{directory}: none of its {len(saved)} checkpoints can be read ({_name(saved[0])}: {wrong}); "
+            f"{directory}: none of its {len(saved)} checkpoints can be read ({_name(saved[0])}: {damage}); "
             "restore one from a copy, or start again in another --workdir"
         )
     return None
 
 
 def restore_latest(train_state: TrainState, directory: str) -> int | None:
-    """Restores the newest undamaged checkpoint.
+    """Restores the newest intact checkpoint.
 
     Returns:
       Its position in examples; None if there is no checkpoint.
 
     Raises:
-      ConfigurationError: there are checkpoints, but all of them are damaged, or it does not fit.
+      ConfigurationError: all checkpoints are damaged, or the newest intact one does not fit the networks.
     """
     position = newest_undamaged(directory)
     if position is not None:
-        read(train_state, directory, position)
+        load(train_state, directory, position)
     return position
 
 
 def restore(train_state: TrainState, directory: str, position: int) -> None:
-    """Restores the checkpoint at a position.
+    """Verifies and restores the checkpoint at a position.
 
     Raises:
-      ConfigurationError: it is damaged, or holds other variables than the configured networks have; the
-        state is then left as it was.
+      ConfigurationError: it is damaged, or does not fit the networks; the state is then unchanged.
     """
     path = os.path.join(directory, _name(position))
-    wrong = manifest.damage(path, examples=position)
-    if wrong is not None:
-        raise ConfigurationError(f"{path}: damaged ({wrong}); choose another checkpoint")
-    read(train_state, directory, position)
+    damage = manifest.verify(path, examples=position)
+    if damage is not None:
+        raise ConfigurationError(f"{path}: damaged ({damage}); choose another checkpoint")
+    load(train_state, directory, position)
 
 
-def read(train_state: TrainState, directory: str, position: int) -> None:
-    """Takes over the values of the checkpoint at a position, which is known to be undamaged.
+def load(train_state: TrainState, directory: str, position: int) -> None:
+    """Assigns the values of the checkpoint at a position, which is known to be intact.
 
     Raises:
-      ConfigurationError: it holds other variables than the configured networks have; the state is then
-        left as it was.
+      ConfigurationError: it does not fit the networks; the state is then unchanged.
     """
     path = os.path.join(directory, _name(position), _PREFIX)
     reader = _open_checkpoint(path)
-    shapes = reader.get_variable_to_shape_map()
-    # A run may go on with another batch schedule or precision: what only that one remembers starts afresh.
+    stored = reader.get_variable_to_shape_map()
+    # A run may continue with another batch schedule or precision, whose own variables then start afresh.
     variables = {
         name: variable
         for name, variable in train_state.variables().items()
-        if name in shapes or not name.startswith(_OPTIONAL)
+        if name in stored or not name.startswith(_OPTIONAL)
     }
-    surplus = {name for name in shapes.keys() - variables.keys() if not name.startswith(_OPTIONAL)}
-    misfits = sorted(surplus | (variables.keys() - shapes.keys())) or [
-        f"{name} of shape {shapes[name]}, here {variable.shape.as_list()}"
-        for name, variable in variables.items()
-        if shapes[name] != variable.shape.as_list()
-    ]
-    types = reader.get_variable_to_dtype_map()
-    misfits = misfits or [
-        f"{name} in {types[name].name}, here {variable.dtype.name}"
-        for name, variable in variables.items()
-        if types[name] != variable.dtype
-    ]
+    misfits = _misfits(reader, variables)
     if misfits:
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise ConfigurationError(
@@ -207,11 +196,11 @@ def read(train_state: TrainState, directory: str, position: int) -> None:
         variable.assign(reader.get_tensor(name))
 
 
-def tidy(directory: str) -> None:
-    """Clears away what an interrupted `write` left; only for the one process that writes there."""
+def clean_up(directory: str) -> None:
+    """Completes or removes what an interrupted `write` left. Only the process that writes may call it."""
     if not tf.io.gfile.isdir(directory):
         return
-    names = _listed(directory)
+    names = gfile.list_dir(directory)
     for name in names:
         path = os.path.join(directory, name)
         if name.startswith((_WRITING, _REMOVING)) or (name.isdigit() and _is_partial(directory, name)):
@@ -219,7 +208,7 @@ def tidy(directory: str) -> None:
         elif name.startswith(_REPLACED):
             if name.removeprefix(_REPLACED) in names:
                 tf.io.gfile.rmtree(path)
-            else:  # its successor did not arrive
+            else:  # the new checkpoint was not written, so the old one returns
                 tf.io.gfile.rename(path, os.path.join(directory, name.removeprefix(_REPLACED)))
 
 
@@ -232,33 +221,52 @@ def _write_files(snapshot: Snapshot, directory: str) -> None:
     reader = _open_checkpoint(prefix)
     for name, value in snapshot.values.items():
         if reader.get_tensor(name).tobytes() != value.numpy().tobytes():
-            raise OSError(f"{name} is read back as something else; the disk or the memory is faulty")
+            raise OSError(f"{name} does not read back as it was written: the disk or the memory is faulty")
     manifest.write_manifest(directory, examples=snapshot.examples)
 
 
-def _give_way(directory: str, position: int) -> None:
-    """Moves the checkpoint at a position aside for a new one; `tidy` completes either way."""
+def _misfits(reader: tf.train.CheckpointReader, variables: Mapping[str, tf.Variable]) -> list[str]:
+    """How a checkpoint differs from the variables: names, else shapes, else dtypes."""
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    surplus = {name for name in shapes.keys() - variables.keys() if not name.startswith(_OPTIONAL)}
+    return (
+        sorted(surplus | (variables.keys() - shapes.keys()))
+        or [
+            f"{name} of shape {shapes[name]}, here {variable.shape.as_list()}"
+            for name, variable in variables.items()
+            if shapes[name] != variable.shape.as_list()
+        ]
+        or [
+            f"{name} in {dtypes[name].name}, here {variable.dtype.name}"
+            for name, variable in variables.items()
+            if dtypes[name] != variable.dtype
+        ]
+    )
+
+
+def _move_aside(directory: str, position: int) -> None:
+    """Renames the checkpoint at a position to make room for a new one; `clean_up` restores or removes it."""
     name = _name(position)
     path = os.path.join(directory, name)
-    aside = _REMOVING if manifest.damage(path, examples=position) else _REPLACED
+    aside = _REMOVING if manifest.verify(path, examples=position) else _REPLACED
     tf.io.gfile.rename(path, os.path.join(directory, aside + name))
 
 
-def _prune(directory: str, *, keep: int, just_written: int) -> None:
-    undamaged = 0
-    for position in reversed(positions(directory)):
+def _remove_old(directory: str, *, keep: int, just_written: int) -> None:
+    intact = 0
+    for position in reversed(list_checkpoints(directory)):
         path = os.path.join(directory, _name(position))
-        if undamaged < keep:
-            undamaged += position == just_written or manifest.damage(path, examples=position) is None
+        if intact < keep:
+            intact += position == just_written or manifest.verify(path, examples=position) is None
             continue
         _remove(directory, position)
 
 
 def _remove(directory: str, position: int) -> None:
-    """Removes a checkpoint so that no half of it is ever taken for one."""
+    """Removes a checkpoint so that a part of it is never taken for a checkpoint."""
     name = _name(position)
     path = doomed = os.path.join(directory, name)
-    if in_store(directory):
+    if gfile.is_url(directory):
         tf.io.gfile.remove(os.path.join(path, manifest.NAME))
     else:
         doomed = os.path.join(directory, _REMOVING + name)
@@ -267,20 +275,16 @@ def _remove(directory: str, position: int) -> None:
 
 
 def _is_partial(directory: str, name: str) -> bool:
-    """Whether a directory with a number for a name never was, or is no more, a whole checkpoint."""
-    return in_store(directory) and not tf.io.gfile.exists(os.path.join(directory, name, manifest.NAME))
+    """Whether a directory that is named by a number is a checkpoint partly written or partly removed."""
+    return gfile.is_url(directory) and not tf.io.gfile.exists(os.path.join(directory, name, manifest.NAME))
 
 
 def _name(position: int) -> str:
     return f"{position:08d}"
 
 
-def _listed(directory: str) -> list[str]:
-    return [name.rstrip("/") for name in tf.io.gfile.listdir(directory)]  # some file systems add the slash
-
-
-def _remove_quietly(directory: str) -> None:
+def _remove_partial(directory: str) -> None:
     try:
         tf.io.gfile.rmtree(directory)
     except tf.errors.OpError:
-        pass  # it is not taken for a checkpoint, and `tidy` removes it
+        pass  # its name does not count as a checkpoint, and `clean_up` removes it

@@ -1,7 +1,7 @@
-"""What tells a whole, undamaged checkpoint from any other directory: its manifest.
+"""The manifest of a checkpoint, by which an intact checkpoint is told from a damaged or partial one.
 
-`manifest.json` is written last. It has the position, the size and SHA-256 of every file beside it, and
-the SHA-256 of all that, so that damage to any byte, of the manifest too, is found.
+`manifest.json` is written last. It holds the position, the size and SHA-256 of every other file, and the
+SHA-256 of all that, so damage to any byte is found, in the manifest too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from engine.storage.atomic_files import flush
+from data import gfile
+from engine.storage.atomic_files import fsync
 
 NAME = "manifest.json"
 
@@ -21,36 +22,41 @@ _CHUNK_BYTES = 8 * 2**20
 
 
 def write_manifest(directory: str, *, examples: int) -> None:
-    """Notes every file of a directory, and flushes all of it to the disk.
+    """Writes the manifest of all files in a directory, and flushes everything to the disk.
 
     Args:
-      examples: the position that the files are of.
+      directory: the checkpoint.
+      examples: its position.
     """
     files = {}
-    for name in sorted(tf.io.gfile.listdir(directory)):
+    for name in gfile.list_dir(directory):
         path = os.path.join(directory, name)
-        flush(path)
+        fsync(path)
         files[name] = {"bytes": tf.io.gfile.stat(path).length, "sha256": _digest(path)}
     path = os.path.join(directory, NAME)
     with tf.io.gfile.GFile(path, "w") as file:
-        file.write(_text({"examples": examples, "files": files}))
-    flush(path)
-    flush(directory)
+        file.write(_to_text({"examples": examples, "files": files}))
+    fsync(path)
+    fsync(directory)
 
 
-def damage(directory: str, *, examples: int) -> str | None:
-    """What is wrong with a checkpoint, as a few words; None if it is as it was written.
+def verify(directory: str, *, examples: int) -> str | None:
+    """Compares a checkpoint with its manifest.
 
     Args:
-      examples: the position it is taken for.
+      directory: the checkpoint.
+      examples: the position it should have.
+
+    Returns:
+      None if it is intact; otherwise what is wrong, in a few words.
     """
     try:
-        return _damage(directory, examples)
+        return _verify(directory, examples)
     except (tf.errors.OpError, OSError) as error:
         return " ".join(str(error).split())[:200]
 
 
-def _damage(directory: str, examples: int) -> str | None:
+def _verify(directory: str, examples: int) -> str | None:
     path = os.path.join(directory, NAME)
     if not tf.io.gfile.exists(path):
         return f"{NAME} is missing"
@@ -58,26 +64,26 @@ def _damage(directory: str, examples: int) -> str | None:
         stored = file.read()
     try:
         content = json.loads(stored)
-        intact = _text({"examples": content["examples"], "files": content["files"]}).encode() == stored
-    except (ValueError, KeyError, TypeError):  # not JSON any more, or other JSON
+        intact = _to_text({"examples": content["examples"], "files": content["files"]}).encode() == stored
+    except (ValueError, KeyError, TypeError):  # no longer JSON, or other JSON
         intact = False
     if not intact:
         return f"{NAME} is damaged"
     if content["examples"] != examples:
         return f"{NAME} is that of another checkpoint, at {content['examples']} examples"
-    for name, noted in content["files"].items():
+    for name, written in content["files"].items():
         path = os.path.join(directory, name)
         if not tf.io.gfile.exists(path):
             return f"{name} is missing"
         size = tf.io.gfile.stat(path).length
-        if size != noted["bytes"]:
-            return f"{name} has {size} bytes where {noted['bytes']} were written"
-        if _digest(path) != noted["sha256"]:
+        if size != written["bytes"]:
+            return f"{name} has {size} bytes where {written['bytes']} were written"
+        if _digest(path) != written["sha256"]:
             return f"{name} is damaged"
     return None
 
 
-def _text(content: Mapping) -> str:
+def _to_text(content: Mapping[str, object]) -> str:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps({**content, "sha256": digest}, indent=1, sort_keys=True) + "\n"
 

@@ -1,10 +1,10 @@
-"""A run directory: where everything of one training run lies, and how its rows are written.
+"""A run directory: the files of one training run, and how its rows are written.
 
-config.gin    what was really used       checkpoints/ best/   everything needed to go on
-train.jsonl   one row a log event        samples/             grids over fixed inputs
-eval.jsonl    one row an evaluation      tensorboard/         the same, plus images and config
-log.txt       what the console showed    micro_batch.json     what fits into memory, where measured
-DONE          only when the run is complete
+config.gin    the configuration that was used   checkpoints/ best/   the state of the run
+train.jsonl   one row for each log event        samples/             image grids of fixed inputs
+eval.jsonl    one row for each evaluation       tensorboard/         the same, and images and configuration
+log.txt       what the console showed           micro_batch.json     the micro-batch that fits into memory
+DONE          present once the run is complete
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from collections.abc import Mapping
 import tensorflow as tf
 from absl import logging
 
-from engine.errors import ConfigurationError
-from engine.storage.atomic_files import append_text, reason_of, reraise_read_errors, write_text
+from data import gfile
+from engine.storage.atomic_files import append_text, write_text
+from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
-# What `RunDirectory.create` and `write_text` write for a moment.
+# Temporary files of `RunDirectory.create` and `write_text`.
 _LEFTOVER = re.compile(r"\.writable-[0-9a-f]{32}|.+\.[0-9a-f]{32}\.tmp")
 
 
@@ -30,7 +31,12 @@ class RunDirectory:
     """Paths and small files of one run.
 
     Args:
-      path: the run directory; made by `create`.
+      path: the run directory; `create` makes it.
+
+    Attributes:
+      path: likewise, with ~ expanded.
+      config, train_log, eval_log, console_log, micro_batch, done: paths of its files.
+      checkpoints, best, samples, tensorboard: paths of its directories.
     """
 
     def __init__(self, path: str):
@@ -47,25 +53,24 @@ class RunDirectory:
         self.done = os.path.join(self.path, "DONE")
 
     def create(self) -> None:
-        """Makes the directory, and makes sure that files can be written in it.
+        """Makes the directory, and checks that files can be written in it.
 
         Raises:
           ConfigurationError: it cannot be written.
         """
         probe = os.path.join(self.path, f".writable-{uuid.uuid4().hex}")  # several workers do this at once
-        try:
+        with reraise_write_errors(f"--workdir={self.path}", remedy="choose a directory you may write to"):
             tf.io.gfile.makedirs(self.path)
             with tf.io.gfile.GFile(probe, "w") as file:
                 file.write("")
             tf.io.gfile.remove(probe)
-        except tf.errors.OpError as error:
-            raise ConfigurationError(
-                f"--workdir={self.path}: cannot be written ({reason_of(error)}); choose a directory you may "
-                "write to"
-            ) from error
 
     def read_config(self) -> str | None:
-        """The configuration of the run that lies here; None if there is none."""
+        """The configuration of the run in this directory; None if there is no run.
+
+        Raises:
+          ConfigurationError: it cannot be read.
+        """
         with reraise_read_errors(self.config):
             if not tf.io.gfile.exists(self.config):
                 return None
@@ -73,23 +78,26 @@ class RunDirectory:
                 return file.read()
 
     def write_config(self, text: str) -> None:
+        """Writes config.gin."""
         write_text(self.config, text)
 
-    def mark_done(self, summary: Mapping) -> None:
+    def mark_done(self, summary: Mapping[str, object]) -> None:
+        """Marks the run as complete, with a summary of it."""
         write_text(self.done, to_json(summary) + "\n")
 
     def clear_done(self) -> None:
+        """Removes the mark of a complete run."""
         if tf.io.gfile.exists(self.done):
             tf.io.gfile.remove(self.done)
 
     def clear_leftovers(self) -> None:
-        """Removes small files that a kill left half written; only while no worker writes one."""
-        for name in tf.io.gfile.listdir(self.path):
+        """Removes temporary files that a killed process left; call it only while no worker writes one."""
+        for name in gfile.list_dir(self.path):
             if _LEFTOVER.fullmatch(name):
                 tf.io.gfile.remove(os.path.join(self.path, name))
 
     def cut_logs(self, examples: int) -> None:
-        """Drops rows past the position a run resumes at, and a last row that was cut off."""
+        """Drops the rows after the position from which a run resumes, and an incomplete last row."""
         for path in (self.train_log, self.eval_log):
             rows = read_rows(path)
             kept = [row for row in rows if row["examples"] <= examples]
@@ -97,51 +105,55 @@ class RunDirectory:
                 write_text(path, "".join(to_json(row) + "\n" for row in kept))
 
     def note(self, text: str) -> None:
-        """Prints a line outside training, and appends it to log.txt."""
+        """Prints a line and appends it to log.txt; for use outside training, without a progress bar."""
         print(text, flush=True)
         append_text(self.console_log, text + "\n")
 
 
 def read_rows(path: str) -> list[dict]:
-    """The complete rows of a .jsonl file, none if it does not exist."""
+    """The complete rows of a .jsonl file; none if there is no file.
+
+    Raises:
+      ConfigurationError: it cannot be read.
+    """
     with reraise_read_errors(path):
         if not tf.io.gfile.exists(path):
             return []
         with tf.io.gfile.GFile(path, "rb") as file:
             lines = file.read().split(b"\n")
     rows = []
-    # What follows the last newline was still being written when the process ended.
+    # Whatever follows the last newline was still being written when the process ended.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             rows.append(json.loads(line))
-        except ValueError:  # so was this one, or a crash of the machine lost it
-            logging.warning("%s: line %d is no row and is left out", path, number)
+        except ValueError:  # also incomplete, or lost in a crash of the machine
+            logging.warning("%s: line %d is not a complete row and is skipped", path, number)
     return rows
 
 
-def append_row(path: str, row: Mapping) -> None:
+def append_row(path: str, row: Mapping[str, object]) -> None:
     """Appends one row and flushes it. Values that are not finite are written as null.
 
     Raises:
       ConfigurationError: it cannot be written.
     """
     text = to_json(row) + "\n"
-    append_text(path, text if _ends_a_line(path) else "\n" + text)
+    append_text(path, text if _ends_with_newline(path) else "\n" + text)
 
 
-def _ends_a_line(path: str) -> bool:
+def to_json(row: Mapping[str, object]) -> str:
+    """Strict JSON on one line: values that are not finite become null."""
+    strict = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
+    return json.dumps(strict, allow_nan=False)
+
+
+def _ends_with_newline(path: str) -> bool:
     size = tf.io.gfile.stat(path).length if tf.io.gfile.exists(path) else 0
     if not size:
         return True
     with tf.io.gfile.GFile(path, "rb") as file:
         file.seek(size - 1)
         return file.read(1) == b"\n"
-
-
-def to_json(row: Mapping) -> str:
-    """Strict JSON on one line: no NaN, no Infinity."""
-    strict = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in row.items()
-    }
-    return json.dumps(strict, allow_nan=False)

@@ -44,7 +44,8 @@ class Structure:
 
     @property
     def network(self) -> str:
-        """Its name, of a generator the one in `models.networks.generators.REFERENCE_GENERATORS` if it is there."""
+        """Its name, of a generator the one in `models.networks.generators.REFERENCE_GENERATORS` if it is
+        there."""
         return {
             "unet": f"unet_{2**self.depth}",
             "resnet": f"resnet_{self.depth}blocks",

@@ -1,7 +1,8 @@
 """PyTorch's .pth files of state dicts, read and written without PyTorch.
 
 The format since PyTorch 1.6: a zip archive of stored, not compressed, records under one folder:
-`data.pkl` (see `models.pytorch.state_dict_pickle`), the numbers of each storage as `data/<key>`, `byteorder`, `version`.
+`data.pkl` (see `models.pytorch.state_dict_pickle`), the numbers of each storage as `data/<key>`,
+`byteorder`, `version`.
 The one before, in which the reference's authors published theirs: five pickles (a magic number, the version,
 facts of the machine, the state dict, the keys of its storages), then of each storage its size (int64) and
 numbers. It is read, not written.

@@ -81,8 +81,8 @@ def flop_of_step(trainer):
     def step(batch):
         inputs = StepInputs(tf.constant(0, tf.int64), tf.constant(0, tf.int64), tf.constant(1), None)
         factors = {name: tf.constant(1.0, tf.float64) for name in task.optimizers}
-        rates = WarmupState(tf.constant(1.0, tf.float64), tf.constant(0, tf.int64), factors)
-        return loop._whole(batch, inputs, loop._settings(inputs, rates), task.phases())
+        warmup = WarmupState(tf.constant(1.0, tf.float64), tf.constant(0, tf.int64))
+        return loop._whole(batch, inputs, loop._settings(inputs, warmup, factors), task.phases())
 
     specs = {
         name: tf.TensorSpec([1, *spec.shape], spec.dtype)

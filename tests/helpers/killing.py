@@ -230,7 +230,7 @@ def differences(found: str, expected: str) -> list[str]:
     if saved[0] != saved[1]:
         wrong.append(f"checkpoints {saved[0]} for {saved[1]}")
         return wrong
-    for position in checkpoints.positions(runs[1].checkpoints):
+    for position in checkpoints.list_checkpoints(runs[1].checkpoints):
         values = [variables(run.path, position) for run in runs]
         unequal = [name for name, value in values[1].items() if values[0][name].tobytes() != value.tobytes()]
         if unequal or values[0].keys() != values[1].keys():

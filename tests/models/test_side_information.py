@@ -232,7 +232,7 @@ def test_only_a_network_that_gets_the_class_learns_its_colour(make_trainer, tmp_
         colours = task.translate(networks, batch).numpy().mean(axis=(1, 2))
         assert np.all(np.sign(colours[:, 0]) == [1 - 2 * c for c in classes])
     whole = train(trainer, plans_of(5, None, 1, 4))
-    checkpoints.save(trainer.state, str(tmp_path / "saved"), keep=1)
+    checkpoints.write(checkpoints.take_snapshot(trainer.state), str(tmp_path / "saved"), keep=1)
     replicas = make_trainer(task, data, cpu_replicas=2, **FLOAT64)
     assert_same(train(replicas, plans_of(5, None, 2, 4)), whole)
     assert checkpoints.restore_latest(replicas.state, str(tmp_path / "saved")) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.batching.noise_scale import NoiseScale, share_square, two_size_estimate
+from engine.batching.noise_scale import NoiseScale, small_batch_square_norm, two_size_estimate
 from engine.errors import ConfigurationError
 
 # Gradients of one example are Normal(G, diag(SIGMA)), cut into two tensors [12] and [4, 7].
@@ -34,7 +34,10 @@ def ingredients(sizes, draws):
     batch = sum(sizes)
 
     def one(shares):
-        squares = [share_square(cut(shares[i]), examples=n, global_batch=batch) for i, n in enumerate(sizes)]
+        squares = [
+            small_batch_square_norm(cut(shares[i]), examples=n, global_batch=batch)
+            for i, n in enumerate(sizes)
+        ]
         return tf.add_n(squares), tf.reduce_sum(tf.reduce_sum(shares, axis=0) ** 2)
 
     return tf.vectorized_map(one, parts)
@@ -56,7 +59,7 @@ def test_estimates_are_unbiased_for_any_shares(sizes):
 def test_equal_shares_give_the_two_size_formula_of_mccandlish():
     small, big, shares = 4, 12, 3
     parts = draw_shares([small] * shares, 1)[0]
-    squares = sum(share_square(cut(h), examples=small, global_batch=big) for h in parts)
+    squares = sum(small_batch_square_norm(cut(h), examples=small, global_batch=big) for h in parts)
     t = np.sum(parts.sum(axis=0) ** 2)
     s = np.mean(np.sum((parts * big / small) ** 2, axis=1))
     trace, square = two_size_estimate(squares, shares, t, big)
@@ -65,13 +68,13 @@ def test_equal_shares_give_the_two_size_formula_of_mccandlish():
 
 
 def test_an_empty_share_counts_nothing_whatever_it_holds():
-    nothing = share_square([tf.constant([math.nan, 3.0])], examples=tf.constant(0), global_batch=4)
+    nothing = small_batch_square_norm([tf.constant([math.nan, 3.0])], examples=tf.constant(0), global_batch=4)
     assert float(nothing) == 0.0 and nothing.dtype == tf.float64
 
 
 def test_squares_are_added_in_float64():
     tensors = [tf.constant([1e4], tf.float32), *[tf.constant([1.0], tf.float32)] * 5]
-    assert float(share_square(tensors, examples=1, global_batch=1)) == 1e8 + 5  # in float32: 1e8
+    assert float(small_batch_square_norm(tensors, examples=1, global_batch=1)) == 1e8 + 5  # in float32: 1e8
 
 
 def feed(estimator, steps):
@@ -83,11 +86,12 @@ def feed(estimator, steps):
             shares = tf.unstack(parts[i], num=sizes.shape[0])
             batch = tf.reduce_sum(sizes)
             squares = [
-                share_square(cut(h), examples=sizes[k], global_batch=batch) for k, h in enumerate(shares)
+                small_batch_square_norm(cut(h), examples=sizes[k], global_batch=batch)
+                for k, h in enumerate(shares)
             ]
             estimator.update(
-                share_squares=tf.add_n(squares),
-                shares=tf.math.count_nonzero(sizes),
+                small_batch_square_norms=tf.add_n(squares),
+                small_batches=tf.math.count_nonzero(sizes),
                 gradients={"net": cut(tf.add_n(shares))},
                 global_batch=batch,
             )
@@ -190,11 +194,11 @@ def test_replicas_stay_equal_and_agree_with_one_device():
         context = tf.distribute.get_replica_context()
         own = context.replica_id_in_sync_group
         batch = tf.reduce_sum(sizes)
-        square = share_square(cut(parts[own]), examples=sizes[own], global_batch=batch)
+        square = small_batch_square_norm(cut(parts[own]), examples=sizes[own], global_batch=batch)
         gradient, square = context.all_reduce(tf.distribute.ReduceOp.SUM, (cut(parts[own]), square))
         estimator.update(
-            share_squares=square,
-            shares=tf.math.count_nonzero(sizes),
+            small_batch_square_norms=square,
+            small_batches=tf.math.count_nonzero(sizes),
             gradients={"net": gradient},
             global_batch=batch,
         )
@@ -216,11 +220,12 @@ def test_replicas_stay_equal_and_agree_with_one_device():
     alone = NoiseScale(SHAPES, combine_steps=True)
     for step, n in enumerate(sizes):
         squares = [
-            share_square(cut(h), examples=k, global_batch=sum(n)) for h, k in zip(parts[step], n, strict=True)
+            small_batch_square_norm(cut(h), examples=k, global_batch=sum(n))
+            for h, k in zip(parts[step], n, strict=True)
         ]
         alone.update(
-            share_squares=tf.add_n(squares),
-            shares=np.count_nonzero(n),
+            small_batch_square_norms=tf.add_n(squares),
+            small_batches=np.count_nonzero(n),
             gradients={"net": cut(tf.reduce_sum(parts[step], axis=0))},
             global_batch=sum(n),
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.batching.scaling_rules import BatchScaling
+from engine.batching.scaling_rules import BatchScaling, WarmupState
 from engine.errors import ConfigurationError
 from engine.schedules import ReduceOnPlateau, StepDecay
 from engine.task import Adam
@@ -158,12 +158,11 @@ def test_warm_up_is_linear_from_the_growth_before_to_the_new_one():
     scaling = BatchScaling(examples_per_epoch=10, first_batch=2, rule="square_root", warmup_examples=100)
     by_hand = {400: 1.0, 425: 1.75, 450: 2.5, 499: 3.97, 500: 4.0, 10_000: 4.0}
     for examples, expected in by_hand.items():
-        host = scaling.growth(examples=examples, global_batch=8, growth_before=1.0, changed_at=400)
+        host = scaling.growth(examples=examples, global_batch=8, warmup=WarmupState(1.0, 400))
         tensors = scaling.growth(
             examples=tf.constant(examples, tf.int64),
             global_batch=tf.constant(8),
-            growth_before=tf.constant(1.0, tf.float64),
-            changed_at=tf.constant(400, tf.int64),
+            warmup=WarmupState(tf.constant(1.0, tf.float64), tf.constant(400, tf.int64)),
         )
         assert float(host) == pytest.approx(expected, rel=1e-14)
         assert host.dtype == tensors.dtype == tf.float64 and float(host) == float(tensors)
@@ -176,28 +175,30 @@ def test_warm_up_is_linear_from_the_growth_before_to_the_new_one():
 
 def test_a_second_growth_goes_on_from_where_the_first_warm_up_had_come():
     scaling = BatchScaling(examples_per_epoch=10, first_batch=1, rule="linear", warmup_examples=100)
-    first = dict(growth_before=1.0, changed_at=1000)
-    reached = float(scaling.growth(examples=1050, global_batch=3, **first))
+    first = WarmupState(previous_growth=1.0, changed_at_examples=1000)
+    reached = float(scaling.growth(examples=1050, global_batch=3, warmup=first))
     assert reached == pytest.approx(2.0)
-    second = dict(growth_before=reached, changed_at=1050)
-    values = [float(scaling.growth(examples=e, global_batch=6, **second)) for e in (1050, 1075, 1150, 1151)]
+    second = WarmupState(previous_growth=reached, changed_at_examples=1050)
+    values = [
+        float(scaling.growth(examples=e, global_batch=6, warmup=second)) for e in (1050, 1075, 1150, 1151)
+    ]
     assert values == pytest.approx([2.0, 3.0, 6.0, 6.0])
     # A batch that shrinks below the growth reached is followed at once, one above it is warmed up to.
-    shrunk = [float(scaling.growth(examples=e, global_batch=1, **second)) for e in (1050, 1150)]
+    shrunk = [float(scaling.growth(examples=e, global_batch=1, warmup=second)) for e in (1050, 1150)]
     assert shrunk == [1.0, 1.0]
     with_tensors = tf.function(scaling.growth, autograph=False)(
-        examples=tf.constant(1075, tf.int64), global_batch=tf.constant(6), **second
+        examples=tf.constant(1075, tf.int64), global_batch=tf.constant(6), warmup=second
     )
     assert float(with_tensors) == values[1]
 
 
 def test_without_warm_up_and_before_the_first_change_growth_is_k():
     at_once = BatchScaling(examples_per_epoch=10, first_batch=2, rule="linear")
-    assert float(at_once.growth(examples=7, global_batch=6, growth_before=1.0, changed_at=7)) == 3.0
+    assert float(at_once.growth(examples=7, global_batch=6, warmup=WarmupState(1.0, 7))) == 3.0
     slow = BatchScaling(examples_per_epoch=10, first_batch=2, rule="linear", warmup_examples=50)
-    assert float(slow.growth(examples=0, global_batch=2, growth_before=1.0, changed_at=0)) == 1.0
+    assert float(slow.growth(examples=0, global_batch=2, warmup=WarmupState())) == 1.0
     # Positions that float32 and int32 cannot hold.
-    late = dict(global_batch=4, growth_before=1.0, changed_at=5_000_000_000)
+    late = dict(global_batch=4, warmup=WarmupState(1.0, 5_000_000_000))
     assert float(slow.growth(examples=5_000_000_025, **late)) == 1.5
 
 

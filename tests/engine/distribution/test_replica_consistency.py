@@ -100,14 +100,14 @@ def test_a_run_ends_before_it_saves(make_trainer, noise_pairs, small_pix2pix):
     assert {name.split("/")[0] for name in check._variables} >= {"network", "optimizer", "step", "decision"}
     assert f"at 12 examples: replica 2 differs from the others in {name}" in str(caught.value)
     assert "the checkpoint at 8 examples is from before it" in str(caught.value)
-    assert checkpoints.positions(trainer.run_directory.checkpoints) == [4, 8]
+    assert checkpoints.list_checkpoints(trainer.run_directory.checkpoints) == [4, 8]
     assert read_rows(trainer.run_directory.train_log)[-1]["examples"] == 10  # no row of what is damaged
     # A checkpoint between two checks, such as that of a run that is stopped, is not written either.
     trainer.restore()
     flip_a_bit(variable.values[0])
     with pytest.raises(ReplicaMismatchError, match="at 8 examples: replica 0 differs"):
         trainer._events(None).save()
-    assert checkpoints.positions(trainer.run_directory.checkpoints) == [4, 8]
+    assert checkpoints.list_checkpoints(trainer.run_directory.checkpoints) == [4, 8]
 
 
 @pytest.mark.parametrize(("replicas", "every"), [(2, 0), (1, 4)])

@@ -79,7 +79,7 @@ def finish(processes, *, within_sec=300):
 
 def variables(workdir):
     directory = str(workdir / "checkpoints")
-    assert checkpoints.positions(directory)[-1] == TOTAL
+    assert checkpoints.list_checkpoints(directory)[-1] == TOTAL
     reader = tf.train.load_checkpoint(os.path.join(directory, f"{TOTAL:08d}", "state"))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
@@ -137,7 +137,7 @@ def test_stopped_then_killed_and_the_weights_are_those_of_an_undisturbed_run(tmp
     assert codes == [42, 42], errors
     assert errors[0].startswith("another worker was asked to stop: saved at")
     assert errors[1].startswith("SIGTERM: saved at")
-    stopped_at = checkpoints.positions(str(run / "checkpoints"))[-1]
+    stopped_at = checkpoints.list_checkpoints(str(run / "checkpoints"))[-1]
     assert all(f"saved at {stopped_at} of {TOTAL}" in error for error in errors)
     assert 20 <= stopped_at < 80
 
@@ -147,7 +147,7 @@ def test_stopped_then_killed_and_the_weights_are_those_of_an_undisturbed_run(tmp
     began = time.monotonic()
     _, errors = finish(workers)
     assert_ended_for_want_of_another(workers[1], errors[1], began)
-    saved = checkpoints.positions(str(run / "checkpoints"))[-1]
+    saved = checkpoints.list_checkpoints(str(run / "checkpoints"))[-1]
     assert 80 < saved < TOTAL  # else nothing was disturbed
 
     codes, errors = finish([*start_two(run, synthetic_datasets), whole])

@@ -105,7 +105,9 @@ def test_two_workers_killed_go_on_as_if_nothing_had_been(tmp_path, made_up_image
     wait_for_row(tmp_path, 12, workers)
     workers[0].kill()
     finish(workers, code=42)
-    assert checkpoints.positions(str(tmp_path / "checkpoints"))[-1] < TOTAL  # else nothing was disturbed
+    assert (
+        checkpoints.list_checkpoints(str(tmp_path / "checkpoints"))[-1] < TOTAL
+    )  # else nothing was disturbed
     finish(start(tmp_path, made_up_images, workers=2))
     assert differences(str(tmp_path), str(on_two_workers)) == []
 

@@ -13,7 +13,7 @@ from engine.distribution.precision import set_precision
 from engine.distribution.strategies import make_strategy
 from engine.errors import ConfigurationError
 from engine.evaluation.evaluator import Evaluator, table
-from engine.evaluation.sample_grid import joined
+from engine.evaluation.sample_grid import join_columns
 from engine.experiment import Experiment
 from engine.task import Task
 
@@ -21,7 +21,8 @@ from engine.task import Task
 class Darker(Task):
     """Not learned: output = input - 0.3, which leaves [-1, 1] in places."""
 
-    optimizers = {}
+    def __init__(self):
+        self.optimizers = {}
 
     def networks(self, example):
         return {}
@@ -157,7 +158,7 @@ def test_enlargement_is_pillows_without_its_rounding():
 def test_pictures_of_several_sizes_side_by_side():
     rng = np.random.default_rng(0)
     small, large = rng.integers(0, 256, (2, 2, 3, 1), np.uint8), rng.integers(0, 256, (2, 4, 9, 3), np.uint8)
-    grid = joined([small, large])
+    grid = join_columns([small, large])
     assert grid.shape == (2, 4, 18, 3)
     np.testing.assert_array_equal(grid[:, :, 9:], large)
     np.testing.assert_array_equal(grid[:, :, :9], np.kron(small, np.ones((1, 2, 3, 3), np.uint8)))
@@ -209,5 +210,5 @@ def test_nothing_can_follow_a_metric_of_unpaired_data(noise_pairs):
 
     experiment()
     growing = GrowOnPlateau(start=1, maximum=2, patience=1)
-    with pytest.raises(ConfigurationError, match="GrowOnPlateau.*unpaired.*schedule by position"):
+    with pytest.raises(ConfigurationError, match=r"GrowOnPlateau.*unpaired.*schedule by position"):
         experiment(batch_schedule=growing)

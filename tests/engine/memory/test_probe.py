@@ -1,5 +1,6 @@
 """The largest micro-batch, measured in a process of its own."""
 
+import dataclasses
 import json
 import os
 import random
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine.batching.memory_model import MemoryModel
 from engine.errors import ConfigurationError
 from engine.gin_config import loader
 from engine.memory import probe
-from engine.memory.usage import MemoryModel
+from engine.memory.probe_process import xla_report_bytes
 from tests.helpers.runs import WGAN_GP
 
 MIB = 2**20
@@ -56,14 +58,15 @@ def test_peaks_rise_with_the_micro_batch(found):
 INDEPENDENT = """
 import resource, sys
 from engine.gin_config import loader
-from engine.memory import probe, usage
+from engine.distribution.host_memory import reset_peak_resident
+from engine.memory.probe_process import run_steps
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
 
 trainer = Trainer(loader.load_experiment_text(sys.stdin.read(), where="stdin"), RunDirectory(""))
-probe._run_steps(trainer, 1)  # compiles
-usage.reset_peak_resident()  # what compiling left behind would hide what steps take
-probe._run_steps(trainer, int(sys.argv[1]))
+run_steps(trainer, 1)  # compiles
+reset_peak_resident()  # what compiling left behind would hide what steps take
+run_steps(trainer, int(sys.argv[1]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
 
@@ -116,9 +119,9 @@ def child_that(monkeypatch):
     """Replaces the child by one that prints these points and ends like this."""
 
     def end(returncode, *points, stderr="", exhausted=False):
-        lines = [{"budget_bytes": 1000}, *({"micro_batch": b, "peak_bytes": p} for b, p in points)]
-        lines += [{"exhausted": True}] if exhausted else []
-        stdout = "".join(json.dumps(line) + "\n" for line in lines) + '{"micro_ba'
+        reports = [probe.Report(budget_bytes=1000, points=points[:count]) for count in range(len(points) + 1)]
+        reports += [dataclasses.replace(reports[-1], exhausted=True)] if exhausted else []
+        stdout = "".join(report.to_line() for report in reports) + '{"micro_ba'
         monkeypatch.setattr(
             subprocess,
             "run",
@@ -142,39 +145,35 @@ def test_child_that_ran_out_of_memory(child_that):
 def test_child_that_failed(child_that):
     with pytest.raises(ConfigurationError, match=r"^config: no such thing; mend it$"):
         child_that(2, stderr="noise\nconfig: no such thing; mend it\n")
-    with pytest.raises(ConfigurationError, match=r"failed \(KeyError: 7\); correct that, or give a number"):
+    with pytest.raises(ConfigurationError, match=r"failed \(KeyError: 7\); correct that, or set a number"):
         child_that(1, (1, 10), stderr="Traceback\nKeyError: 7\n")
     with pytest.raises(ConfigurationError, match=r"failed \(exit code -11\)"):
         child_that(-signal.SIGSEGV)
 
 
-def test_largest_never_contradicts_a_measurement():
-    line = [(1, 110), (2, 120), (4, 140)]
-
-    def largest(points, budget, **kwargs):
-        return probe.largest_within(points, budget_bytes=budget, **{"limit": 64, "exhausted": False} | kwargs)
-
-    assert largest(line, 299) == 19
-    assert largest(line, 299, limit=6) == 6
-    assert largest(line, 299, exhausted=True) == 4
-    assert largest(line, None) == 4
-    assert largest(line, 139) == 3
-    assert largest(line, 100) == 0
-    assert largest([(1, 100), (2, 100), (4, 160)], 161) == 4  # the line alone says 3
-    assert largest([(1, 100), (2, 100), (4, 160)], 159) == 3  # and here that 4 fits
-
-
-def test_sizes_double_until_the_budget_cuts_one_short():
-    def following(points, budget, limit=64):
-        return probe.next_micro_batch(points, resting_bytes=80, budget_bytes=budget, limit=limit)
-
-    line = [(1, 110), (2, 120), (4, 140)]
-    assert following(line, 1000) == following(line, None) == 8
-    assert following(line, 1000, limit=6) == 6
-    assert following(line, 1000, limit=4) is None
-    assert following(line, 165) == 6
-    assert following([*line, (6, 159)], 10000) is None
-    assert following(line, 140) is None
-    # After one size the line starts from what rests between steps: 110 + 30 for the second.
-    assert following(line[:1], 140) == 2 and following(line[:1], 139) is None
-    assert following(line[:1], 109) is None
+def test_xla_report_grows_with_the_batch(tmp_path):
+    assert xla_report_bytes(str(tmp_path)) is None
+    code = """
+import os, sys, tensorflow as tf
+weights = tf.Variable(tf.ones([256, 256]))
+@tf.function(jit_compile=True)
+def step(x):
+    return tf.matmul(tf.nn.relu(tf.matmul(tf.sin(x), weights)), weights)
+for batch in (256, 1024):
+    step(tf.ones([batch, 256]))
+    os.mkdir(f"{sys.argv[1]}/{batch}")
+    for name in os.listdir(sys.argv[1]):
+        if name.endswith("report.txt"):
+            os.rename(f"{sys.argv[1]}/{name}", f"{sys.argv[1]}/{batch}/{name}")
+"""
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={"XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"},
+        check=True,
+        capture_output=True,
+    )
+    small, large = (xla_report_bytes(str(tmp_path / str(batch))) for batch in (256, 1024))
+    # float32: arguments, results and weights at least; every row needs the same.
+    assert small >= 4 * 256 * (256 + 256 + 256)
+    assert large - small >= 4 * 256 * 2 * (1024 - 256)
+    assert large <= 4 * small

@@ -225,7 +225,7 @@ def test_run_saves_and_stops_before_its_wall_time(make_trainer, pairs, monkeypat
     with pytest.raises(RunInterruptedError, match="max_wall_time = '60s' is nearly over: saved at"):
         trainer.run()
     assert time.monotonic() - began < 30
-    saved = checkpoints.positions(trainer.run_directory.checkpoints)
+    saved = checkpoints.list_checkpoints(trainer.run_directory.checkpoints)
     assert saved == [trainer.examples] and 0 < saved[0] < 10_000_000
 
 
@@ -264,7 +264,7 @@ def test_failing_save_ends_the_run_and_keeps_what_was_saved(make_trainer, pairs,
     with pytest.raises(ConfigurationError, match="00000008: cannot be written .No space left.*make room"):
         trainer.run()
     monkeypatch.undo()
-    assert checkpoints.positions(trainer.run_directory.checkpoints) == [4]
+    assert checkpoints.list_checkpoints(trainer.run_directory.checkpoints) == [4]
     assert not os.path.exists(trainer.run_directory.done)
     again = make_trainer(TwoPhases(), pairs(), workdir=trainer.run_directory.path, **settings)
     assert again.restore() == 4

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 import engine.train
 from engine.adaptive_batch import GrowOnPlateau
+from engine.batching.memory_model import MemoryModel
 from engine.errors import ConfigurationError
 from engine.inner_loop.train_loop import TrainLoop
 from engine.memory.probe import Probe
-from engine.memory.usage import MemoryModel
 from engine.outer_loop.run_actions import RunActions
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.task import Adam, Phase, Task

@@ -97,7 +97,7 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     for name, value in variables(whole).items():
         np.testing.assert_array_equal(variables(last)[name], value, err_msg=name)
     assert os.path.exists(last.run_directory.done)
-    assert checkpoints.positions(last.run_directory.checkpoints)[-1] == last.examples
+    assert checkpoints.list_checkpoints(last.run_directory.checkpoints)[-1] == last.examples
 
 
 @pytest.mark.soak
@@ -134,7 +134,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(make_trainer, noise_pai
     trainer = make_trainer(small_pix2pix(), noise_pairs(size=32), **SETTINGS)
     trainer.run()
     directory = trainer.run_directory.checkpoints
-    before, newest = checkpoints.positions(directory)
+    before, newest = checkpoints.list_checkpoints(directory)
     data = os.path.join(directory, f"{newest:08d}", "state.data-00000-of-00001")
     with open(data, "r+b") as file:
         file.truncate(os.path.getsize(data) // 2)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data import gfile
 from engine.errors import ConfigurationError
 from engine.storage import checkpoints, manifest
 from engine.storage.async_checkpointer import AsyncCheckpointer
@@ -116,10 +117,10 @@ def test_pruning_counts_only_undamaged_checkpoints(tmp_path):
     save_at(tmp_path, 4, 8, 12, keep=3)
     damage(tmp_path / "00000012" / "state.index", "truncated", 0.5)
     save_at(tmp_path, 10, keep=2)  # as after going back to 8
-    assert checkpoints.positions(str(tmp_path)) == [8, 10, 12]
+    assert checkpoints.list_checkpoints(str(tmp_path)) == [8, 10, 12]
     assert checkpoints.newest_undamaged(str(tmp_path)) == 10
     save_at(tmp_path, 12, keep=2)
-    assert checkpoints.positions(str(tmp_path)) == [10, 12]
+    assert checkpoints.list_checkpoints(str(tmp_path)) == [10, 12]
     assert checkpoints.newest_undamaged(str(tmp_path)) == 12
 
 
@@ -130,8 +131,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize("rewritten", [False, True])
 def test_stopped_before_any_operation_of_a_save_nothing_is_lost(tmp_path, monkeypatch, rewritten):
     """Every operation on files is the last one before the process ends, in turn."""
-    operations = [(tf.io.gfile, name) for name in ("rename", "rmtree", "makedirs", "listdir")]
-    operations += [(manifest, "flush"), (checkpoints, "flush"), (tf.raw_ops, "SaveV2")]
+    operations = [(tf.io.gfile, name) for name in ("rename", "rmtree", "makedirs")]
+    operations += [(gfile, "list_dir"), (manifest, "fsync"), (checkpoints, "fsync"), (tf.raw_ops, "SaveV2")]
     left = [0]
 
     def counted(operation):
@@ -162,7 +163,7 @@ def test_stopped_before_any_operation_of_a_save_nothing_is_lost(tmp_path, monkey
                 break
             except Killed:
                 pass
-        checkpoints.tidy(str(directory))  # what a run that starts again does
+        checkpoints.clean_up(str(directory))  # what a run that starts again does
         newest = checkpoints.newest_undamaged(str(directory))
         assert newest == 8 if rewritten else newest in (8, 12)
         state = blank_state()
@@ -184,7 +185,7 @@ for line in sys.stdin:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        checkpoints.tidy(sys.argv[1])
+        checkpoints.clean_up(sys.argv[1])
         position = checkpoints.newest_undamaged(sys.argv[1]) or 0
         while True:
             position += 1
@@ -237,10 +238,10 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
     try:
         with pytest.raises(
-            ConfigurationError, match="00000008: cannot be written .*too large.*; make room"
+            ConfigurationError, match=r"00000008: cannot be written .*too large.*; make room"
         ) as e:
             save_at(tmp_path, 8)
-        with pytest.raises(ConfigurationError, match="rows.jsonl: cannot be written"):
+        with pytest.raises(ConfigurationError, match=r"rows.jsonl: cannot be written"):
             append_row(path, row)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -292,7 +293,7 @@ def test_what_is_written_in_the_background_is_of_one_instant(tmp_path, monkeypat
         variable.assign_add(tf.ones_like(variable))
     adam_in_place(state.variables()["network/a/kernel"])
     saver.check()  # does not wait
-    assert time.monotonic() - began < 20 and checkpoints.positions(str(tmp_path)) == []
+    assert time.monotonic() - began < 20 and checkpoints.list_checkpoints(str(tmp_path)) == []
     state.variables()["examples"].assign(8)
     second = threading.Thread(target=saver.save, args=(state, str(tmp_path)), kwargs={"keep": 2})
     second.start()
@@ -300,7 +301,7 @@ def test_what_is_written_in_the_background_is_of_one_instant(tmp_path, monkeypat
     released.set()
     second.join()
     saver.wait()
-    assert checkpoints.positions(str(tmp_path)) == [4, 8]
+    assert checkpoints.list_checkpoints(str(tmp_path)) == [4, 8]
     restored = blank_state()
     checkpoints.restore(restored, str(tmp_path), 4)
     assert_state_at(restored, 4)

@@ -81,7 +81,7 @@ def results(root):
     output = f"{root}/translated"
     written = translate(workdir=workdir, input=f"{root}/inputs/**/*.png", output=output, raw=True)
     assert written == [f"{output}/0.png", f"{output}/1.png"]
-    pictures = [name for name in gfile.names_in(output) if name.endswith((".png", ".npy"))]
+    pictures = [name for name in gfile.list_dir(output) if name.endswith((".png", ".npy"))]
     paths = [f"{output}/{name}" for name in pictures]
     paths.append(f"{workdir}/samples/samples_00000012.png")
     return {
@@ -89,9 +89,9 @@ def results(root):
         "rows": [{key: value for key, value in row.items() if key not in VOLATILE} for row in rows],
         "measured": {**measured.metrics},
         "files": {path.removeprefix(root): gfile.open_binary(path).read() for path in paths},
-        "names": [name for name in gfile.names_in(workdir) if name != "tensorboard"],
-        "checkpoints": checkpoints.positions(run.checkpoints),
-        "best": checkpoints.positions(run.best),
+        "names": [name for name in gfile.list_dir(workdir) if name != "tensorboard"],
+        "checkpoints": checkpoints.list_checkpoints(run.checkpoints),
+        "best": checkpoints.list_checkpoints(run.best),
     }
 
 
@@ -114,7 +114,7 @@ def test_a_run_in_a_store_is_one_on_a_disk_bit_for_bit(tmp_path, monkeypatch, sm
         patched.setattr(Trainer, "_call_loop", interrupted)
         with pytest.raises(RunInterruptedError, match="saved at 6 of 12"):
             train(gin_files=[gin_file], workdir=f"{store}/run")
-    assert checkpoints.positions(f"{store}/run/checkpoints") == [4, 6]
+    assert checkpoints.list_checkpoints(f"{store}/run/checkpoints") == [4, 6]
     train(gin_files=[gin_file], workdir=f"{store}/run")
 
     expected, found = results(disk), results(store)
@@ -143,17 +143,17 @@ def test_a_checkpoint_in_a_store_is_one_once_it_has_its_manifest(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         checkpoints.write(snapshot(8), directory, keep=2)
     monkeypatch.undo()
-    assert gfile.names_in(f"{directory}/00000008")
-    assert checkpoints.positions(directory) == [4] and checkpoints.newest_undamaged(directory) == 4
-    checkpoints.tidy(directory)
-    assert gfile.names_in(directory) == ["00000004"]
+    assert gfile.list_dir(f"{directory}/00000008")
+    assert checkpoints.list_checkpoints(directory) == [4] and checkpoints.newest_undamaged(directory) == 4
+    checkpoints.clean_up(directory)
+    assert gfile.list_dir(directory) == ["00000004"]
 
 
 def test_checkpoints_in_a_store_are_replaced_and_pruned():
     directory = "ram://pruned/of/run"
     for position in (2, 4, 4, 6):
         checkpoints.write(snapshot(position), directory, keep=2)
-    assert gfile.names_in(directory) == ["00000004", "00000006"]
+    assert gfile.list_dir(directory) == ["00000004", "00000006"]
     write(f"{directory}/00000006/state.index", b"damaged")
     assert checkpoints.newest_undamaged(directory) == 4
 
@@ -166,7 +166,7 @@ def test_texts_and_rows_in_a_store():
     for step in (1, 2):
         append_row("ram://texts/a/rows.jsonl", {"step": step})
     assert read_rows("ram://texts/a/rows.jsonl") == [{"step": 1}, {"step": 2}]
-    assert gfile.names_in("ram://texts/a") == ["note", "rows.jsonl"]
+    assert gfile.list_dir("ram://texts/a") == ["note", "rows.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_texts_and_rows_in_a_store():
     ],
 )
 def test_a_store_that_is_none_is_named_in_one_line(attempt):
-    with pytest.raises(ConfigurationError, match="nowhere://.*'nowhere' not implemented") as raised:
+    with pytest.raises(ConfigurationError, match=r"nowhere://.*'nowhere' not implemented") as raised:
         attempt()
     assert "\n" not in str(raised.value)
 
 
 def test_a_reason_is_given_even_where_the_store_has_none():
     write("ram://reasons/x.png", png(0))
-    with pytest.raises(ConfigurationError, match="net_G.pth: cannot be read .NotFoundError"):
+    with pytest.raises(ConfigurationError, match=r"net_G.pth: cannot be read .NotFoundError"):
         translate(torch_checkpoint="ram://reasons/net_G.pth", input="ram://reasons/x.png", output="ram://out")

@@ -58,7 +58,7 @@ def run_step(build, x, *, replicas, penalty=False):
     def replica_step(x, weights):
         rows = whole_step(tf.constant(total))
         with weighted_examples(rows.weights):
-            y, dx, gradients = differentiate(rows.take(x), rows.take(weights))
+            y, dx, gradients = differentiate(rows.slice_micro_batch(x), rows.slice_micro_batch(weights))
         return y[: rows.count], dx[: rows.count], gradients
 
     def differentiate(x, weights):

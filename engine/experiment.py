@@ -21,46 +21,42 @@ POLICIES = ("stop", "skip", "restore")
 class Experiment:
     """Everything a run depends on. Lengths and periods are in examples, or strings such as "20ep".
 
-        Attributes:
-          task: what to learn.
-          data: the data set to learn it from.
-          total_examples: the run ends with the first step that reaches it.
-          seed: of initial weights and of all randomness in the networks and losses.
-          initial_weights: where a new run's weights come from instead of `seed`, such as
-            `models.torch_weights.TorchWeights`; a run that is continued does not use them.
-          strategy, cpu_replicas, gpus: see `engine.distribution.strategies.make_strategy`.
-          precision: see `engine.distribution.precision.set_precision`.
-          determinism: the same bits in every run on the same devices, even where that is slower; see
-            `engine.distribution.determinism`.
-          jit_compile: compile the step with XLA, on one device and in whole batches; see
-    <<<<<<< HEAD
-            `engine.distribution.xla`.
-    =======
-          `engine.distribution.xla`.
-    >>>>>>> main
-          batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
-            `engine.batch_schedules` or `engine.adaptive_batch`.
-          largest_micro_batch: the most examples that a replica computes on at once; gradients of larger batches
-            are accumulated. None: whole batches; "auto": as many as fit into memory, measured before training.
-          memory_fraction: part of the free memory that "auto" uses.
-          memory_bytes: memory that "auto" uses, instead of a part of what is free; 0: a part of what is free.
-          learning_rate_rule, scale_weight_decay, scale_ema_decay: how these follow the batch size; see
-            `engine.batching.scaling_rules`.
-          warmup_after_growth: length of a learning-rate warm-up after each growth of the batch.
-          measure_noise_scale: measure and log every phase's gradient noise scale even if the batch schedule does
-            not need it.
-          noise_scale_smoothing: decay of its moving averages per step.
-          steps_per_loop: the most steps of one call of the compiled loop.
-          log_every, save_every, sample_every, evaluate_every: periods; 0 means only at the end.
-          check_replicas_every: period of the bit-for-bit comparison of the replicas' variables, which is also
-            made before each checkpoint; see `engine.distribution.replica_consistency`. 0 or None: never.
-          keep_checkpoints: how many undamaged checkpoints are kept, the newest ones.
-          max_wall_time: time from the start of the process, such as "8h30m", within which the run saves and
-            stops as if interrupted; None: no limit.
-          on_non_finite: what to do when a loss or gradient is not finite: "stop", "skip" or "restore"; see
-            `engine.outer_loop.nan_policy`.
-          best_metric: the evaluation metric that chooses RUN/best. Unpaired data have no best checkpoint, since
-            no metric tells how good their translation is.
+    Attributes:
+      task: what to learn.
+      data: the data set to learn it from.
+      total_examples: the run ends with the first step that reaches it.
+      seed: of initial weights and of all randomness in the networks and losses.
+      initial_weights: where a new run's weights come from instead of `seed`, such as
+        `models.torch_weights.TorchWeights`; a run that is continued does not use them.
+      strategy, cpu_replicas, gpus: see `engine.distribution.strategies.make_strategy`.
+      precision: see `engine.distribution.precision.set_precision`.
+      determinism: the same bits in every run on the same devices, even where that is slower; see
+        `engine.distribution.determinism`.
+      jit_compile: compile the step with XLA, on one device and in whole batches; see
+        `engine.distribution.xla`.
+      batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
+        `engine.batch_schedules` or `engine.adaptive_batch`.
+      largest_micro_batch: the most examples that a replica computes on at once; gradients of larger batches
+        are accumulated. None: whole batches; "auto": as many as fit into memory, measured before training.
+      memory_fraction: part of the free memory that "auto" uses.
+      memory_bytes: memory that "auto" uses, instead of a part of what is free; 0: a part of what is free.
+      learning_rate_rule, scale_weight_decay, scale_ema_decay: how these follow the batch size; see
+        `engine.batching.scaling_rules`.
+      warmup_after_growth: length of a learning-rate warm-up after each growth of the batch.
+      measure_noise_scale: measure and log every phase's gradient noise scale even if the batch schedule does
+        not need it.
+      noise_scale_smoothing: decay of its moving averages per step.
+      steps_per_loop: the most steps of one call of the compiled loop.
+      log_every, save_every, sample_every, evaluate_every: periods; 0 means only at the end.
+      check_replicas_every: period of the bit-for-bit comparison of the replicas' variables, which is also
+        made before each checkpoint; see `engine.distribution.replica_consistency`. 0 or None: never.
+      keep_checkpoints: how many undamaged checkpoints are kept, the newest ones.
+      max_wall_time: time from the start of the process, such as "8h30m", within which the run saves and
+        stops as if interrupted; None: no limit.
+      on_non_finite: what to do when a loss or gradient is not finite: "stop", "skip" or "restore"; see
+        `engine.outer_loop.nan_policy`.
+      best_metric: the evaluation metric that chooses RUN/best. Unpaired data have no best checkpoint, since
+        no metric tells how good their translation is.
     """
 
     task: Task

@@ -28,8 +28,8 @@ class LinearDecay:
 
     In epoch e, counted from 1, the factor is  1 - max(0, e + ahead - constant) / (decay + 1)  with both
     lengths in epochs. The reference code has had two conventions: the schedule moves at the end of each epoch
-    ("end_of_epoch", ahead = 0: before July 2020, and today; the learning rate of the last epoch is above 0) or
-    at its start ("start_of_epoch", ahead = 1: in between).
+    ("end_of_epoch", ahead = 0: before July 2020, and today; the learning rate of the last epoch is above 0)
+    or at its start ("start_of_epoch", ahead = 1: in between).
 
     Attributes:
       constant: how long the learning rate stays constant, such as "100ep".
@@ -149,7 +149,8 @@ class ReduceOnPlateau:
         _check_factor(self)
         if not 0 <= self.floor <= 1:
             raise ConfigurationError(
-                f"ReduceOnPlateau.floor = {self.floor}: must lie in [0, 1]; it is a fraction of the learning rate"
+                f"ReduceOnPlateau.floor = {self.floor}: must lie in [0, 1]; it is a fraction of the learning "
+                "rate"
             )
         self._detector()
 

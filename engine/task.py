@@ -219,8 +219,8 @@ class Task(abc.ABC):
     Attributes:
       optimizers: settings of each optimizer by name; set it in `__init__`.
       side_inputs: names of the features that `translate` takes from a batch beside "input".
-      colour_spaces: those of `data.imaging.COLOUR_SPACES` that it can learn from; None for any. Its inputs and
-        outputs with 3 channels are in the colour space of the data.
+      colour_spaces: those of `data.imaging.COLOUR_SPACES` that it can learn from; None for any. Its inputs
+        and outputs with 3 channels are in the colour space of the data.
     """
 
     optimizers: Mapping[str, Adam]

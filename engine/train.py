@@ -17,7 +17,9 @@ from engine.cli.program import run_program
 from engine.distribution.strategies import worker_count
 from engine.distribution.worker_sync import reraise_worker_loss
 from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedError
+from engine.experiment import Experiment
 from engine.gin_config import loader
+from engine.gin_config.diff import differences
 from engine.memory import micro_batch_limit
 from engine.outer_loop.trainer import Summary, Trainer
 from engine.storage.run_directory import RunDirectory
@@ -30,92 +32,140 @@ def train(
     gin_params: Sequence[str] = (),
     allow_config_change: bool = False,
 ) -> Summary:
-    """Trains, or continues, the run in `workdir` up to its total.
+    """Trains a new run in `workdir`, or continues the one that is there, up to its total.
 
     Args:
-      gin_files: configuration files, later ones override earlier ones.
+      gin_files: configuration files; later ones override earlier ones.
       workdir: run directory, made if missing.
       gin_params: overrides, such as "TOTAL_EXAMPLES = 400".
-      allow_config_change: continue a run although its configuration differs.
+      allow_config_change: continue a run even if its configuration differs.
+
+    Returns:
+      Where the run ended, and how long this part of it took.
 
     Raises:
-      ConfigurationError, data.errors.DataError: something set by the user cannot work.
-      engine.errors.Interrupted: a signal came, and everything is saved; or memory ran out on one of
-        several workers, and the next start computes on less at once.
-      engine.errors.WorkerLostError: another worker has ended; the last checkpoint counts.
-      engine.errors.Diverged: a loss or gradient was not finite.
-      engine.errors.ReplicaMismatchError: replicas do not hold the same variables any more.
+      ConfigurationError: something that the user set cannot work.
+      data.errors.DataError: the data set cannot be used.
+      engine.errors.RunInterruptedError: a signal came, and everything is saved; or one of several workers ran
+        out of memory, and the next start computes on fewer examples at once.
+      engine.errors.WorkerLostError: another worker has ended; the next start continues from the last
+        checkpoint.
+      engine.errors.DivergenceError: a loss or gradient was not finite.
+      engine.errors.ReplicaMismatchError: the replicas' variables differ.
     """
     if not gin_files:
         raise ConfigurationError("no --gin_file given; start with --gin_file=gin/quickstart.gin")
     if not workdir:
-        raise ConfigurationError("no --workdir given; say where the run is kept: --workdir=runs/NAME")
+        raise ConfigurationError("no --workdir given; name the run directory: --workdir=runs/NAME")
     experiment, text = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
     run = RunDirectory(workdir)
     run.create()
-    earlier = run.read_config()
-    if earlier is not None:
-        changed = loader.differences(earlier, text, free_to_change=experiment.free_to_change)
-        if changed and not allow_config_change:
-            with reraise_worker_loss():  # a value that cannot work at all is refused as such
-                Trainer(dataclasses.replace(experiment, largest_micro_batch=None, initial_weights=None), run)
-            raise ConfigurationError(
-                f"--workdir={run.path} holds a run with another configuration ({'; '.join(changed)}); use "
-                "another --workdir, or --allow_config_change to continue it with the new one"
-            )
-        if changed:
-            micro_batch_limit.discard(run)
+    _accept_changes(experiment, run, text, allow_config_change=allow_config_change)
     automatic = experiment.largest_micro_batch == "auto"
     experiment = micro_batch_limit.resolve(experiment, run, text, log=run.note)
     while True:
         try:
-            with reraise_worker_loss():
-                trainer = Trainer(experiment, run, config_text=text)
-                trainer.restore()
-                if trainer.devices.is_chief:
-                    run.write_config(text)
-                    if automatic:
-                        micro_batch_limit.record(
-                            experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch
-                        )
-                        automatic = False
-                return trainer.run()
+            return _train_once(experiment, run, text, records_micro_batch=automatic)
         except OutOfMemoryError as error:
-            experiment = micro_batch_limit.halve(experiment, run, micro_batch=error.micro_batch)
-            if worker_count() > 1:  # the others wait for this step, and cannot be joined again
-                raise RunInterruptedError(
-                    f"out of memory at {error.examples} examples with {error.micro_batch} at once on a "
-                    f"replica: the next start computes on {experiment.largest_micro_batch}; start the same "
-                    "command again on all workers"
-                ) from error
-            run.note(
-                f"out of memory at {error.examples} examples with {error.micro_batch} at once on a replica: "
-                f"going on from the last checkpoint with {experiment.largest_micro_batch}; the global "
-                "batch stays"
-            )
-            del trainer  # its memory is needed
+            experiment = _with_smaller_micro_batch(experiment, run, error)
+            automatic = False  # the smaller one is recorded already
+
+
+def _accept_changes(
+    experiment: Experiment, run: RunDirectory, text: str, *, allow_config_change: bool
+) -> None:
+    """Compares the configuration with that of the run that `run` holds, if it holds one.
+
+    Raises:
+      ConfigurationError: they differ, and `allow_config_change` is False.
+    """
+    earlier = run.read_config()
+    if earlier is None:
+        return
+    changed = differences(earlier, text, free_to_change=experiment.free_to_change)
+    if changed and not allow_config_change:
+        with reraise_worker_loss():  # an error in the new configuration itself comes first
+            Trainer(dataclasses.replace(experiment, largest_micro_batch=None, initial_weights=None), run)
+        raise ConfigurationError(
+            f"--workdir={run.path}: holds a run with another configuration ({'; '.join(changed)}); use "
+            "another --workdir, or --allow_config_change to continue the run with the new configuration"
+        )
+    if changed:
+        micro_batch_limit.discard(run)
+
+
+def _train_once(
+    experiment: Experiment, run: RunDirectory, text: str, *, records_micro_batch: bool
+) -> Summary:
+    """Trains until the run ends or memory runs out.
+
+    Args:
+      experiment: what to train.
+      run: where its files are kept.
+      text: the configuration, for config.gin.
+      records_micro_batch: record the measured micro-batch in the run.
+    """
+    with reraise_worker_loss():
+        trainer = Trainer(experiment, run, config_text=text)
+        trainer.restore()
+        if trainer.devices.is_chief:
+            run.write_config(text)
+            if records_micro_batch:
+                micro_batch_limit.record(
+                    experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch
+                )
+        return trainer.run()
+
+
+def _with_smaller_micro_batch(
+    experiment: Experiment, run: RunDirectory, error: OutOfMemoryError
+) -> Experiment:
+    """After memory ran out: the experiment with half the micro-batch, which the run records.
+
+    Raises:
+      RunInterruptedError: there are other workers. They wait for the step that failed, and no worker can
+        join them again, so all have to start anew.
+    """
+    smaller = micro_batch_limit.halve(experiment, run, micro_batch=error.micro_batch)
+    if worker_count() > 1:
+        raise RunInterruptedError(
+            f"{error}: the next start computes on {smaller.largest_micro_batch}; start the same command "
+            "again on all workers"
+        ) from error
+    run.note(
+        f"{error}: continuing from the last checkpoint with {smaller.largest_micro_batch}; the global batch "
+        "stays the same"
+    )
+    return smaller
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_multi_string("gin_file", [], "Configuration file", flag_values=values)
+    """Defines the flags of this program."""
+    flags.DEFINE_multi_string(
+        "gin_file",
+        [],
+        "Configuration file; may be repeated, later ones override earlier ones.",
+        flag_values=values,
+    )
     flags.DEFINE_multi_string(
         "gin_param",
         [],
-        "Override, such as 'TOTAL_EXAMPLES = 400'",
+        "Override, such as 'TOTAL_EXAMPLES = 400'; may be repeated.",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "workdir", None, "Run directory; one that holds a run continues it.", flag_values=values
+        "workdir", None, "Run directory; if it holds a run, that run is continued.", flag_values=values
     )
     flags.DEFINE_bool(
         "allow_config_change",
         False,
-        "Continue a run with a configuration that differs from its own.",
+        "Continue a run even if its configuration differs.",
         flag_values=values,
     )
 
 
 def main(values: flags.FlagValues) -> None:
+    """Trains as the flags say, and prints how to evaluate the run."""
     summary = train(
         gin_files=values.gin_file,
         gin_params=values.gin_param,
@@ -130,6 +180,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
+    """Entry point of the command line."""
     run_program(main, define_flags)
 
 

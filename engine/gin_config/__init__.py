@@ -1,4 +1,4 @@
-"""From gin files and overrides to an `Experiment`: the only room that imports gin.
+"""From gin files and overrides to an `Experiment`; the only room that imports gin.
 
-What gin accepts in silence (misspelt macros, wrong types, unused bindings) is an error here.
+gin alone accepts a misspelt macro, a value of the wrong type and an unused binding. Here each is an error.
 """

@@ -11,7 +11,7 @@ from engine.adaptive_batch import GrowByNoiseScale, GrowOnPlateau
 from engine.batch_schedules import Geometric, resolve_batch_schedule
 from engine.batching.noise_scale import NoiseScaleValue
 from engine.errors import ConfigurationError
-from engine.gin_config import loader
+from engine.gin_config import diff, loader
 from engine.outer_loop.run_plan import plan_run
 
 
@@ -259,7 +259,7 @@ def test_settings_of_gin_schedules_are_checked_and_overridden(name):
         loader.load_experiment(gin_files=files, gin_params=[f"{factor} = 'two'"])
     faster, changed = loader.load_experiment(gin_files=files, gin_params=[f"{factor} = 3.5"])
     assert faster.batch_schedule.factor == 3.5
-    (line,) = loader.differences(text, changed, free_to_change=experiment.free_to_change)
+    (line,) = diff.differences(text, changed, free_to_change=experiment.free_to_change)
     assert line.endswith(f"{factor}: {experiment.batch_schedule.factor} -> 3.5")
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from engine.batching.plateau import PlateauDetector
 from engine.errors import ConfigurationError
-from engine.gin_config.loader import _fits, _hints
+from engine.gin_config.validation import _fits, _hints
 from engine.schedules import Cosine, LinearDecay, ReduceOnPlateau, StepDecay
 from engine.task import Adam, MetricSchedule
 

@@ -10,7 +10,7 @@ from tensorflow.python.ops import gen_dataset_ops
 from data.pairs import PairedImages
 from data.supply import Supply
 from engine.distribution.determinism import is_deterministic
-from engine.gin_config import loader
+from engine.gin_config import diff, loader
 from engine.storage.run_directory import read_rows
 
 PROGRAM = """
@@ -93,4 +93,4 @@ def test_free_to_change_when_a_run_goes_on():
     experiment, text = loader.load_experiment(gin_files=["gin/quickstart.gin"])
     _, other = loader.load_experiment(gin_files=["gin/quickstart.gin"], gin_params=["DETERMINISM = True"])
     assert text != other
-    assert loader.differences(text, other, free_to_change=experiment.free_to_change) == []
+    assert diff.differences(text, other, free_to_change=experiment.free_to_change) == []

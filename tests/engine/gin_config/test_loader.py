@@ -8,7 +8,7 @@ import re
 import pytest
 
 from engine.errors import ConfigurationError
-from engine.gin_config import loader
+from engine.gin_config import diff, loader, validation
 
 QUICKSTART = ["gin/quickstart.gin"]
 
@@ -52,7 +52,7 @@ def test_every_gin_file_makes_a_task(name):
 def test_public_macros_are_those_of_base_gin():
     with open(f"{loader.ROOT}/gin/base.gin") as file:
         defined = re.findall(r"^([A-Z_]+) = .*# ", file.read(), flags=re.MULTILINE)
-    assert defined == loader.PUBLIC_MACROS  # each with a comment
+    assert defined == validation.PUBLIC_MACROS  # each with a comment
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_differences_are_those_that_change_what_is_learned():
         "supply.Supply.on_bad_record = 'skip'",
     ]
     _, same = loader.load_experiment(gin_files=QUICKSTART, gin_params=free)
-    assert loader.differences(old, same, free_to_change=free_to_change) == []
+    assert diff.differences(old, same, free_to_change=free_to_change) == []
     _, other = loader.load_experiment(
         gin_files=QUICKSTART, gin_params=["SEED = 1", "pix2pix.Pix2Pix.norm = 'instance'"]
     )
-    assert loader.differences(old, other, free_to_change=free_to_change) == [
+    assert diff.differences(old, other, free_to_change=free_to_change) == [
         "experiment.Experiment.seed: 0 -> 1",
         "pairs.PairedImages.seed: 0 -> 1",
         "pix2pix.Pix2Pix.norm: 'batch' -> 'instance'",
@@ -237,5 +237,5 @@ def test_how_often_to_evaluate_is_free_unless_a_schedule_follows_the_evaluations
     files = [*QUICKSTART, "gin/schedules/smith_plateau.gin"]
     experiment, text = loader.load_experiment(gin_files=files)
     _, other = loader.load_experiment(gin_files=files, gin_params=["EVALUATE_EVERY = 7"])
-    (line,) = loader.differences(text, other, free_to_change=experiment.free_to_change)
+    (line,) = diff.differences(text, other, free_to_change=experiment.free_to_change)
     assert line == "experiment.Experiment.evaluate_every: '5ep' -> 7"

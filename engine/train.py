@@ -8,13 +8,14 @@ In a notebook: `from engine.train import train; train(gin_files=[...], workdir=.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
 
 from engine.cli.program import run_program
-from engine.distribution.strategies import worker_count
+from engine.distribution.strategies import is_chief_process, worker_count
 from engine.distribution.worker_sync import reraise_worker_loss
 from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedError
 from engine.experiment import Experiment
@@ -60,15 +61,17 @@ def train(
     experiment, text = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
     run = RunDirectory(workdir)
     run.create()
-    _accept_changes(experiment, run, text, allow_config_change=allow_config_change)
-    automatic = experiment.largest_micro_batch == "auto"
-    experiment = micro_batch_limit.resolve(experiment, run, text, log=run.note)
-    while True:
-        try:
-            return _train_once(experiment, run, text, records_micro_batch=automatic)
-        except OutOfMemoryError as error:
-            experiment = _with_smaller_micro_batch(experiment, run, error)
-            automatic = False  # the smaller one is recorded already
+    # The chief writes the run; it holds the lock for all workers.
+    with run.hold_lock() if is_chief_process(experiment.strategy) else contextlib.nullcontext():
+        _accept_changes(experiment, run, text, allow_config_change=allow_config_change)
+        automatic = experiment.largest_micro_batch == "auto"
+        experiment = micro_batch_limit.resolve(experiment, run, text, log=run.note)
+        while True:
+            try:
+                return _train_once(experiment, run, text, records_micro_batch=automatic)
+            except OutOfMemoryError as error:
+                experiment = _with_smaller_micro_batch(experiment, run, error)
+                automatic = False  # the smaller one is recorded already
 
 
 def _accept_changes(

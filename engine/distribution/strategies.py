@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
 
@@ -82,11 +83,34 @@ def worker_count() -> int:
     Raises:
       ConfigurationError: TF_CONFIG is not JSON.
     """
+    cluster = _tf_config(os.environ.get("TF_CONFIG")).get("cluster", {})
+    return len(cluster.get("worker", [])) + len(cluster.get("chief", []))
+
+
+def is_chief_process(strategy: str = "auto") -> bool:
+    """Whether this process is the only worker, or the chief of several: before there is a strategy.
+
+    Args:
+      strategy: as for `make_strategy`; "multi_worker" may find its workers in SLURM's variables.
+
+    Raises:
+      ConfigurationError: TF_CONFIG is not JSON.
+    """
+    text = os.environ.get("TF_CONFIG") or (tf_config_of_slurm() if strategy == "multi_worker" else None)
+    config = _tf_config(text)
+    task = config.get("task", {})
+    if not config.get("cluster") or task.get("type") == "chief":
+        return True
+    return (
+        task.get("type") == "worker" and int(task.get("index", 0)) == 0 and "chief" not in config["cluster"]
+    )
+
+
+def _tf_config(text: str | None) -> dict[str, Any]:
     try:
-        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return json.loads(text or "{}")
     except ValueError as error:
         raise ConfigurationError(f"TF_CONFIG: not JSON ({error}); correct or unset it") from error
-    return len(cluster.get("worker", [])) + len(cluster.get("chief", []))
 
 
 def _cpu_devices(cpu_replicas: int) -> list[str]:

@@ -249,6 +249,7 @@ class Trainer:
             except OutOfMemoryError:
                 self._checkpointer.wait()
                 raise
+            self.run_directory.check_lock()  # before anything is written
             self._nan_policy.after_loop(finite=call.result.finite, steps=call.result.steps)
             if not call.result.finite:
                 self._continue_or_diverge(actions, call.result)

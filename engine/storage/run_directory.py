@@ -4,22 +4,24 @@ config.gin    the configuration that was used   checkpoints/ best/   the state o
 train.jsonl   one row for each log event        samples/             image grids of fixed inputs
 eval.jsonl    one row for each evaluation       tensorboard/         the same, and images and configuration
 log.txt       what the console showed           micro_batch.json     the micro-batch that fits into memory
-DONE          present once the run is complete
+lock          names the process that trains here DONE                present once the run is complete
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 from absl import logging
 
 from data import gfile
+from engine.storage import run_lock
 from engine.storage.atomic_files import append_text, write_text
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
@@ -35,12 +37,13 @@ class RunDirectory:
 
     Attributes:
       path: likewise, with ~ expanded.
-      config, train_log, eval_log, console_log, micro_batch, done: paths of its files.
+      config, train_log, eval_log, console_log, micro_batch, lock, done: paths of its files.
       checkpoints, best, samples, tensorboard: paths of its directories.
     """
 
     def __init__(self, path: str):
         self.path = os.path.expanduser(path)
+        self._lock: run_lock.RunLock | None = None
         self.config = os.path.join(self.path, "config.gin")
         self.train_log = os.path.join(self.path, "train.jsonl")
         self.eval_log = os.path.join(self.path, "eval.jsonl")
@@ -50,6 +53,7 @@ class RunDirectory:
         self.samples = os.path.join(self.path, "samples")
         self.tensorboard = os.path.join(self.path, "tensorboard")
         self.micro_batch = os.path.join(self.path, "micro_batch.json")
+        self.lock = os.path.join(self.path, "lock")
         self.done = os.path.join(self.path, "DONE")
 
     def create(self) -> None:
@@ -64,6 +68,21 @@ class RunDirectory:
             with tf.io.gfile.GFile(probe, "w") as file:
                 file.write("")
             tf.io.gfile.remove(probe)
+
+    @contextlib.contextmanager
+    def hold_lock(self) -> Iterator[None]:
+        """Keeps other processes from training in this directory as long as the block runs.
+
+        Raises:
+          ConfigurationError: one does already.
+        """
+        with run_lock.hold(self.lock, what=f"--workdir={self.path}") as self._lock:
+            yield
+
+    def check_lock(self) -> None:
+        """Raises ConfigurationError if another process has taken over the lock that this one held."""
+        if self._lock is not None:
+            self._lock.check()
 
     def read_config(self) -> str | None:
         """The configuration of the run in this directory; None if there is no run.

@@ -55,6 +55,20 @@ class DivergenceError(RuntimeError):
         )
 
 
+class NonFiniteOutputError(RuntimeError):
+    """A network's output has values that are not finite, so it cannot be shown or measured.
+
+    Args:
+      what: the picture or example, for the message.
+    """
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what}: the network's output is not finite (NaN or infinity); choose an earlier checkpoint "
+            "with --checkpoint, or train with a lower LEARNING_RATE or PRECISION = 'float32'"
+        )
+
+
 class ReplicaMismatchError(RuntimeError):
     """Replicas do not hold the same values any more; nothing was saved from them.
 

@@ -23,7 +23,7 @@ from data.formats import image_reader
 from data.formats.image_info import ImageInfo
 from data.formats.raw_video import VideoFormat, is_video_name
 from engine.cli.program import run_program
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.evaluation.sample_grid import write_png
 from engine.inference.translator import Translator, translator_of_run, translator_of_torch_file
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
@@ -63,6 +63,7 @@ def translate(
 
     Raises:
       ConfigurationError: a flag, the run or a picture cannot be used.
+      engine.errors.NonFiniteOutputError: the network's output for a picture is not finite.
       data.errors.DataError: a picture or the run's data set cannot be read.
     """
     if (workdir is None) == (torch_checkpoint is None):
@@ -169,6 +170,8 @@ def _translate_one(path: str, stem: str, translator: Translator, *, raw: bool) -
     if picture.shape[-1] < translator.input_channels:  # grey to RGB
         picture = tf.repeat(picture, translator.input_channels, axis=-1)
     translated = translator.translate(picture[tf.newaxis])[0]  # [H, W, C]
+    if not np.all(np.isfinite(translated)):
+        raise NonFiniteOutputError(path)
     channels = translated.shape[-1]
     if raw:
         array = io.BytesIO()

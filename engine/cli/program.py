@@ -14,6 +14,7 @@ from engine.cli.early_signals import AT_ONCE, INTERRUPTED
 from engine.errors import (
     ConfigurationError,
     DivergenceError,
+    NonFiniteOutputError,
     ReplicaMismatchError,
     RunInterruptedError,
     WorkerLostError,
@@ -28,8 +29,8 @@ def run_program(
     """Parses the flags and runs `main`; leaves the process with one of the exit codes.
 
     0 done; 2 bad configuration, input or environment, such as a full disk (one line on stderr says what,
-    where and how to mend); 3 diverged, or replicas differ; 42 interrupted and saved, or another worker was
-    lost: start again; 1 anything else, with its traceback.
+    where and how to mend); 3 diverged, an output is not finite, or replicas differ; 42 interrupted and
+    saved, or another worker was lost: start again; 1 anything else, with its traceback.
 
     Args:
       main: the program, given the parsed flags.
@@ -60,7 +61,7 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
         main(values)
     except (ConfigurationError, DataError) as error:
         return _complain(error, BAD_INPUT)
-    except (DivergenceError, ReplicaMismatchError) as error:
+    except (DivergenceError, NonFiniteOutputError, ReplicaMismatchError) as error:
         return _complain(error, DIVERGED)
     except (RunInterruptedError, WorkerLostError) as error:
         return _complain(error, INTERRUPTED)

@@ -14,7 +14,7 @@ from data.imaging.metrics import METRICS
 from data.roles import INPUT, TARGET
 from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import gather_rows
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.input_pipeline.pictures import to_picture
 from engine.task import Task
@@ -28,6 +28,7 @@ EVALUATION_BATCH_PER_REPLICA = 8
 
 Pictures = dict[str, tf.Tensor]
 Reconstructions = dict[str, tuple[tf.Tensor, tf.Tensor]]
+_Batch = tuple[Pictures, Reconstructions, tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,10 +99,16 @@ class Evaluator:
           baselines: also evaluate "input" (the input itself, where the channels agree; enlarged by
             bicubic interpolation where it is smaller) and "mean target" (the mean training target for
             every image), which takes a pass over the training split.
+
+        Raises:
+          NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
         examples, translations, reconstructions = 0, _MetricMeans(), _MetricMeans()
         mean_target = self._mean_target() if baselines and self._data.is_paired else None
-        for pictures, reconstructed in self._pictures(split):
+        for pictures, reconstructed, is_finite in self._pictures(split):
+            if not np.all(is_finite):
+                example = examples + int(np.argmin(is_finite))
+                raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
             inputs, targets = pictures[INPUT], pictures[TARGET]
             examples += int(inputs.shape[0])
             for name, (made, original) in reconstructed.items():
@@ -120,10 +127,11 @@ class Evaluator:
             reconstructions=reconstructions.means(),
         )
 
-    def _pictures(self, split: str) -> Iterator[tuple[Pictures, Reconstructions]]:
+    def _pictures(self, split: str) -> Iterator[_Batch]:
         """Yields batches of the split in order, as uint8 [B, H, W, C].
 
-        Each is the images "input", "output" and "target", and by name the pairs (reconstruction, original).
+        Each is the images "input", "output" and "target", by name the pairs (reconstruction, original), and
+        whether all that the networks made of an example is finite: uint8 [B], 0 or 1.
         """
         batches = self._data.evaluation(split, batch=self._batch).map(
             lambda example: {name: x for name, x in example.items() if x.dtype.is_floating}
@@ -137,13 +145,13 @@ class Evaluator:
                 yield self._translate(batch)
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def _translate(self, batch: Mapping[str, tf.Tensor]) -> tuple[Pictures, Reconstructions]:
+    def _translate(self, batch: Mapping[str, tf.Tensor]) -> _Batch:
         per_replica = self._devices.strategy.run(
             tf.autograph.experimental.do_not_convert(self._translate_replica), args=(batch,)
         )
         return tf.nest.map_structure(lambda x: gather_rows(self._devices, x), per_replica)
 
-    def _translate_replica(self, batch: Mapping[str, tf.Tensor]) -> tuple[Pictures, Reconstructions]:
+    def _translate_replica(self, batch: Mapping[str, tf.Tensor]) -> _Batch:
         rows = tf.shape(batch[INPUT])[0]
         # The last batch may leave a replica without an example; some oneDNN kernels fail on empty batches.
         padded = {
@@ -154,7 +162,16 @@ class Evaluator:
         if self._data.is_paired:
             pictures["output"] = self._task.translate(self._networks, padded)
         reconstructed = dict(self._task.reconstructions(self._networks, padded))
-        return tf.nest.map_structure(lambda x: to_picture(self._data, x[:rows]), (pictures, reconstructed))
+        made = [images for images, _ in reconstructed.values()]
+        if "output" in pictures:
+            made.append(pictures["output"])
+        is_finite = tf.ones([tf.shape(padded[INPUT])[0]], tf.bool)
+        for images in made:  # before they become whole numbers, which hide NaN
+            is_finite &= tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3])  # [B]
+        pictures, reconstructed = tf.nest.map_structure(
+            lambda x: to_picture(self._data, x[:rows]), (pictures, reconstructed)
+        )
+        return pictures, reconstructed, tf.cast(is_finite[:rows], tf.uint8)
 
     def _mean_target(self) -> tf.Tensor:
         """The mean target of the training split, prepared as for evaluation: uint8 [H, W, C]."""

@@ -11,7 +11,7 @@ from engine.adaptive_batch import GrowOnPlateau
 from engine.batching.batch_layout import rows_of_replicas
 from engine.distribution.devices import devices_of, make_devices
 from engine.distribution.precision import set_precision
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.evaluation.evaluator import Evaluator, table
 from engine.evaluation.sample_grid import join_columns
 from engine.experiment import Experiment
@@ -203,6 +203,46 @@ def test_reconstructions_and_no_translations_where_targets_do_not_correspond(noi
     assert ("psnr_db" in result.metrics) == is_paired
     text = table(result, split="test")
     assert "round_trip" in text and ("model" in text) == is_paired
+
+
+class NotFinite(RoundTrip):
+    """Its outputs, or its reconstructions, are not finite for the brightest input."""
+
+    def __init__(self, *, where, value, brightness):
+        super().__init__()
+        self.where, self.value, self.brightness = where, value, brightness
+
+    def _spoil(self, where, images, batch):
+        is_brightest = tf.reduce_mean(batch["input"], axis=[1, 2, 3], keepdims=True) >= self.brightness
+        spoiled = tf.concat([images[:, :1] * self.value, images[:, 1:]], axis=1)
+        return tf.where(is_brightest & (where == self.where), spoiled, images)
+
+    def translate(self, networks, batch):
+        return self._spoil("output", super().translate(networks, batch), batch)
+
+    def reconstructions(self, networks, batch):
+        made, original = super().reconstructions(networks, batch)["round_trip"]
+        return {"round_trip": (self._spoil("reconstruction", made, batch), original)}
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("where", "value"), [("output", np.nan), ("output", np.inf), ("reconstruction", np.nan)]
+)
+def test_an_output_that_is_not_finite_is_no_number(noise_pairs, replicas, where, value):
+    data = noise_pairs(size=24)
+    set_precision("float32")
+    inputs = np.concatenate([batch["input"].numpy() for batch in data.evaluation("test", batch=2)])
+    brightness = inputs.mean(axis=(1, 2, 3), dtype=np.float64)
+    evaluator = Evaluator(
+        task=NotFinite(where=where, value=value, brightness=brightness.max() - 1e-5),
+        devices=make_devices("mirrored", cpu_replicas=replicas),
+        data=data,
+        networks={},
+    )
+    evaluator._batch = 3
+    with pytest.raises(NonFiniteOutputError, match=rf"^example {brightness.argmax()} of split 'test', "):
+        evaluator.evaluate("test")
 
 
 def test_nothing_can_follow_a_metric_of_unpaired_data(noise_pairs):

@@ -2,7 +2,8 @@
 
 The messages about oneDNN and CUDA are printed before TensorFlow reads its log level, so
 TF_CPP_MIN_LOG_LEVEL does not stop them, and they would bury the one line that says what is wrong with an
-input.
+input. They are shown after all if the import fails or the process dies in it, as it does on a processor that
+TensorFlow was not built for: a native crash leaves no other trace.
 
 This module does not import TensorFlow: a program that does without it starts at once.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -19,7 +21,7 @@ from types import ModuleType
 
 
 class _QuietFinder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as the other finders do, and discards stderr while it is imported."""
+    """Finds TensorFlow as the other finders do, and keeps its stderr back while it is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -41,14 +43,30 @@ def _without_stderr(execute: Callable[[ModuleType], None], module: ModuleType) -
     # late as here because a program that starts workers would pass its own level on to them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     stderr = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        execute(module)
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", _KEEPER], stdin=subprocess.PIPE) as keeper:
+        assert keeper.stdin is not None
+        os.dup2(keeper.stdin.fileno(), 2)
+        try:
+            execute(module)
+            os.write(2, _ALL_IS_WELL)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
+
+_ALL_IS_WELL = b"\0imported"
+# A process of its own, as this one may die.
+_KEEPER = f"""
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+text = b""
+while not text.endswith({_ALL_IS_WELL!r}):
+    more = os.read(0, 65536)
+    if not more:
+        os.write(2, text)
+        break
+    text += more
+"""
 
 if "tensorflow" not in sys.modules:
     sys.meta_path.insert(0, _QuietFinder())

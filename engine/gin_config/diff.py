@@ -14,9 +14,7 @@ import ast
 import importlib
 import inspect
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
-
-_NO_DEFAULT = inspect.Parameter.empty
+from typing import Any, NamedTuple, TypeGuard
 
 
 class _Setting(NamedTuple):
@@ -38,16 +36,16 @@ class _Setting(NamedTuple):
     def full_name(self) -> str:
         return f"{self.module}.{self.path}"
 
-    def default(self) -> Any:
-        """The parameter's default, if it (still) exists and has one."""
-        *attributes, parameter = self.path.split(".")
+    def parameter(self) -> inspect.Parameter | None:
+        """The parameter in today's code, if it (still) exists."""
+        *attributes, name = self.path.split(".")
         try:
             target: Any = importlib.import_module(self.module)
             for attribute in attributes:
                 target = getattr(target, attribute)
-            return inspect.signature(target).parameters[parameter].default
+            return inspect.signature(target).parameters[name]
         except (ImportError, ValueError, AttributeError, KeyError, TypeError):
-            return _NO_DEFAULT
+            return None
 
 
 def differences(old: str, new: str, *, free_to_change: Collection[str]) -> list[str]:
@@ -65,37 +63,47 @@ def differences(old: str, new: str, *, free_to_change: Collection[str]) -> list[
     lines = []
     for key in left.keys() | right.keys():
         before, after = left.get(key), right.get(key)
-        known = [setting for setting in (before, after) if setting]
-        if known[0].full_name in free_to_change:
+        setting = before if before is not None else right[key]
+        if setting.full_name in free_to_change:
             continue
-        default = known[0].default() if len(known) == 1 else _NO_DEFAULT
-        if len(known) == 1:
-            is_same = _is_default(known[0].value, default)
-        else:
-            is_same = known[0].value == known[1].value
-        if not is_same:
-            lines.append(f"{known[0].label}: {_show(before, default)} -> {_show(after, default)}")
+        parameter = setting.parameter()
+        values = [_value(each, parameter) for each in (before, after)]
+        if values[0] != values[1]:
+            shown = [_show(each, parameter) for each in (before, after)]
+            lines.append(f"{setting.label}: {' -> '.join(shown)}")
     return sorted(lines)
 
 
-def _show(setting: _Setting | None, default: Any) -> str:
+def _show(setting: _Setting | None, parameter: inspect.Parameter | None) -> str:
     if setting:
         return setting.value
-    return "not set" if default is _NO_DEFAULT else f"not set, {default!r} by default"
+    return f"not set, {parameter.default!r} by default" if _has_default(parameter) else "not set"
 
 
-def _is_default(value: str, default: Any) -> bool:
+def _value(setting: _Setting | None, parameter: inspect.Parameter | None) -> object:
+    """Something to compare: the value as it is meant, or the default if nothing is bound."""
+    takes_float = parameter is not None and "float" in str(parameter.annotation)
+    if setting is None:
+        return _meant(parameter.default, takes_float) if _has_default(parameter) else None
     try:
-        literal = ast.literal_eval(value)
-    except (ValueError, SyntaxError):  # @name() is never a default
-        return False
-    # repr, as 0, 0.0 and False are equal, but not the same setting.
-    return repr(_without_lists(literal)) == repr(_without_lists(default))
+        return _meant(ast.literal_eval(setting.value), takes_float)
+    except (ValueError, SyntaxError):  # @name()
+        return setting.value
 
 
-def _without_lists(value: Any) -> Any:
-    """A list and a tuple are the same to a parameter."""
-    return tuple(map(_without_lists, value)) if isinstance(value, list | tuple) else value
+def _has_default(parameter: inspect.Parameter | None) -> TypeGuard[inspect.Parameter]:
+    return parameter is not None and parameter.default is not inspect.Parameter.empty
+
+
+def _meant(value: Any, takes_float: bool) -> str:
+    """A text that differs where two values differ to their parameter.
+
+    A list is a tuple, and 1 is 1.0 to a parameter that takes floats; but False is not 0.
+    """
+    if isinstance(value, list | tuple):
+        return f"({', '.join(_meant(item, takes_float) for item in value)})"
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return repr(float(value) if is_whole and takes_float else value)
 
 
 def _settings(text: str) -> dict[str, _Setting]:

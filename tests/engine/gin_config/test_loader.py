@@ -232,6 +232,25 @@ def test_a_setting_that_a_newer_version_adds_is_no_difference_at_its_default():
         assert changed(key, f"{key} = {other}") == [f"{key}: not set, {default} by default -> {other}"]
 
 
+@pytest.mark.parametrize(
+    ("key", "old", "new", "is_same"),
+    [
+        ("task.Adam.clip_norm", "1", "1.0", True),
+        ("task.Adam.learning_rate", "0.0002", "2e-4", True),
+        ("task.Adam.clip_norm", "1", "2.0", False),
+        ("pix2pix.Pix2Pix.norm", "'batch'", '"batch"', True),
+        ("experiment.Experiment.seed", "1", "1.0", False),  # a whole number
+        ("experiment.Experiment.scale_ema_decay", "0", "False", False),
+        ("pix2pix.Pix2Pix.fidelity", "@a.Fidelity()", "@b.Fidelity()", False),
+        ("mine.Mine.cache", "0", "0.0", False),  # nothing says what it takes
+    ],
+)
+def test_two_ways_to_write_one_value_are_no_difference(key, old, new, is_same):
+    imports = "from engine import experiment\nfrom engine import task\nfrom models import pix2pix\n"
+    lines = diff.differences(f"{imports}{key} = {old}", f"{imports}{key} = {new}", free_to_change=())
+    assert lines == ([] if is_same else [f"{key}: {old} -> {new}"])
+
+
 def test_how_often_to_evaluate_is_free_unless_a_schedule_follows_the_evaluations():
     files = [*QUICKSTART, "gin/schedules/smith_plateau.gin"]
     experiment, text = loader.load_experiment(gin_files=files)

@@ -26,6 +26,7 @@ from engine.errors import ConfigurationError
 from engine.inner_loop.train_state import TrainState
 from engine.storage import manifest
 from engine.storage.atomic_files import fsync
+from engine.storage.checkpoint_reader import open_checkpoint
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
 _PREFIX = "state"
@@ -34,10 +35,6 @@ _OPTIONAL = ("decision/", "noise_scale/", "loss_scale/")
 # Prefixes of directories that are not checkpoints: being written, being removed, or moved aside for a new
 # checkpoint of the same position.
 _WRITING, _REMOVING, _REPLACED = "writing-", "removing-", "replaced-"
-
-# `tf.train.load_checkpoint` first asks whether the prefix is a directory. On ram:// it is one, because there
-# the beginning of any file's name counts as a directory.
-_open_checkpoint = tf.compat.v1.train.NewCheckpointReader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,7 +174,11 @@ def load(train_state: TrainState, directory: str, position: int) -> None:
       ConfigurationError: it does not fit the networks; the state is then unchanged.
     """
     path = os.path.join(directory, _name(position), _PREFIX)
-    reader = _open_checkpoint(path)
+    with open_checkpoint(path) as reader:
+        _assign(train_state, reader, path)
+
+
+def _assign(train_state: TrainState, reader: tf.train.CheckpointReader, path: str) -> None:
     stored = reader.get_variable_to_shape_map()
     # A run may continue with another batch schedule or precision, whose own variables then start afresh.
     variables = {
@@ -218,10 +219,12 @@ def _write_files(snapshot: Snapshot, directory: str) -> None:
     tf.raw_ops.SaveV2(
         prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=list(values)
     )
-    reader = _open_checkpoint(prefix)
-    for name, value in snapshot.values.items():
-        if reader.get_tensor(name).tobytes() != value.numpy().tobytes():
-            raise OSError(f"{name} does not read back as it was written: the disk or the memory is faulty")
+    with open_checkpoint(prefix) as reader:
+        for name, value in snapshot.values.items():
+            if reader.get_tensor(name).tobytes() != value.numpy().tobytes():
+                raise OSError(
+                    f"{name} does not read back as it was written: the disk or the memory is faulty"
+                )
     manifest.write_manifest(directory, examples=snapshot.examples)
 
 

@@ -106,6 +106,20 @@ def test_a_hundred_damages_are_all_found(tmp_path, caplog):
         shutil.rmtree(directory)
 
 
+@pytest.mark.parametrize("root", ["", "ram://odd_names"])
+@pytest.mark.parametrize(
+    "name", ["a [copy]", "a\\b", "*", "?", "[", "'q' \"d\"", "100%", "e\u0301 \u00e9", "a\nb", "-x", "x. "]
+)
+def test_a_checkpoint_lies_in_a_directory_of_any_name(tmp_path, root, name):
+    directory = f"{root or tmp_path}/{name}"
+    save_at(directory, 2, 4)
+    assert checkpoints.list_checkpoints(directory) == [2, 4]
+    for position in (2, 4):
+        state = blank_state()
+        checkpoints.restore(state, directory, position)
+        assert_state_at(state, position)
+
+
 def test_a_checkpoint_under_another_position_is_refused(tmp_path):
     save_at(tmp_path, 4)
     os.rename(tmp_path / "00000004", tmp_path / "00000005")

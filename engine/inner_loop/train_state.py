@@ -33,8 +33,8 @@ class TrainState:
       task_state: the task's own variables, by name.
       noise_scales: by phase; empty where they are not measured.
       loss_scales: by phase, where networks compute in float16; else empty.
-      decisions: float64 scalars, the state of the batch and learning-rate schedules, by name; see
-        `engine.outer_loop.schedule_state`.
+      outer_loop_state: float64 scalars by name: the state of the schedules and of the policy for values that
+        are not finite; see `engine.outer_loop.schedule_state` and `engine.outer_loop.nan_policy`.
       step: int64, steps done.
       examples: int64, examples drawn.
       best: float64, the best evaluation so far; NaN before the first.
@@ -46,7 +46,7 @@ class TrainState:
     task_state: Mapping[str, tf.Variable]
     noise_scales: Mapping[str, NoiseScale]
     loss_scales: Mapping[str, LossScale]
-    decisions: Mapping[str, tf.Variable]
+    outer_loop_state: Mapping[str, tf.Variable]
     step: tf.Variable
     examples: tf.Variable
     best: tf.Variable
@@ -76,7 +76,7 @@ class TrainState:
                 for name, holder in by_name.items()
                 for key, variable in holder.variables.items()
             }
-        for kind, variables in (("task", self.task_state), ("decision", self.decisions)):
+        for kind, variables in (("task", self.task_state), ("decision", self.outer_loop_state)):
             named |= {f"{kind}/{name}": variable for name, variable in variables.items()}
         return named
 
@@ -93,7 +93,7 @@ def build_state(
     strategy: tf.distribute.Strategy,
     seed: int,
     initial_weights: InitialWeights | None,
-    decisions: Mapping[str, float],
+    outer_loop_state: Mapping[str, float],
     noise_settings: Mapping[str, Any] | None,
 ) -> TrainState:
     """Builds every variable under the strategy's scope.
@@ -104,7 +104,7 @@ def build_state(
       strategy: over whose replicas.
       seed: of the initial weights.
       initial_weights: replaces weights after that; None leaves those of `seed`.
-      decisions: their initial values.
+      outer_loop_state: initial values.
       noise_settings: arguments of each phase's `NoiseScale`; None measures none.
 
     Raises:
@@ -128,9 +128,9 @@ def build_state(
             task_state=dict(task.state(example)),
             noise_scales=_build_noise_scales(phases, networks, noise_settings),
             loss_scales={phase.name: LossScale() for phase in (phases if is_needed() else ())},
-            decisions={
+            outer_loop_state={
                 name: tf.Variable(value, dtype=tf.float64, trainable=False, name="decision")
-                for name, value in decisions.items()
+                for name, value in outer_loop_state.items()
             },
             step=tf.Variable(0, dtype=tf.int64, trainable=False, name="step"),
             examples=tf.Variable(0, dtype=tf.int64, trainable=False, name="examples"),

@@ -209,7 +209,7 @@ def test_wall_time_counts_what_is_to_come():
     limit = WallTime("100s", age_sec=80.0)  # the margin is 5 s
     assert not limit.is_nearly_over([], loop_sec=5.0, save_sec=4.5)  # 99 s
     assert limit.is_nearly_over([], loop_sec=5.0, save_sec=5.5)
-    with limit.timed("evaluation"):
+    with limit.measure("evaluation"):
         time.sleep(0.3)
     assert limit.is_nearly_over(["evaluation"] * 4, loop_sec=5.0, save_sec=4.5)
     assert not limit.is_nearly_over(["sampling"] * 4, loop_sec=5.0, save_sec=4.5)

@@ -6,8 +6,8 @@ without XLA up to rounding, except random floating-point numbers: XLA makes them
 another way, so dropout masks and latent codes differ. Random whole numbers and `stateless_fold_in` are the
 same.
 
-Shapes must be known at compile time. If a shape depends on the value of a tensor, such as the step number, the
-step is silently compiled again for each value. An index in brackets does the same: x[i] is a slice, whose
+Shapes must be known at compile time. If a shape depends on the value of a tensor, such as the step number,
+the step is silently compiled again for each value. An index in brackets does the same: x[i] is a slice, whose
 bounds are constants for XLA. `tf.gather(x, i)` is compiled once.
 
 Several replicas are refused: their all-reduces are outside XLA, between parts of the step. (Several GPUs

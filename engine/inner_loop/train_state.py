@@ -1,4 +1,4 @@
-"""Everything that training changes, built in one place and named for checkpoints."""
+"""All variables that training changes, with their names in checkpoints."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class _HasVariables(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """Networks, moments, the task's own variables and how far training has come.
+    """Networks, moments, the task's own variables and the position of the run.
 
     Attributes:
       networks: the networks in training, by name.
-      averaged: exponential moving averages of those networks that a phase averages, by name.
+      averaged: exponential moving averages, by name of the network, if its phase keeps one.
       optimizers: by name.
       task_state: the task's own variables, by name.
-      noise_scales: by phase; empty where they are not measured.
-      loss_scales: by phase, where networks compute in float16; else empty.
+      noise_scales: by phase; empty if they are not measured.
+      loss_scales: by phase; empty unless networks compute in float16.
       outer_loop_state: float64 scalars by name: the state of the schedules and of the policy for values that
         are not finite; see `engine.outer_loop.schedule_state` and `engine.outer_loop.nan_policy`.
       step: int64, steps done.
@@ -53,11 +53,11 @@ class TrainState:
 
     @property
     def evaluation_networks(self) -> dict[str, keras.Model]:
-        """The networks to use outside training: the averages where there are any."""
+        """The networks to use outside training: moving averages instead of networks that have one."""
         return {**self.networks, **self.averaged}
 
     def variables(self) -> dict[str, tf.Variable]:
-        """All variables, by a name that does not depend on the process or on the devices."""
+        """All variables by name. Names do not depend on the process or the devices."""
         named = {"step": self.step, "examples": self.examples, "best": self.best}
         for kind, networks in (("network", self.networks), ("averaged", self.averaged)):
             named |= {
@@ -99,17 +99,17 @@ def build_state(
     """Builds every variable under the strategy's scope.
 
     Args:
-      task: whose networks and state.
+      task: makes the networks and their state.
       example: shapes of one example, [H, W, C] each.
       strategy: over whose replicas.
       seed: of the initial weights.
-      initial_weights: replaces weights after that; None leaves those of `seed`.
+      initial_weights: then replaces weights; None keeps those of `seed`.
       outer_loop_state: initial values.
-      noise_settings: arguments of each phase's `NoiseScale`; None measures none.
+      noise_settings: arguments of each phase's `NoiseScale`; None does not measure noise scales.
 
     Raises:
-      ConfigurationError: the phases table names something that the task does not have, or the initial
-        weights do not fit.
+      ConfigurationError: a phase names something that the task does not have, or the initial weights do not
+        fit.
     """
     phases = task.phases()
     with strategy.scope():
@@ -203,5 +203,5 @@ def _check_phases(
 
 
 def trainable_parameters(network: keras.Model) -> int:
-    """How many numbers training changes; moving statistics do not count."""
+    """Number of trainable parameters; moving statistics do not count."""
     return sum(math.prod(variable.shape) for variable in network.trainable_variables)

@@ -1,4 +1,4 @@
-"""The gradient noise scale of a phase, measured from the parts that its gradient is the sum of.
+"""The gradient noise scale of a phase, measured from partial gradients that are summed anyway.
 
 McCandlish et al. 2018 (arXiv 1812.06162): with G the true gradient and Sigma the covariance of the gradient
 of one example, noise and signal are equal for a batch of B_simple = tr(Sigma) / |G|^2 examples. The paper

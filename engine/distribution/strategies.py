@@ -106,7 +106,7 @@ def _cpu_devices(cpu_replicas: int) -> list[str]:
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:
-    # Without an argument TPUClusterResolver reads TPU_NAME itself, and takes "local" for a cloud TPU's name.
+    # Without an argument TPUClusterResolver reads TPU_NAME itself, and treats "local" as a cloud TPU's name.
     name = os.environ.get("TPU_NAME", "local")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)

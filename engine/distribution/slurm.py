@@ -24,8 +24,8 @@ def tf_config_of_slurm() -> str | None:
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks < 2 or "SLURM_PROCID" not in os.environ:
         return None
-    # The resolver is used for the addresses only. It divides by the numbers of GPUs, so these are dummies; SLURM
-    # itself shows each task its own GPUs.
+    # The resolver is used for the addresses only. It divides by the numbers of GPUs, so these are dummies;
+    # SLURM itself shows each task its own GPUs.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=_FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % _PORTS,
         gpus_per_node=tasks,

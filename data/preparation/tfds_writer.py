@@ -104,7 +104,6 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             filetype_suffix="tfrecord",
             template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",  # their number is not known before
         )
-        # Not TFDS's SequentialWriter, which cannot end a shard by its size in bytes.
         lengths, num_bytes, shard_bytes, shard, writer = [], 0, 0, 0, None
         try:
             for index, example in self._generate_examples(split):

@@ -84,7 +84,7 @@ def check(values: flags.FlagValues, *, checkout: Path = CHECKOUT) -> dict[str, A
     if values.valid_until_duration and not values.queued:
         _refuse("--valid_until_duration: applies to queued requests only; add --queued")
     if not (checkout / ".git").exists():
-        _refuse(f"{checkout}: not a git repository, whose files could be copied; use a clone of Gantry")
+        _refuse(f"{checkout}: not a git repository, so its files cannot be listed; use a clone")
     return {
         "vm": TpuVm(
             name=values.name,

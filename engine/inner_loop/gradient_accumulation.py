@@ -116,7 +116,7 @@ class AccumulatedStep:
 
     Args:
       replica_step: the parts of a step on one replica.
-      strategy: over whose replicas.
+      strategy: runs the steps on its replicas.
     """
 
     def __init__(self, *, replica_step: ReplicaStep, strategy: tf.distribute.Strategy):

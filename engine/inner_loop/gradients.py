@@ -27,8 +27,8 @@ def phase_gradients(
     """Gradients of (sum of losses / global batch) on this replica's rows, and the losses themselves.
 
     Args:
-      phase: whose losses.
-      view: what the loss is given.
+      phase: its losses are differentiated.
+      view: the argument of the losses.
       tape: persistent; the one that recorded `forward` if the phase differentiates through it.
       rows: this replica's rows, which `view` shows.
       loss_scale: in float16, multiplies the losses for differentiation; neither result contains it. A

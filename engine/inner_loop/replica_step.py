@@ -56,7 +56,7 @@ class ReplicaStep:
     """The steps of a task on one replica; all methods are called in replica context.
 
     Args:
-      task: whose phases are run.
+      task: its phases are run.
       train_state: the variables.
       seed: of all randomness in the networks and losses.
 

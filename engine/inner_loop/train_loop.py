@@ -75,7 +75,7 @@ class TrainLoop:
     """Runs many steps in one call of a compiled function.
 
     Args:
-      task: whose phases are run.
+      task: its phases are run.
       devices: of the run.
       train_state: the variables, built under the strategy's scope.
       scaling: gives the hyper-parameters at a position and batch size.

@@ -101,7 +101,7 @@ def build_state(
     Args:
       task: makes the networks and their state.
       example: shapes of one example, [H, W, C] each.
-      strategy: over whose replicas.
+      strategy: the variables are mirrored on its replicas.
       seed: of the initial weights.
       initial_weights: then replaces weights; None keeps those of `seed`.
       outer_loop_state: initial values.

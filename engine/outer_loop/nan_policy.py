@@ -81,7 +81,7 @@ class NanPolicy:
             variable.assign(value)
         self._variables[_RESTORED].assign_add(1.0)
 
-    def why_stop(self, *, saved_at: int | None) -> str | None:
+    def stop_reason(self, *, saved_at: int | None) -> str | None:
         """Decides whether the run must end after a step that was not finite.
 
         Args:

@@ -88,7 +88,7 @@ class RunActions:
         actions.append(PeriodicAction(every("save_every"), self.save))
         return actions
 
-    def after(self, call: LoopCall, *, total: int, wall_time: WallTime) -> None:
+    def run_due(self, call: LoopCall, *, total: int, wall_time: WallTime) -> None:
         """Runs the actions that are due after a call of the loop.
 
         Args:

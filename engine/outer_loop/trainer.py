@@ -234,7 +234,7 @@ class Trainer:
     def _train(self, actions: RunActions, preemption: PreemptionHandler) -> None:
         total = self.plan.total_examples
         if self.examples < total:
-            self._wall_time.check_beginning()
+            self._wall_time.check_start()
         caller = LoopCaller(
             self.experiment,
             self.plan,
@@ -252,7 +252,7 @@ class Trainer:
             self._nan_policy.after_loop(finite=call.result.finite, steps=call.result.steps)
             if not call.result.finite:
                 self._continue_or_diverge(actions, call.result)
-            actions.after(call, total=total, wall_time=self._wall_time)
+            actions.run_due(call, total=total, wall_time=self._wall_time)
             self._checkpointer.check()
             if self._time_is_nearly_over(actions, *caller.longest_next_call(call.batch)):
                 preemption.request_stop(f"max_wall_time = {self._wall_time.limit!r} is nearly over")
@@ -287,7 +287,7 @@ class Trainer:
         """Handles a step that was not finite, according to `Experiment.on_non_finite`."""
         policy = self._nan_policy
         self._checkpointer.wait()  # then the checkpoint of `saved_at` is on the disk
-        why = policy.why_stop(saved_at=actions.saved_at)
+        why = policy.stop_reason(saved_at=actions.saved_at)
         if why is not None:
             raise DivergenceError(result.metrics, step=self.step, saved_at=actions.saved_at, why=why)
         done = f"skipped; {policy.skipped} such steps so far"

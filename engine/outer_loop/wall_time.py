@@ -58,8 +58,8 @@ class WallTime:
         needed = loop_sec + sum(self._took_sec.get(action, 0.0) for action in due) + 2 * save_sec + margin
         return time.monotonic() - self._started + needed > self._limit_sec
 
-    def check_beginning(self) -> None:
-        """Refuses a limit that is over before the first step, since such a run would never get further.
+    def check_start(self) -> None:
+        """Refuses a limit that is over before the first step, since such a run would never do a step.
 
         Raises:
           ConfigurationError: the limit is over.

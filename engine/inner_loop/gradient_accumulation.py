@@ -24,14 +24,11 @@ import keras
 import tensorflow as tf
 
 from engine.distribution.strategy_run import run_on_replicas
-from engine.errors import ConfigurationError
 from engine.inner_loop.batch_rows import ReplicaRows, micro_step
+from engine.inner_loop.kept_outputs import GrowingOutputs, Outputs, PreallocatedOutputs, check_outputs
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, update
 from engine.inner_loop.replica_step import ForwardPass, ReplicaStep, StepInputs
 from engine.task import Phase, Step, weighted_examples
-
-Outputs = Mapping[str, Any]
-"""Outputs of the forward pass by name: tensors [rows, ...], or nested structures of them."""
 
 
 class _StepStart(NamedTuple):
@@ -63,52 +60,6 @@ class _PassResult(NamedTuple):
     sums: PhaseSums
     moves: Sequence[tf.Tensor]
     outputs: Outputs
-
-
-class _GrowingOutputs:
-    """Joins outputs by concatenation: one trace for any number of micro-batches."""
-
-    def start(self, outputs: Outputs) -> Outputs:
-        """The outputs of micro-batch 0."""
-        return outputs
-
-    def append(self, so_far: Outputs, new: Outputs, micro: tf.Tensor) -> Outputs:
-        """Appends the outputs of micro-batch number `micro`."""
-        del micro
-        return tf.nest.map_structure(lambda a, b: tf.concat([a, b], axis=0), so_far, new)
-
-    def loop_shape(self, tensor: tf.Tensor) -> tf.TensorShape:
-        """The part of a tensor's shape that is the same in all iterations of the loop."""
-        return tf.TensorShape([None, *tensor.shape[1:]])
-
-
-class _PreallocatedOutputs:
-    """Writes outputs into rows of zeros that are allocated at the start, so shapes are static."""
-
-    def __init__(self, accumulation: int):
-        self._accumulation = accumulation
-
-    def start(self, outputs: Outputs) -> Outputs:
-        """The outputs of micro-batch 0, padded with rows for all others."""
-
-        def enlarge(x: tf.Tensor) -> tf.Tensor:
-            missing = (self._accumulation - 1) * x.shape[0]
-            return tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
-
-        return tf.nest.map_structure(enlarge, outputs)
-
-    def append(self, so_far: Outputs, new: Outputs, micro: tf.Tensor) -> Outputs:
-        """Writes the outputs of micro-batch number `micro` into its rows."""
-
-        def write(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-            indices = micro * b.shape[0] + tf.range(b.shape[0])
-            return tf.tensor_scatter_nd_update(a, indices[:, tf.newaxis], b)
-
-        return tf.nest.map_structure(write, so_far, new)
-
-    def loop_shape(self, tensor: tf.Tensor) -> tf.TensorShape:
-        """The part of a tensor's shape that is the same in all iterations of the loop: all of it."""
-        return tensor.shape
 
 
 class AccumulatedStep:
@@ -181,7 +132,7 @@ class AccumulatedStep:
         short last micro-batch gets its number as a Python int, and so a trace of its own.
         """
         is_static = isinstance(accumulation, int)
-        store = _PreallocatedOutputs(accumulation) if is_static else _GrowingOutputs()
+        store = PreallocatedOutputs(accumulation) if is_static else GrowingOutputs()
         first = one_pass(tf.constant(0))
         first = first._replace(outputs=self._run(store.start, first.outputs))
         # PerReplica values can be loop variables only if they are flattened into their components.
@@ -248,7 +199,7 @@ class AccumulatedStep:
             sums = step.sums(phase, view, tape, rows)
         moves = self._moves(rows, start)
         keeps_outputs = index == 0 and not all(map(self._differentiates_forward, phases[1:]))
-        return _PassResult(sums, moves, _checked(view.outputs) if keeps_outputs else {})
+        return _PassResult(sums, moves, check_outputs(view.outputs) if keeps_outputs else {})
 
     def _first_forward(self, view: Step, micro: tf.Tensor | int, start: _StepStart) -> ForwardPass:
         """The forward pass of the first phase, whose moves count."""
@@ -323,21 +274,11 @@ class AccumulatedStep:
 
 
 def _join(
-    store: _GrowingOutputs | _PreallocatedOutputs, so_far: _PassResult, new: _PassResult, micro: tf.Tensor
+    store: GrowingOutputs | PreallocatedOutputs, so_far: _PassResult, new: _PassResult, micro: tf.Tensor
 ) -> _PassResult:
     """The results of the micro-batches so far and of number `micro` together."""
     sums, moves = tf.nest.map_structure(tf.add, so_far[:2], new[:2])
     return _PassResult(sums, moves, store.append(so_far.outputs, new.outputs, micro))
-
-
-def _checked(outputs: Outputs) -> Outputs:
-    for name, value in outputs.items():
-        if any(tensor.shape.rank == 0 for tensor in tf.nest.flatten(value)):
-            raise ConfigurationError(
-                f"forward's output {name!r} is a scalar; under accumulation (LARGEST_MICRO_BATCH) each "
-                "output has one row per example, [B, ...]"
-            )
-    return outputs
 
 
 def _read(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:

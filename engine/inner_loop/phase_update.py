@@ -9,12 +9,12 @@ import keras
 import tensorflow as tf
 
 from engine.batching.noise_scale import small_batch_square_norm
-from engine.batching.scaling_rules import Hyperparameters
+from engine.batching.scaling_rules import BatchScaling, Hyperparameters, WarmupState
 from engine.inner_loop.batch_rows import ReplicaRows
 from engine.inner_loop.gradients import Gradients
 from engine.inner_loop.loss_scale import LossScale
 from engine.inner_loop.train_state import TrainState
-from engine.task import Phase
+from engine.task import Phase, Task
 
 APPLIED, OVERFLOWED, NOT_FINITE = 0, 1, 2
 """Outcomes of a phase. The outcome of a step is the largest of its phases.
@@ -49,6 +49,45 @@ class PhaseSums(NamedTuple):
     gradients: Gradients
     losses: Mapping[str, tf.Tensor]
     noise: tf.Tensor
+
+
+def phase_settings(
+    task: Task,
+    scaling: BatchScaling,
+    *,
+    examples: tf.Tensor,
+    global_batch: tf.Tensor | int,
+    warmup: WarmupState,
+    plateau_factors: Mapping[str, tf.Tensor],
+) -> dict[str, PhaseSettings]:
+    """The settings of every phase in one step.
+
+    Args:
+      task: its phases and optimizers.
+      scaling: gives the hyper-parameters at a position and batch size.
+      examples: int64 scalar, drawn before this step.
+      global_batch: examples of this step.
+      warmup: the last change of the batch.
+      plateau_factors: on the learning rate, by optimizer.
+    """
+    growth = scaling.growth(examples=examples, global_batch=global_batch, warmup=warmup)
+    hyperparameters = {
+        name: scaling.hyperparameters(
+            settings,
+            examples=examples,
+            global_batch=global_batch,
+            growth=growth,
+            plateau_factor=plateau_factors[name],
+        )
+        for name, settings in task.optimizers.items()
+    }
+    return {
+        phase.name: PhaseSettings(
+            hyperparameters[phase.optimizer],
+            scaling.ema_decay(phase.ema_decay, global_batch) if phase.ema_decay else None,
+        )
+        for phase in task.phases()
+    }
 
 
 def phase_sums(

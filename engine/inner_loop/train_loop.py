@@ -25,8 +25,9 @@ from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import run_on_replicas
 from engine.distribution.xla import compiles_with_xla, reraise_xla_errors
 from engine.inner_loop.gradient_accumulation import AccumulatedStep
-from engine.inner_loop.phase_update import APPLIED, NOT_FINITE, PhaseSettings
+from engine.inner_loop.phase_update import APPLIED, NOT_FINITE, PhaseSettings, phase_settings
 from engine.inner_loop.replica_step import ReplicaStep, StepInputs
+from engine.inner_loop.step_undo import StepUndo, moved_variables
 from engine.inner_loop.train_state import TrainState
 from engine.task import Phase, Task
 
@@ -107,11 +108,8 @@ class TrainLoop:
         if self._under_xla:
             self._whole_step = tf.function(self._replica_step.run, autograph=False, jit_compile=True)
         self._dtype = tf.as_dtype(keras.config.floatx())
-        self._to_undo: list[tf.Variable] = []
-        if undo_non_finite or train_state.loss_scales:
-            networks = train_state.networks.values()
-            self._to_undo = [w.value for network in networks for w in network.non_trainable_weights]
-            self._to_undo += train_state.task_state.values()
+        moved = moved_variables(train_state) if undo_non_finite or train_state.loss_scales else []
+        self._undo = StepUndo(moved) if moved else None
         phases = task.phases()
         self._period = math.lcm(*(phase.every for phase in phases))
         # A pattern is a set of phases that are due together. Each is traced once.
@@ -262,7 +260,14 @@ class TrainLoop:
             step=start.step + done,
             examples=start.examples + done * tf.cast(start.global_batch, tf.int64),
         )
-        settings = self._settings(of_step, inputs.warmup, inputs.plateau_factors)
+        settings = phase_settings(
+            self._task,
+            self._scaling,
+            examples=of_step.examples,
+            global_batch=of_step.global_batch,
+            warmup=inputs.warmup,
+            plateau_factors=inputs.plateau_factors,
+        )
 
         def run(pattern: int) -> tuple[tf.Tensor, tf.Tensor]:
             return self._run_pattern(pattern, batch, of_step, settings, inputs.accumulation)
@@ -283,27 +288,15 @@ class TrainLoop:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(metrics, outcome) of a step in which the phases of this pattern are due."""
         phases = self._patterns[pattern]
-        before = []
-        if self._to_undo:
-            before = run_on_replicas(self._strategy, lambda: [v.read_value() for v in self._to_undo])
+        before = run_on_replicas(self._strategy, self._undo.read) if self._undo else []
         if accumulation is None:
             metrics, outcome = self._whole(batch, inputs, settings, phases)
         else:
             metrics, outcome = self._accumulated_step.run(batch, inputs, accumulation, settings, phases)
         self._metric_names[pattern] = list(metrics)
-        if self._to_undo:
-            run_on_replicas(self._strategy, self._undo, outcome, before)
+        if self._undo:
+            run_on_replicas(self._strategy, self._undo.restore, outcome, before)
         return tf.stack(list(metrics.values())), outcome
-
-    def _undo(self, outcome: tf.Tensor, before: list[tf.Tensor]) -> None:
-        """Restores this replica's copies unless all phases were updated (in replica context)."""
-
-        def set_back() -> tf.Tensor:
-            for variable, value in zip(self._to_undo, before, strict=True):
-                tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
-            return tf.constant(True)
-
-        tf.cond(outcome > APPLIED, set_back, lambda: tf.constant(True))
 
     def _whole(
         self,
@@ -318,28 +311,3 @@ class TrainLoop:
         return tf.nest.map_structure(
             lambda value: self._strategy.experimental_local_results(value)[0], per_replica
         )
-
-    def _settings(
-        self, inputs: StepInputs, warmup: WarmupState, plateau_factors: Mapping[str, tf.Tensor]
-    ) -> dict[str, PhaseSettings]:
-        """The settings of each phase's update in this step."""
-        growth = self._scaling.growth(
-            examples=inputs.examples, global_batch=inputs.global_batch, warmup=warmup
-        )
-        hyperparameters = {
-            name: self._scaling.hyperparameters(
-                settings,
-                examples=inputs.examples,
-                global_batch=inputs.global_batch,
-                growth=growth,
-                plateau_factor=plateau_factors[name],
-            )
-            for name, settings in self._task.optimizers.items()
-        }
-        return {
-            phase.name: PhaseSettings(
-                hyperparameters[phase.optimizer],
-                self._scaling.ema_decay(phase.ema_decay, inputs.global_batch) if phase.ema_decay else None,
-            )
-            for phase in self._task.phases()
-        }

@@ -1,8 +1,8 @@
-"""The pickle of a PyTorch state dict, read and written without running anything.
+"""The pickle of a PyTorch state dict, read and written without executing anything.
 
-Python's unpickler calls whatever a file names. This machine calls nothing: it knows the opcodes and the
-few names of which `torch.save` makes a dictionary of tensors, and refuses every other by its name. The
-numbers themselves are not in the pickle; it says only where they lie.
+Python's unpickler calls every function that a file names. The reader here calls none: it knows only the
+opcodes and names with which `torch.save` describes a dictionary of tensors, and rejects any other name with
+an error that shows it. The pickle holds no numbers, only their places in the file.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import pickletools
 import struct
-from collections.abc import Mapping
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 STORAGES = {
     "torch.FloatStorage": "float32",
@@ -25,22 +25,26 @@ STORAGES = {
     "torch.ByteStorage": "uint8",
     "torch.BoolStorage": "bool",
 }
-"""What PyTorch calls the storages of each dtype."""
+"""PyTorch's storage class -> dtype."""
 
 _DICT = "collections.OrderedDict"
 _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
 _TENSORS = (_TENSOR, "torch._utils._rebuild_tensor")  # the latter before PyTorch 0.4
 _NAMES = frozenset({_DICT, *_TENSORS, _PARAMETER, *STORAGES})
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS = frozenset("BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split())
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _LONGEST_NAME = 100
+_DAMAGED = "its pickle is damaged"
 
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """Numbers of one dtype, `elements` of them, in the file's record `key`."""
+    """A flat array of numbers in the file.
+
+    Attributes:
+      key: name of the file's record that holds the numbers.
+      dtype: one of the values of STORAGES.
+      elements: how many numbers it has.
+    """
 
     key: str
     dtype: str
@@ -49,7 +53,14 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as a part of a storage; offset and strides count elements."""
+    """A tensor as a view of a storage.
+
+    Attributes:
+      storage: holds the tensor's numbers.
+      offset: of the first number, in elements.
+      shape: the tensor's shape.
+      strides: of each axis, in elements.
+    """
 
     storage: Storage
     offset: int
@@ -59,7 +70,7 @@ class StoredTensor:
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-    """A name that the pickle mentions; nothing is imported for it."""
+    """A name in the pickle; nothing is imported for it."""
 
     name: str
 
@@ -69,124 +80,214 @@ class _Mark:
 
 
 def load(file: BinaryIO) -> dict[str, StoredTensor]:
-    """The tensors of a state dict by name, in the order of the file, which is left behind the pickle.
+    """Reads the state dict at the file's position, and leaves the file at the end of its pickle.
+
+    Returns:
+      The tensors by name, in the order of the file.
 
     Raises:
-      ValueError: it is no state dict, is damaged, or names something else than tensors.
+      ValueError: it is damaged, or holds anything but tensors by name.
     """
     state = load_value(file)
     if not isinstance(state, dict) or not state:
-        raise ValueError(f"holds {_kind(state)}, no dictionary of tensors")
+        raise ValueError(f"holds {_describe(state)}, no dictionary of tensors")
     for name, value in state.items():
         if not isinstance(value, StoredTensor):
-            raise ValueError(f"holds {_kind(value)} under {_short(name)!r}, where a state dict holds tensors")
+            raise ValueError(
+                f"holds {_describe(value)} under {_shorten(name)!r}, where a state dict holds tensors"
+            )
     return state
 
 
-def load_value(file: BinaryIO):
-    """The value of the next pickle in the file: numbers, text, tuples, lists, dictionaries, tensors.
+def load_value(file: BinaryIO) -> Any:
+    """Reads the pickle at the file's position, and leaves the file at its end.
+
+    Returns:
+      Its value: made of numbers, text, tuples, lists, dictionaries and tensors.
 
     Raises:
-      ValueError: it is damaged, or names something else.
+      ValueError: it is damaged, or holds anything else.
     """
     try:
-        return _run(file)
+        opcodes = list(_read_opcodes(file))
+        # Checks all names before any opcode, so that the error about a malicious file shows the name.
+        for opcode, argument in opcodes:
+            if opcode in ("GLOBAL", "INST"):
+                _check_name(argument.replace(" ", "."))
+        return _Reader().read(opcodes)
     except (IndexError, KeyError, struct.error) as error:  # an empty stack, an unknown memo, a cut number
-        raise ValueError("its pickle is damaged") from error
+        raise ValueError(_DAMAGED) from error
 
 
-def _run(file: BinaryIO):
-    stack, memo = [], {}
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
-    def group():
+
+def _read_opcodes(file: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """(name, argument) of each opcode up to and including STOP, like `pickletools.genops`."""
+    name = ""
+    while name != "STOP":
+        opcode = _OPCODES[file.read(1)]
+        name = opcode.name
+        if name == "STRING":  # no state dict has one; decoding bytes of a damaged file would print warnings
+            yield name, file.readline()
+            continue
+        try:
+            argument = opcode.arg.reader(file) if opcode.arg else None
+        except ValueError as error:  # a number or text is cut off
+            raise ValueError(_DAMAGED) from error
+        yield name, argument
+
+
+class _Reader:
+    """A stack machine with the opcodes of state dicts: one method each, looked up in `_METHODS`."""
+
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def read(self, opcodes: list[tuple[str, Any]]) -> Any:
+        """Returns the value of a pickle.
+
+        Args:
+          opcodes: (name, argument) of each; the last is STOP.
+
+        Raises:
+          ValueError: an opcode or its use belongs to no state dict.
+          IndexError: the stack has too few values.
+          KeyError: a memo was never stored.
+        """
+        for name, argument in opcodes[:-1]:
+            if name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[name])
+            elif name in _LITERALS:
+                self._stack.append(argument)
+            elif name in _METHODS:
+                _METHODS[name](self, argument)
+            else:
+                raise ValueError(f"its pickle uses {name}, which no state dict needs")
+        return self._stack.pop()
+
+    def _pop_group(self) -> list[Any]:
         """Takes the values above the last mark off the stack, and the mark."""
-        values = []
-        while not isinstance(value := stack.pop(), _Mark):
+        values: list[Any] = []
+        while not isinstance(value := self._stack.pop(), _Mark):
             values.append(value)
         return values[::-1]
 
-    opcodes = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(file)]
-    for opcode, argument in opcodes:  # first of all, so that what is refused is refused by its name
-        if opcode in ("GLOBAL", "INST"):
-            _known(argument.replace(" ", "."))
-    for opcode, argument in opcodes:
-        match opcode:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                return stack.pop()
-            case "MARK":
-                stack.append(_Mark())
-            case "GLOBAL":
-                stack.append(_known(argument.replace(" ", ".")))
-            case "STACK_GLOBAL":
-                parts = [stack.pop(), stack.pop()]
-                stack.append(_known(".".join(part for part in parts[::-1] if isinstance(part, str))))
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "APPENDS":
-                items = group()
-                if not isinstance(stack[-1], list):
-                    raise ValueError("its pickle is damaged")
-                stack[-1].extend(items)
-            case "TUPLE":
-                stack.append(tuple(group()))
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                _set_items(stack[-1], [key, value])
-            case "SETITEMS":
-                items = group()
-                _set_items(stack[-1], items)
-            case "BINPERSID":
-                stack.append(_storage(stack.pop()))
-            case "REDUCE":
-                arguments, name = stack.pop(), stack.pop()
-                stack.append(_made(name, arguments))
-            case "BUILD":
-                stack.pop()  # `_metadata`, versions of PyTorch's modules
-                if not isinstance(stack[-1], dict):
-                    raise ValueError(f"sets attributes of {_kind(stack[-1])}, which no state dict does")
-            case name if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name])
-            case name if name in _LITERALS:
-                stack.append(argument)
-            case name if name in _TUPLES:
-                first = len(stack) - _TUPLES[name]
-                if first < 0:
-                    raise IndexError(name)
-                stack[first:] = [tuple(stack[first:])]
-            case name:
-                raise ValueError(f"its pickle uses {name}, which no state dict needs")
-    raise IndexError("no STOP")
+    def _skip(self, argument: Any) -> None:
+        """PROTO, FRAME: they describe the pickle itself."""
+
+    def _mark(self, argument: Any) -> None:
+        self._stack.append(_Mark())
+
+    def _global(self, argument: str) -> None:
+        self._stack.append(_check_name(argument.replace(" ", ".")))
+
+    def _stack_global(self, argument: Any) -> None:
+        attribute, module = self._stack.pop(), self._stack.pop()
+        self._stack.append(_check_name(".".join(x for x in (module, attribute) if isinstance(x, str))))
+
+    def _put(self, index: int) -> None:
+        self._memo[index] = self._stack[-1]
+
+    def _memoize(self, argument: Any) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def _get(self, index: int) -> None:
+        self._stack.append(self._memo[index])
+
+    def _empty_dict(self, argument: Any) -> None:
+        self._stack.append({})
+
+    def _empty_list(self, argument: Any) -> None:
+        self._stack.append([])
+
+    def _appends(self, argument: Any) -> None:
+        items, target = self._pop_group(), self._stack[-1]
+        if not isinstance(target, list):
+            raise ValueError(_DAMAGED)
+        target.extend(items)
+
+    def _tuple(self, argument: Any) -> None:
+        self._stack.append(tuple(self._pop_group()))
+
+    def _short_tuple(self, length: int) -> None:
+        """TUPLE1, TUPLE2, TUPLE3: a tuple of the last values."""
+        if len(self._stack) < length:
+            raise IndexError(length)
+        self._stack[-length:] = [tuple(self._stack[-length:])]
+
+    def _set_item(self, argument: Any) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        _update(self._stack[-1], [key, value])
+
+    def _set_items(self, argument: Any) -> None:
+        items = self._pop_group()
+        _update(self._stack[-1], items)
+
+    def _persistent_id(self, argument: Any) -> None:
+        self._stack.append(_to_storage(self._stack.pop()))
+
+    def _reduce(self, argument: Any) -> None:
+        arguments, function = self._stack.pop(), self._stack.pop()
+        self._stack.append(_to_value(function, arguments))
+
+    def _build(self, argument: Any) -> None:
+        self._stack.pop()  # `_metadata`, versions of PyTorch's modules
+        if not isinstance(self._stack[-1], dict):
+            raise ValueError(f"sets attributes of {_describe(self._stack[-1])}, which no state dict does")
 
 
-def _known(name: str) -> _Name:
+_CONSTANTS: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_LITERALS = frozenset("BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split())
+_METHODS: Mapping[str, Callable[[_Reader, Any], None]] = {
+    "PROTO": _Reader._skip,
+    "FRAME": _Reader._skip,
+    "MARK": _Reader._mark,
+    "GLOBAL": _Reader._global,
+    "STACK_GLOBAL": _Reader._stack_global,
+    "BINPUT": _Reader._put,
+    "LONG_BINPUT": _Reader._put,
+    "MEMOIZE": _Reader._memoize,
+    "BINGET": _Reader._get,
+    "LONG_BINGET": _Reader._get,
+    "EMPTY_DICT": _Reader._empty_dict,
+    "EMPTY_LIST": _Reader._empty_list,
+    "APPENDS": _Reader._appends,
+    "TUPLE": _Reader._tuple,
+    "TUPLE1": lambda reader, _: reader._short_tuple(1),
+    "TUPLE2": lambda reader, _: reader._short_tuple(2),
+    "TUPLE3": lambda reader, _: reader._short_tuple(3),
+    "SETITEM": _Reader._set_item,
+    "SETITEMS": _Reader._set_items,
+    "BINPERSID": _Reader._persistent_id,
+    "REDUCE": _Reader._reduce,
+    "BUILD": _Reader._build,
+}
+
+
+def _check_name(name: str) -> _Name:
     if name not in _NAMES:
-        raise ValueError(f"names {_short(name)}, which is no part of a state dict; nothing of it was run")
+        raise ValueError(
+            f"names {_shorten(name)}, which does not belong in a state dict; nothing of it was executed"
+        )
     return _Name(name)
 
 
-def _set_items(target, items: list) -> None:
+def _update(target: Any, items: list[Any]) -> None:
+    """Sets alternating keys and values of a dictionary."""
     keys, values = items[::2], items[1::2]
     if not isinstance(target, dict) or len(keys) != len(values):
-        raise ValueError("its pickle is damaged")
+        raise ValueError(_DAMAGED)
     for key, value in zip(keys, values, strict=True):
         if not isinstance(key, str):
-            raise ValueError(f"has {_kind(key)} for a name, where a state dict has text")
+            raise ValueError(f"has {_describe(key)} for a name, where a state dict has text")
         target[key] = value
 
 
-def _storage(identity) -> Storage:
+def _to_storage(identity: Any) -> Storage:
     match identity:
-        # The old format has a sixth entry, None but for storages that are parts of others.
+        # The old format has a sixth entry; it is None except for storages that are parts of others.
         case ("storage", _Name(name=name), str(key), str(), int(elements), *view) if (
             name in STORAGES and elements >= 0 and view in ([], [None])
         ):
@@ -194,58 +295,70 @@ def _storage(identity) -> Storage:
     raise ValueError("refers to something outside the file that is no storage of numbers")
 
 
-def _made(name, arguments):
-    match name, arguments:
-        case _Name(name=called), () if called == _DICT:
+def _to_value(function: Any, arguments: Any) -> Any:
+    """What a call in the pickle stands for."""
+    match function, arguments:
+        case _Name(name=name), () if name == _DICT:
             return {}
-        case _Name(name=called), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if (
-            called in _TENSORS
+        case _Name(name=name), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if (
+            name in _TENSORS
         ):
             numbers = [offset, *shape, *strides]
             if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
                 raise ValueError("describes a tensor of impossible shape")
             return StoredTensor(storage, offset, shape, strides)
-        case _Name(name=called), (StoredTensor() as tensor, *_) if called == _PARAMETER:
+        case _Name(name=name), (StoredTensor() as tensor, *_) if name == _PARAMETER:
             return tensor
-    raise ValueError(f"calls {_kind(name)} in a way no state dict does; nothing of it was run")
+    raise ValueError(f"calls {_describe(function)} in a way no state dict does; nothing of it was executed")
 
 
-def _kind(value) -> str:
+def _describe(value: Any) -> str:
     return value.name if isinstance(value, _Name) else f"a value of type {type(value).__name__}"
 
 
-def _short(name: str) -> str:
-    """At most a line, whatever the file says."""
+def _shorten(name: str) -> str:
+    """The name, printable and no longer than a line."""
     shown = "".join(c if c.isprintable() else "?" for c in name[:_LONGEST_NAME])
     return shown + ("..." if len(name) > _LONGEST_NAME else "")
 
 
 def dumps(tensors: Mapping[str, StoredTensor]) -> bytes:
-    """The pickle (protocol 2) that `torch.save` would write of an OrderedDict of these tensors."""
+    """Returns the pickle (protocol 2) that `torch.save` would write of an OrderedDict of these tensors."""
     names = {dtype: name for name, dtype in STORAGES.items()}
-    parts = [b"\x80\x02", _global(_DICT), b")R("]
+    parts = [b"\x80\x02", _encode_global(_DICT), b")R("]
     for name, tensor in tensors.items():
         storage = tensor.storage
-        parts += [_text(name), _global(_TENSOR), b"(("]
-        parts += [_text("storage"), _global(names[storage.dtype]), _text(storage.key), _text("cpu")]
-        parts += [_integer(storage.elements), b"tQ", _integer(tensor.offset)]
-        parts += [b"(", *map(_integer, tensor.shape), b"t(", *map(_integer, tensor.strides), b"t"]
-        parts += [b"\x89", _global(_DICT), b")RtR"]  # no gradient, no hooks
+        parts += [_encode_text(name), _encode_global(_TENSOR), b"(("]
+        parts += [
+            _encode_text("storage"),
+            _encode_global(names[storage.dtype]),
+            _encode_text(storage.key),
+            _encode_text("cpu"),
+        ]
+        parts += [_encode_integer(storage.elements), b"tQ", _encode_integer(tensor.offset)]
+        parts += [
+            b"(",
+            *map(_encode_integer, tensor.shape),
+            b"t(",
+            *map(_encode_integer, tensor.strides),
+            b"t",
+        ]
+        parts += [b"\x89", _encode_global(_DICT), b")RtR"]  # no gradient, no hooks
     return b"".join([*parts, b"u."])
 
 
-def _global(name: str) -> bytes:
+def _encode_global(name: str) -> bytes:
     module, _, attribute = name.rpartition(".")
     return f"c{module}\n{attribute}\n".encode()
 
 
-def _text(text: str) -> bytes:
+def _encode_text(text: str) -> bytes:
     encoded = text.encode()
     return b"X" + struct.pack("<I", len(encoded)) + encoded
 
 
-def _integer(number: int) -> bytes:
+def _encode_integer(number: int) -> bytes:
     if number < 2**31:
         return b"J" + struct.pack("<i", number)
-    encoded = number.to_bytes(9, "little")  # LONG1: the sign has its bit
+    encoded = number.to_bytes(9, "little")  # LONG1: a ninth byte leaves the sign bit 0
     return b"\x8a" + bytes([len(encoded)]) + encoded

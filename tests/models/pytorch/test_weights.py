@@ -9,7 +9,7 @@ import pytest
 from engine.errors import ConfigurationError
 from models.networks.generators import REFERENCE_GENERATORS, build_generator
 from models.networks.patchgan import patchgan, pixel_discriminator
-from models.pytorch.architecture import Structure, structure_of_file, structure_of_model
+from models.pytorch.architecture import Architecture, architecture_of_file, architecture_of_model
 from models.pytorch.state_dict_file import read_state_dict, write_state_dict
 from models.pytorch.weights import (
     fitting_weights,
@@ -22,12 +22,12 @@ from models.torch_weights import TorchWeights
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
 NETWORKS = {  # run, network of it -> what it is
-    ("pix2pix_unet128_batch", "G"): Structure(family="unet", depth=7, norm="batch"),
-    ("pix2pix_unet128_batch", "D"): Structure(family="patchgan", depth=3, norm="batch"),
-    ("pix2pix_unet128_instance_lsgan", "G"): Structure(family="unet", depth=7, norm="instance"),
-    ("pix2pix_unet128_instance_lsgan", "D"): Structure(family="patchgan", depth=3, norm="instance"),
-    ("cyclegan_resnet6_instance", "G_B"): Structure(family="resnet", depth=6, norm="instance"),
-    ("cyclegan_resnet6_instance", "D_A"): Structure(family="patchgan", depth=3, norm="instance"),
+    ("pix2pix_unet128_batch", "G"): Architecture(family="unet", depth=7, norm="batch"),
+    ("pix2pix_unet128_batch", "D"): Architecture(family="patchgan", depth=3, norm="batch"),
+    ("pix2pix_unet128_instance_lsgan", "G"): Architecture(family="unet", depth=7, norm="instance"),
+    ("pix2pix_unet128_instance_lsgan", "D"): Architecture(family="patchgan", depth=3, norm="instance"),
+    ("cyclegan_resnet6_instance", "G_B"): Architecture(family="resnet", depth=6, norm="instance"),
+    ("cyclegan_resnet6_instance", "D_A"): Architecture(family="patchgan", depth=3, norm="instance"),
 }
 
 
@@ -39,17 +39,17 @@ def reference(run, net):
     return found
 
 
-def model_of(structure, *, filters=4, **kwargs):
-    if structure.family == "patchgan":
+def model_of(architecture, *, filters=4, **kwargs):
+    if architecture.family == "patchgan":
         channels = 3 if kwargs.pop("unconditional", False) else 6
-        return patchgan(name="D", input_channels=channels, filters=filters, norm=structure.norm)
+        return patchgan(name="D", input_channels=channels, filters=filters, norm=architecture.norm)
     return build_generator(
-        structure.network,
+        architecture.network,
         name="G",
         input_channels=3,
         output_channels=3,
         filters=filters,
-        norm=structure.norm,
+        norm=architecture.norm,
         **{"dropout": False} | kwargs,
     )
 
@@ -63,10 +63,10 @@ def refusal(function, *arguments, **kwargs):
 
 @pytest.mark.parametrize("run, net", NETWORKS)
 def test_the_references_networks_go_in_and_come_out_as_they_were(tmp_path, run, net):
-    arrays, structure = reference(run, net), NETWORKS[run, net]
-    assert structure_of_file({name: array.shape for name, array in arrays.items()}) == structure
-    model = model_of(structure, unconditional=True) if net == "D_A" else model_of(structure)
-    assert structure_of_model(model) == structure
+    arrays, architecture = reference(run, net), NETWORKS[run, net]
+    assert architecture_of_file({name: array.shape for name, array in arrays.items()}) == architecture
+    model = model_of(architecture, unconditional=True) if net == "D_A" else model_of(architecture)
+    assert architecture_of_model(model) == architecture
     set_weights(model, fitting_weights(model, arrays, where="file"))
     save_reference(model, str(tmp_path / "back.pth"))
     back = read_state_dict(str(tmp_path / "back.pth"))
@@ -104,10 +104,10 @@ def test_every_generator_is_known_again(tmp_path, network, norm, dropout):
         network, name="G", input_channels=2, output_channels=1, filters=3, norm=norm, dropout=dropout
     )
     arrays = reference_arrays(model)
-    structure = structure_of_file({name: array.shape for name, array in arrays.items()})
-    assert (structure.network, structure.norm) == (network, norm)
-    assert structure.dropout == (dropout and structure.family == "resnet")
-    assert structure.widths({name: array.shape for name, array in arrays.items()}) == {
+    architecture = architecture_of_file({name: array.shape for name, array in arrays.items()})
+    assert (architecture.network, architecture.norm) == (network, norm)
+    assert architecture.dropout == (dropout and architecture.family == "resnet")
+    assert architecture.widths({name: array.shape for name, array in arrays.items()}) == {
         "filters": 3,
         "input_channels": 2,
         "output_channels": 1,
@@ -125,8 +125,12 @@ def test_every_discriminator_is_known_again(norm):
         (pixel_discriminator(name="D", input_channels=3, filters=2, norm=norm), "pixel", 0),
     ):
         arrays = reference_arrays(model)
-        structure = structure_of_file({name: array.shape for name, array in arrays.items()})
-        assert structure == structure_of_model(model) == Structure(family=family, depth=depth, norm=norm)
+        architecture = architecture_of_file({name: array.shape for name, array in arrays.items()})
+        assert (
+            architecture
+            == architecture_of_model(model)
+            == Architecture(family=family, depth=depth, norm=norm)
+        )
         assert fitting_weights(model, arrays, where="file").keys() == {w.path for w in model.weights}
 
 
@@ -145,7 +149,7 @@ def test_dropout_changes_only_numbers_in_names():
 
 
 def test_without_norm_the_reference_has_no_biases():
-    model = model_of(Structure(family="unet", depth=7, norm="none"), filters=2)
+    model = model_of(Architecture(family="unet", depth=7, norm="none"), filters=2)
     arrays = reference_arrays(model)
     assert {name for name in arrays if name.endswith(".bias")} == {"model.model.3.bias"}
     bias = model.get_layer("down_3_conv").bias
@@ -227,11 +231,11 @@ def test_a_file_that_claims_a_huge_width_builds_nothing(tmp_path):
 
 def test_another_norm_or_width_is_refused():
     arrays = reference("pix2pix_unet128_instance_lsgan", "G")
-    model = model_of(Structure(family="unet", depth=7, norm="none"))  # its parameters have the same shapes
+    model = model_of(Architecture(family="unet", depth=7, norm="none"))  # its parameters have the same shapes
     assert "holds unet_128 with instance norm, not unet_128 without norm" in refusal(
         fitting_weights, model, arrays, where="file"
     )
-    model = model_of(Structure(family="unet", depth=7, norm="instance"), filters=8)
+    model = model_of(Architecture(family="unet", depth=7, norm="instance"), filters=8)
     message = refusal(fitting_weights, model, arrays, where="file")
     assert "model.model.0.weight [4, 3, 4, 4] for [8, 3, 4, 4]" in message
     assert "model.model.3.weight [8, 3, 4, 4] for [16, 3, 4, 4]" in message

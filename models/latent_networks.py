@@ -41,7 +41,7 @@ def resnet_encoder(
     """
 
     def activate(x, name):
-        x = layers.normalize(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
+        x = layers.normalise(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
         return keras.layers.LeakyReLU(0.2, name=f"{name}_activation")(x)
 
     def residual_block(x, width, name):

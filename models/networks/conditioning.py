@@ -119,8 +119,8 @@ class FeatureModulation(keras.layers.Layer):
     def build(self, input_shape: tuple[Shape, Shape]) -> None:
         """Adds the weights of the affine map."""
         (*_, channels), (*_, units) = input_shape
-        self.kernel: Any = self.add_weight(shape=(units, 2 * channels), initializer="zeros", name="kernel")
-        self.bias: Any = self.add_weight(shape=(2 * channels,), initializer="zeros", name="bias")
+        self.kernel = self.add_weight(shape=(units, 2 * channels), initializer="zeros", name="kernel")
+        self.bias = self.add_weight(shape=(2 * channels,), initializer="zeros", name="bias")
 
     def compute_output_shape(self, input_shape: tuple[Shape, Shape]) -> Shape:
         """Keras calls it for symbolic inputs."""

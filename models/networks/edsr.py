@@ -100,9 +100,7 @@ def edsr(
     """
     doublings = factor.bit_length() - 1
     if factor < 1 or 2**doublings != factor:
-        raise ConfigurationError(
-            f"EDSR: cannot enlarge {factor} times; the factor must be 1, 2, 4, 8, ..."
-        )
+        raise ConfigurationError(f"EDSR: cannot enlarge {factor} times; the factor must be 1, 2, 4, 8, ...")
     use_bias = layers.has_bias(norm)
 
     def conv(x: keras.KerasTensor, width: int, *, name: str, **kwargs: Any) -> keras.KerasTensor:

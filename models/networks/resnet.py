@@ -53,9 +53,7 @@ def resnet(
         )
     use_bias = layers.has_bias(norm)
 
-    def conv(
-        x: keras.KerasTensor, width: int, kernel: int, *, name: str, **kwargs: Any
-    ) -> keras.KerasTensor:
+    def conv(x: keras.KerasTensor, width: int, kernel: int, *, name: str, **kwargs: Any) -> keras.KerasTensor:
         return layers.Conv(width, kernel, use_bias=use_bias, name=name, **kwargs)(x)
 
     def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

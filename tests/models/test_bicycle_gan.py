@@ -19,7 +19,7 @@ from models.bicycle_gan import BicycleGan
 from models.latent_networks import LatentNetworks, resnet_encoder
 from models.losses import kl_from_standard_normal
 from models.networks.conditioning import SideShapes, TiledConcatenation
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 from models.networks.unet import unet
 from models.regularisation import Regularisation
 from models.scaled_discriminators import HalveSize, ScaledDiscriminators
@@ -37,12 +37,12 @@ class TinyNetworks(LatentNetworks):
         image = image_input(input_shape[-1])
         latent = keras.Input((self.latent_size,), dtype=variable_dtype())
         x = Conv(4, 3, padding=1, name="conv")(TiledConcatenation(name="latent")([image, latent]))
-        x = keras.layers.LeakyReLU(0.2, name="relu")(normalize(x, self.norm, name="norm"))
+        x = keras.layers.LeakyReLU(0.2, name="relu")(normalise(x, self.norm, name="norm"))
         x = Conv(target_shape[-1], 3, padding=1, name="out")(x)
         x = keras.layers.Activation("tanh", dtype=variable_dtype(), name="translated")(x)
         generator = keras.Model([image, latent], x, name="generator")
         x = picture = image_input(target_shape[-1])
-        x = normalize(Conv(4, 4, stride=2, padding=1, name="conv")(x), self.norm, name="norm")
+        x = normalise(Conv(4, 4, stride=2, padding=1, name="conv")(x), self.norm, name="norm")
         x = keras.layers.GlobalAveragePooling2D()(keras.layers.LeakyReLU(0.2)(x))
         code = [keras.layers.Dense(self.latent_size, name=name)(x) for name in ("mean", "log_variance")]
         return {"generator": generator, "encoder": keras.Model(picture, code, name="encoder")}

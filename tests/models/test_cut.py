@@ -14,7 +14,7 @@ from engine.task import Adam, Seeds
 from models import losses
 from models.cut import Cut
 from models.discriminators.domain_discriminator import DomainDiscriminator
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 from models.patch_nce import PatchNce, draw_places, take_patches
 from models.regularisation import Regularisation
 from tests.helpers.micro_batches import assert_same, plans_of, train
@@ -105,7 +105,7 @@ def small_generator(norm, width=6):
     """An encoder of two layers, one of half the size, and a decoder."""
     x = image = image_input(3)
     x = Conv(width, 3, padding=1, name="first")(x)
-    x = keras.layers.ReLU(name="first_relu")(normalize(x, norm, name="first_norm"))
+    x = keras.layers.ReLU(name="first_relu")(normalise(x, norm, name="first_norm"))
     x = Conv(2 * width, 4, stride=2, padding=1, name="down")(x)
     x = keras.layers.ReLU(name="down_relu")(x)
     x = keras.layers.UpSampling2D(name="up")(x)
@@ -122,7 +122,7 @@ class TinyCut(Cut):
         generator = small_generator(self.norm)
         x = image = image_input(3)
         x = keras.layers.LeakyReLU(0.2)(Conv(8, 4, stride=2, padding=1, name="conv")(x))
-        x = normalize(x, self.norm, name="norm")
+        x = normalise(x, self.norm, name="norm")
         x = Conv(1, 3, padding=1, name="logits")(x)
         judge = keras.Model(image, x, name="discriminator")
         return {

@@ -16,7 +16,7 @@ from engine.schedules import LinearDecay
 from engine.task import Adam, Seeds
 from models.cyclegan import CycleGan
 from models.networks.joint_pass import pass_both
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 from models.pix2pix import Pix2Pix
 from models.regularisation import Regularisation
 from tests.helpers.goldens import (
@@ -126,7 +126,7 @@ class TinyCycleGan(CycleGan):
         def network(name, channels, made, activation, stride):
             x = image = image_input(channels)
             x = Conv(4, 3, stride=stride, padding=1, name="conv")(x)
-            x = normalize(x, self.norm, name="norm")
+            x = normalise(x, self.norm, name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
             x = Conv(made, 3, padding=1, name="out")(x)
             x = keras.layers.Activation(activation, dtype=variable_dtype(), name="activation")(x)
@@ -299,7 +299,7 @@ def test_settings_that_cannot_work_are_refused():
         CycleGan(gan_loss="ls")
     with pytest.raises(ConfigurationError, match="inputs have 1 and targets 3; use 0"):
         networks(channels=(1, 3))
-    with pytest.raises(ConfigurationError, match="unknown network 'resnet'; choose one of"):
+    with pytest.raises(ConfigurationError, match="'resnet': unknown; use one of"):
         networks(generator="resnet")
     with pytest.raises(ConfigurationError, match="of 16x16 pixels .* at least 24"):
         networks(size=16)

@@ -6,13 +6,13 @@ import pytest
 
 from engine.errors import ConfigurationError
 from models.initialisation import SCHEMES, Initialisation, initialise
-from models.networks.layers import Conv, ConvTranspose, image_input, normalize
+from models.networks.layers import Conv, ConvTranspose, image_input, normalise
 
 
 def network():
     x = image = image_input(32)
     x = Conv(64, 4, stride=2, padding=1, name="conv")(x)
-    x = normalize(x, "batch", name="norm")
+    x = normalise(x, "batch", name="norm")
     x = ConvTranspose(32, 4, name="transpose")(x)
     x = ConvTranspose(64, 4, name="transpose_2")(x)
     x = ConvTranspose(32, 4, name="transpose_3")(x)

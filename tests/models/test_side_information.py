@@ -12,7 +12,7 @@ from engine.errors import ConfigurationError
 from engine.storage import checkpoints
 from engine.task import Adam
 from models.networks.conditioning import FeatureModulation, SideInputs, SideShapes
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 from models.networks.patchgan import patchgan
 from models.networks.resnet import resnet
 from models.networks.unet import unet
@@ -123,7 +123,7 @@ def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ConfigurationError, match="no 'side_map'; prepare it with --side_map, or set 'none'"):
         Pix2Pix(generator="unet_64", side_information=SideInformation(map="concatenate")).networks(example)
     task = Pix2Pix(generator="resnet_6blocks", side_information=SideInformation(vector="concatenate"))
-    with pytest.raises(ConfigurationError, match="takes out"):
+    with pytest.raises(ConfigurationError, match="removes the contribution"):
         task.networks(example | {"side_vector": tf.TensorSpec([2], tf.float32)})
 
 
@@ -185,7 +185,7 @@ class SmallSidePix2Pix(Pix2Pix):
             # A bias before a norm has no gradient but rounding errors, which Adam would blow up.
             conv = Conv(4, 4, stride=2, padding=1, use_bias=False, name="conv")
             x = conv(inputs.concatenated(image))
-            x = inputs.modulated(normalize(x, self.norm, name="norm"), "norm")
+            x = inputs.modulated(normalise(x, self.norm, name="norm"), "norm")
             x = keras.layers.LeakyReLU(0.2, name="leaky")(x)
             if stride == 1:
                 x = keras.layers.UpSampling2D(name="up")(x)

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from models.cyclegan import CycleGan
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 
 
 class SmallCycleGan(CycleGan):
@@ -27,7 +27,7 @@ class SmallCycleGan(CycleGan):
         def network(name, channels, made, activation, stride):
             x = image = image_input(channels)
             x = Conv(4, 3, stride=stride, padding=1, name="conv")(x)
-            x = normalize(x, self.norm, name="norm")
+            x = normalise(x, self.norm, name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
             if self.dropout and stride == 1:
                 x = keras.layers.Dropout(0.5, name="dropout")(x)

@@ -104,5 +104,5 @@ def test_sizes_may_be_unknown_while_tracing():
 
 
 def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="'color'; choose among: colour, translation, cutout"):
+    with pytest.raises(ValueError, match="'color': unknown; use some of colour, translation, cutout"):
         diff_augment(tf.zeros([4, 8, 8, 3]), seeds(), policy=("color",), name="real")

@@ -133,7 +133,7 @@ def test_image_sizes():
     check_image_size("unet_256", 256, 512)
     check_image_size("unet_64", 64, 192)
     check_image_size("resnet_9blocks", 8, 100)
-    message = "unet_256 does not take pictures of 300x256 .* multiples of 256.* to 256x256"
+    message = "unet_256: does not take images of 300x256 .* multiples of 256.* to 256x256"
     for network, size, expected in (
         ("unet_256", (300, 256), message),
         ("unet_256", (0, 256), "unet_256"),
@@ -146,11 +146,11 @@ def test_image_sizes():
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'unet_512'; choose one of: " + ", ".join(GENERATORS)):
+    with pytest.raises(ValueError, match="'unet_512': unknown; use one of " + ", ".join(GENERATORS)):
         generator("unet_512")
     with pytest.raises(ValueError, match="unet_512"):
         check_image_size("unet_512", 512, 512)
-    with pytest.raises(ValueError, match="'layer'; choose one of: batch, instance, none"):
+    with pytest.raises(ValueError, match="'layer': unknown; use one of batch, instance, none"):
         generator("unet_64", norm="layer")
     with pytest.raises(ValueError, match="batch_statistics, moving_statistics"):
         generator("resnet_6blocks", inference_norm="batch")

@@ -111,7 +111,7 @@ def test_initial_values():
     x = keras.Input((None, None, 256))
     y = layers.Conv(256, 3, name="conv")(x)
     y = layers.ConvTranspose(256, 4, name="transposed")(y)
-    model = keras.Model(x, layers.normalize(y, "batch", name="norm"))
+    model = keras.Model(x, layers.normalise(y, "batch", name="norm"))
     values = {v.path: v.numpy() for v in model.variables}
     for name in ("conv", "transposed"):
         assert abs(values[f"{name}/kernel"].mean()) < 1e-4
@@ -200,7 +200,7 @@ def test_transposed_convolution_geometry(kernel, output_padding, size):
 
 def test_unknown_names_are_refused():
     x = keras.Input((None, None, 3))
-    with pytest.raises(ValueError, match="'layer'; choose one of: batch, instance, none"):
-        layers.normalize(x, "layer", name="norm")
-    with pytest.raises(ValueError, match="choose one of: batch_statistics, moving_statistics"):
-        layers.normalize(x, "instance", inference_norm="moving", name="norm")
+    with pytest.raises(ValueError, match="'layer': unknown; use one of batch, instance, none"):
+        layers.normalise(x, "layer", name="norm")
+    with pytest.raises(ValueError, match="use one of batch_statistics, moving_statistics"):
+        layers.normalise(x, "instance", inference_norm="moving", name="norm")

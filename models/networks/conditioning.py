@@ -7,7 +7,6 @@ computes the scales and shifts from a vector.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import keras
 import tensorflow as tf

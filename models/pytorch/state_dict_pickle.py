@@ -113,7 +113,7 @@ def load_value(file: BinaryIO) -> Any:
         # Checks all names before any opcode, so that the error about a malicious file shows the name.
         for opcode, argument in opcodes:
             if opcode in ("GLOBAL", "INST"):
-                _check_name(argument.replace(" ", "."))
+                _check_name(argument)
         return _Reader().read(opcodes)
     except (IndexError, KeyError, struct.error) as error:  # an empty stack, an unknown memo, a cut number
         raise ValueError(_DAMAGED) from error
@@ -128,14 +128,25 @@ def _read_opcodes(file: BinaryIO) -> Iterator[tuple[str, Any]]:
     while name != "STOP":
         opcode = _OPCODES[file.read(1)]
         name = opcode.name
-        if name == "STRING":  # no state dict has one; decoding bytes of a damaged file would print warnings
-            yield name, file.readline()
-            continue
         try:
-            argument = opcode.arg.reader(file) if opcode.arg else None
+            if name in _LINES:
+                yield name, ".".join(_read_line(file) for _ in range(_LINES[name]))
+            else:
+                yield name, opcode.arg.reader(file) if opcode.arg else None
         except ValueError as error:  # a number or text is cut off
             raise ValueError(_DAMAGED) from error
-        yield name, argument
+
+
+# pickletools would decode escape sequences in these, and so print warnings about damaged files.
+_LINES = {"GLOBAL": 2, "INST": 2, "STRING": 1, "PERSID": 1}
+"""Opcode -> number of lines that its argument has: for a name two, module and attribute."""
+
+
+def _read_line(file: BinaryIO) -> str:
+    line = file.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError(_DAMAGED)
+    return line[:-1].decode(errors="replace")
 
 
 class _Reader:
@@ -174,65 +185,65 @@ class _Reader:
             values.append(value)
         return values[::-1]
 
-    def _skip(self, argument: Any) -> None:
+    def skip(self, argument: Any) -> None:
         """PROTO, FRAME: they describe the pickle itself."""
 
-    def _mark(self, argument: Any) -> None:
+    def mark(self, argument: Any) -> None:
         self._stack.append(_Mark())
 
-    def _global(self, argument: str) -> None:
-        self._stack.append(_check_name(argument.replace(" ", ".")))
+    def push_name(self, argument: str) -> None:
+        self._stack.append(_check_name(argument))
 
-    def _stack_global(self, argument: Any) -> None:
+    def push_stacked_name(self, argument: Any) -> None:
         attribute, module = self._stack.pop(), self._stack.pop()
         self._stack.append(_check_name(".".join(x for x in (module, attribute) if isinstance(x, str))))
 
-    def _put(self, index: int) -> None:
+    def put(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
 
-    def _memoize(self, argument: Any) -> None:
+    def memoize(self, argument: Any) -> None:
         self._memo[len(self._memo)] = self._stack[-1]
 
-    def _get(self, index: int) -> None:
+    def get(self, index: int) -> None:
         self._stack.append(self._memo[index])
 
-    def _empty_dict(self, argument: Any) -> None:
+    def empty_dict(self, argument: Any) -> None:
         self._stack.append({})
 
-    def _empty_list(self, argument: Any) -> None:
+    def empty_list(self, argument: Any) -> None:
         self._stack.append([])
 
-    def _appends(self, argument: Any) -> None:
+    def appends(self, argument: Any) -> None:
         items, target = self._pop_group(), self._stack[-1]
         if not isinstance(target, list):
             raise ValueError(_DAMAGED)
         target.extend(items)
 
-    def _tuple(self, argument: Any) -> None:
+    def make_tuple(self, argument: Any) -> None:
         self._stack.append(tuple(self._pop_group()))
 
-    def _short_tuple(self, length: int) -> None:
+    def make_short_tuple(self, length: int) -> None:
         """TUPLE1, TUPLE2, TUPLE3: a tuple of the last values."""
         if len(self._stack) < length:
             raise IndexError(length)
         self._stack[-length:] = [tuple(self._stack[-length:])]
 
-    def _set_item(self, argument: Any) -> None:
+    def set_item(self, argument: Any) -> None:
         value, key = self._stack.pop(), self._stack.pop()
         _update(self._stack[-1], [key, value])
 
-    def _set_items(self, argument: Any) -> None:
+    def set_items(self, argument: Any) -> None:
         items = self._pop_group()
         _update(self._stack[-1], items)
 
-    def _persistent_id(self, argument: Any) -> None:
+    def persistent_id(self, argument: Any) -> None:
         self._stack.append(_to_storage(self._stack.pop()))
 
-    def _reduce(self, argument: Any) -> None:
+    def reduce(self, argument: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         self._stack.append(_to_value(function, arguments))
 
-    def _build(self, argument: Any) -> None:
+    def build(self, argument: Any) -> None:
         self._stack.pop()  # `_metadata`, versions of PyTorch's modules
         if not isinstance(self._stack[-1], dict):
             raise ValueError(f"sets attributes of {_describe(self._stack[-1])}, which no state dict does")
@@ -241,28 +252,28 @@ class _Reader:
 _CONSTANTS: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = frozenset("BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split())
 _METHODS: Mapping[str, Callable[[_Reader, Any], None]] = {
-    "PROTO": _Reader._skip,
-    "FRAME": _Reader._skip,
-    "MARK": _Reader._mark,
-    "GLOBAL": _Reader._global,
-    "STACK_GLOBAL": _Reader._stack_global,
-    "BINPUT": _Reader._put,
-    "LONG_BINPUT": _Reader._put,
-    "MEMOIZE": _Reader._memoize,
-    "BINGET": _Reader._get,
-    "LONG_BINGET": _Reader._get,
-    "EMPTY_DICT": _Reader._empty_dict,
-    "EMPTY_LIST": _Reader._empty_list,
-    "APPENDS": _Reader._appends,
-    "TUPLE": _Reader._tuple,
-    "TUPLE1": lambda reader, _: reader._short_tuple(1),
-    "TUPLE2": lambda reader, _: reader._short_tuple(2),
-    "TUPLE3": lambda reader, _: reader._short_tuple(3),
-    "SETITEM": _Reader._set_item,
-    "SETITEMS": _Reader._set_items,
-    "BINPERSID": _Reader._persistent_id,
-    "REDUCE": _Reader._reduce,
-    "BUILD": _Reader._build,
+    "PROTO": _Reader.skip,
+    "FRAME": _Reader.skip,
+    "MARK": _Reader.mark,
+    "GLOBAL": _Reader.push_name,
+    "STACK_GLOBAL": _Reader.push_stacked_name,
+    "BINPUT": _Reader.put,
+    "LONG_BINPUT": _Reader.put,
+    "MEMOIZE": _Reader.memoize,
+    "BINGET": _Reader.get,
+    "LONG_BINGET": _Reader.get,
+    "EMPTY_DICT": _Reader.empty_dict,
+    "EMPTY_LIST": _Reader.empty_list,
+    "APPENDS": _Reader.appends,
+    "TUPLE": _Reader.make_tuple,
+    "TUPLE1": lambda reader, _: reader.make_short_tuple(1),
+    "TUPLE2": lambda reader, _: reader.make_short_tuple(2),
+    "TUPLE3": lambda reader, _: reader.make_short_tuple(3),
+    "SETITEM": _Reader.set_item,
+    "SETITEMS": _Reader.set_items,
+    "BINPERSID": _Reader.persistent_id,
+    "REDUCE": _Reader.reduce,
+    "BUILD": _Reader.build,
 }
 
 

@@ -149,8 +149,8 @@ def test_networks_have_the_authors_sizes(latent_at):
     }
     for kind in ("encoded", "random"):
         for scale, m in ((1, n), (2, n // 2)):
-            judge = [(4, 3, m), (4, m, 2 * m), (4, 2 * m, 4 * m), (4, 4 * m, 8 * m), (4, 8 * m, 1)]
-            expected[f"{kind}_discriminator_{scale}"] = convolutions(*judge)
+            shapes = [(4, 3, m), (4, m, 2 * m), (4, 2 * m, 4 * m), (4, 4 * m, 8 * m), (4, 8 * m, 1)]
+            expected[f"{kind}_discriminator_{scale}"] = convolutions(*shapes)
     assert {name: network.count_params() for name, network in networks.items()} == expected
     # Xavier's deviation, with the gain of the authors: 0.02 sqrt(2 / (fan in + fan out)).
     kernel = networks["generator"].get_layer("up_7_conv").kernel.numpy()
@@ -242,15 +242,15 @@ def test_terms_are_the_published_ones():
         "kl": 0.3 * -0.5 * (1 + log_variance - mean**2 - np.exp(log_variance)).sum(axis=1),
         "latent": 0.6 * np.abs(encoder(fakes["random"])[0].numpy() - z).mean(axis=1),
     }
-    terms = task.generate(step)
+    terms = task.generator_loss(step)
     assert terms["latent"].reaches == ("generator",)
     terms["latent"] = terms["latent"].value
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-10, err_msg=name)
-    judged = task.judge(step)
-    assert set(judged) == {"real_encoded", "fake_encoded", "real_random", "fake_random"}
-    for name, value in judged.items():
+    terms = task.discriminator_loss(step)
+    assert set(terms) == {"real_encoded", "fake_encoded", "real_random", "fake_random"}
+    for name, value in terms.items():
         what, kind = name.split("_")
         np.testing.assert_allclose(value, squares(kind, what, what == "real"), rtol=1e-10, err_msg=name)
 
@@ -275,8 +275,8 @@ def test_what_a_step_of_each_variant_moves(make_trainer, noise_pairs, variant, t
     # Variables, so that one compiled step serves.
     rates = [tf.Variable(1.0, dtype=tf.float64) for _ in range(2)]
     weight = tf.Variable(0.5, dtype=tf.float64)
-    makes, judges = (Adam(schedule=lambda *_, rate=rate: rate.read_value()) for rate in rates)
-    task = tiny(variant=variant, generator_optimizer=makes, discriminator_optimizer=judges)
+    generator, discriminators = (Adam(schedule=lambda *_, rate=rate: rate.read_value()) for rate in rates)
+    task = tiny(variant=variant, generator_optimizer=generator, discriminator_optimizer=discriminators)
     task.latent_weight = weight
     trainer = make_trainer(task, noise_pairs(size=SIZE), **FLOAT64)
     plans = plans_of(3, None, 1, 1)
@@ -284,8 +284,12 @@ def test_what_a_step_of_each_variant_moves(make_trainer, noise_pairs, variant, t
     both, light = train(trainer, plans)
     terms = {f"loss/generator/{name}" for name in terms.split()}
     kinds = {name.split("_")[1] for name in terms if "gan" in name}
-    judged = {f"loss/discriminators/{what}_{kind}" for what in ("real", "fake") for kind in kinds}
-    assert {name for name in trainer.loop._metric_names[0] if name.startswith("loss/")} == terms | judged
+    discriminator_terms = {
+        f"loss/discriminators/{what}_{kind}" for what in ("real", "fake") for kind in kinds
+    }
+    assert {
+        name for name in trainer.loop._metric_names[0] if name.startswith("loss/")
+    } == terms | discriminator_terms
     discriminators = {f"{kind}_discriminator" for kind in kinds}
     assert moved(trainer, light) == {"generator", "encoder"} | discriminators
 
@@ -304,7 +308,7 @@ def test_what_a_step_of_each_variant_moves(make_trainer, noise_pairs, variant, t
         alone, values = train(trainer, plans)
         assert moved(trainer, values) == networks
         losses.append(alone)
-    # Those of the discriminators too, who come second but judge the fakes made before.
+    # Those of the discriminators too, which come second but see the fakes made before.
     np.testing.assert_array_equal(losses[0], both)
     np.testing.assert_array_equal(losses[1], both)
 
@@ -347,8 +351,8 @@ def test_cvae_gan_has_no_drawn_codes():
     pictures = tf.random.stateless_uniform([2, SIZE, SIZE, 3], (0, 1))
     step = step_of(task, networks, {"input": pictures, "target": -pictures})
     step = dataclasses.replace(step, outputs=task.forward(step))
-    assert set(task.generate(step)) == {"gan_encoded", "l1", "kl"}
-    assert set(task.judge(step)) == {"real_encoded", "fake_encoded"}
+    assert set(task.generator_loss(step)) == {"gan_encoded", "l1", "kl"}
+    assert set(task.discriminator_loss(step)) == {"real_encoded", "fake_encoded"}
 
 
 def test_each_scale_is_regularised():
@@ -480,7 +484,7 @@ def test_settings_that_cannot_work_are_refused():
         LatentNetworks(latent_size=0)
     with pytest.raises(ConfigurationError, match="scales = 0: must be at least 1"):
         ScaledDiscriminators(scales=0)
-    with pytest.raises(ConfigurationError, match="norm = 'batch' mixes examples"):
+    with pytest.raises(ConfigurationError, match="norm = 'batch': mixes examples"):
         ScaledDiscriminators(norm="batch", gan_loss="wgan_gp")
     with pytest.raises(ConfigurationError, match="32x40 pixels .* multiples of 32.* resize them to 32x32$"):
         networks((32, 40))  # and no network is advised that takes no code

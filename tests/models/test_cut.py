@@ -15,7 +15,7 @@ from models import losses
 from models.cut import Cut
 from models.discriminators.domain_discriminator import DomainDiscriminator
 from models.networks.layers import Conv, image_input, normalize, variable_dtype
-from models.patch_nce import PatchNce, draw_places, take_patches
+from models.patch_nce import PatchNce, gather_patches, sample_positions
 from models.regularisation import Regularisation
 from tests.helpers.micro_batches import assert_same, plans_of, train
 
@@ -81,24 +81,24 @@ def test_patch_nce_learns_from_queries_only_and_bears_empty_rows():
 
 
 def test_places_are_distinct_even_and_each_example_s_own():
-    places = draw_places(seeds_of(400), "here", of=12, count=5).numpy()
+    places = sample_positions(seeds_of(400), "here", of=12, count=5).numpy()
     assert places.shape == (400, 5)
     assert all(len(set(row)) == 5 for row in places) and places.min() == 0 and places.max() == 11
     counts = np.bincount(places.ravel(), minlength=12)  # 400 * 5 / 12 = 167, deviation 9.9
     assert np.all(np.abs(counts - 400 * 5 / 12) < 5 * 9.9)
     assert len({tuple(row) for row in places}) > 390
-    np.testing.assert_array_equal(draw_places(seeds_of(400), "here", of=12, count=5), places)
-    assert np.any(draw_places(seeds_of(400), "there", of=12, count=5) != places)
+    np.testing.assert_array_equal(sample_positions(seeds_of(400), "here", of=12, count=5), places)
+    assert np.any(sample_positions(seeds_of(400), "there", of=12, count=5) != places)
     # Another replica's, or micro-batch's, rows are the same ones.
-    own = draw_places(seeds_of(400, own=lambda x: x[7:9]), "here", of=12, count=5)
+    own = sample_positions(seeds_of(400, own=lambda x: x[7:9]), "here", of=12, count=5)
     np.testing.assert_array_equal(own, places[7:9])
-    assert draw_places(seeds_of(2), "here", of=3, count=256).shape == (2, 3)
+    assert sample_positions(seeds_of(2), "here", of=3, count=256).shape == (2, 3)
 
 
 def test_patches_are_the_vectors_at_their_places():
     features, places = random(2, 3, 4, 5), np.array([[11, 0], [5, 6]])
     expected = [[features[0, 2, 3], features[0, 0, 0]], [features[1, 1, 1], features[1, 1, 2]]]
-    np.testing.assert_array_equal(take_patches(tf.constant(features), places), expected)
+    np.testing.assert_array_equal(gather_patches(tf.constant(features), places), expected)
 
 
 def small_generator(norm, width=6):
@@ -124,10 +124,10 @@ class TinyCut(Cut):
         x = keras.layers.LeakyReLU(0.2)(Conv(8, 4, stride=2, padding=1, name="conv")(x))
         x = normalize(x, self.norm, name="norm")
         x = Conv(1, 3, padding=1, name="logits")(x)
-        judge = keras.Model(image, x, name="discriminator")
+        discriminator = keras.Model(image, x, name="discriminator")
         return {
             "generator": generator,
-            "discriminator": judge,
+            "discriminator": discriminator,
             "projector": self.nce.projector(generator),
         }
 
@@ -153,7 +153,9 @@ def test_the_loss_of_a_layer_is_that_of_its_projected_patches():
     expected, seeds = 0, seeds_of(2)
     encode = losses.with_activations(generator, nce.layers)
     for layer, (key, query) in enumerate(zip(encode(source), encode(made), strict=True)):
-        places = draw_places(seeds, f"a/{nce.layers[layer]}", of=key.shape[1] * key.shape[2], count=9).numpy()
+        places = sample_positions(
+            seeds, f"a/{nce.layers[layer]}", of=key.shape[1] * key.shape[2], count=9
+        ).numpy()
         rows = np.arange(2)[:, None]
         key, query = (x.numpy().reshape(2, -1, x.shape[-1])[rows, places] for x in (key, query))
         expected += numpy_nce(numpy_projection(query, layer), numpy_projection(key, layer), 0.07) / 2
@@ -215,7 +217,7 @@ def test_fastcut_mirrors_half_of_the_examples_and_their_features_back():
     step = types.SimpleNamespace(networks=networks, batch=pictures, seeds=seeds_of(64))
     step.outputs = task.forward(step)
     plain, is_mirrored = {}, {}
-    for side, made in zip(SIDES, ("fake", "kept"), strict=True):
+    for side, made in zip(SIDES, ("fake", "identity"), strict=True):
         plain[side] = networks["generator"](pictures[side]).numpy()
         is_plain, is_mirrored[side] = (
             np.all(np.isclose(step.outputs[made], x, atol=1e-5), axis=(1, 2, 3))
@@ -295,8 +297,13 @@ def test_gin_files_have_the_published_settings():
         generator["inference_norm"] = "batch_statistics"
         assert (task.generator, task._build_generator.keywords) == ("resnet_9blocks", generator)
         assert task.nce == PatchNce() and (task.nce.patches, task.nce.temperature) == (256, 0.07)
-        judge = {"filters": 64, "norm": "instance", "gan_loss": "lsgan", "regularisation": Regularisation()}
-        assert task.judge == DomainDiscriminator(network="discriminator", **judge)
+        settings = {
+            "filters": 64,
+            "norm": "instance",
+            "gan_loss": "lsgan",
+            "regularisation": Regularisation(),
+        }
+        assert task.discriminator == DomainDiscriminator(network="discriminator", **settings)
         for optimizer in task.optimizers.values():
             assert (optimizer.learning_rate, optimizer.beta1, optimizer.beta2) == (2e-4, 0.5, 0.999)
             assert optimizer.schedule == LinearDecay(constant=lengths[0], decay=lengths[1])

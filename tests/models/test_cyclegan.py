@@ -31,7 +31,7 @@ from tests.helpers.micro_batches import assert_same, plans_of, train
 from tests.helpers.runs import stop_at, variables
 
 GOLDEN = "cyclegan_resnet6_instance"
-# The reference's G_A makes B from A, and its D_A judges B.
+# The reference's G_A makes B from A, and its D_A discriminates B.
 REFERENCE_NETWORKS = {
     "G_A": "input_to_target",
     "G_B": "target_to_input",
@@ -163,7 +163,7 @@ def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
 
 
 def test_regularised_on_replicas_with_averages(make_trainer, noise_pairs):
-    """R1 and a loss that compares for both judges; averages of the generators."""
+    """R1 and a loss that compares for both discriminators; averages of the generators."""
     task = TinyCycleGan(
         pool_size=4,
         gan_loss="relativistic",
@@ -191,24 +191,24 @@ def test_settings_of_discriminators_reach_both():
     real, fake = (np.random.default_rng(k).normal(0, 1, (2, 8, 8, 3)) for k in range(2))
     seeds = Seeds(key=tf.constant([1, 2]), global_batch=tf.constant(2), own=lambda x: x)
     step = types.SimpleNamespace(networks=networks, seeds=seeds)
-    for side, judge in task.judges.items():
+    for side, discriminator in task.discriminators.items():
         seen = (
             regularisation.augment(x, seeds, f"{side}_discriminator/{role}")
             for x, role in ((real, "real"), (fake, "fake"))
         )
-        judged_real, judged_fake = (networks[f"{side}_discriminator"](x).numpy() for x in seen)
-        terms = judge.discriminator_terms(step, real=real, fake=fake)
+        real_logits, fake_logits = (networks[f"{side}_discriminator"](x).numpy() for x in seen)
+        terms = discriminator.discriminator_terms(step, real=real, fake=fake)
         np.testing.assert_allclose(
-            terms["real"], 0.5 * np.mean((judged_real - 0.9) ** 2, (1, 2, 3)), rtol=1e-9
+            terms["real"], 0.5 * np.mean((real_logits - 0.9) ** 2, (1, 2, 3)), rtol=1e-9
         )
-        np.testing.assert_allclose(terms["fake"], 0.5 * np.mean(judged_fake**2, (1, 2, 3)), rtol=1e-9)
-        found = judge.generator_loss(step, real=real, fake=fake)
-        np.testing.assert_allclose(found, np.mean((judged_fake - 1) ** 2, (1, 2, 3)), rtol=1e-9)
+        np.testing.assert_allclose(terms["fake"], 0.5 * np.mean(fake_logits**2, (1, 2, 3)), rtol=1e-9)
+        found = discriminator.generator_loss(step, real=real, fake=fake)
+        np.testing.assert_allclose(found, np.mean((fake_logits - 1) ** 2, (1, 2, 3)), rtol=1e-9)
     spec = tf.TensorSpec([24, 24, 3], tf.float64)
     settings = {"generator_filters": 2, "discriminator_filters": 2, "generator": "resnet_6blocks"}
     task = CycleGan(regularisation=regularisation, **settings)
     networks = task.networks({"input": spec, "target": spec})
-    for side in task.judges:  # the spectral vectors
+    for side in task.discriminators:  # the spectral vectors
         assert len(networks[f"{side}_discriminator"].non_trainable_weights) == 5
 
 
@@ -333,7 +333,7 @@ def test_gin_file_has_the_published_settings():
     experiment, _ = loader.load_experiment(gin_files=["gin/cyclegan.gin"])
     task, data = experiment.task, experiment.data
     assert task.generator == "resnet_9blocks" and task.norm == "instance"
-    assert {judge.gan_loss for judge in task.judges.values()} == {"lsgan"}
+    assert {d.gan_loss for d in task.discriminators.values()} == {"lsgan"}
     assert task.cycle_weights == {"input": 10, "target": 10} and task.identity_weight == 0.5
     assert {pool.size for pool in task.pools.values()} == {50}
     for optimizer in task.optimizers.values():

@@ -156,7 +156,7 @@ def test_r1_is_a_lazy_row_whose_weight_follows_the_batch(make_trainer, noise_pai
 
 
 def test_the_patch_discriminator_is_normalised_throughout():
-    network = patchgan(name="judge", input_channels=3, filters=2, norm="instance", spectral_norm=True)
+    network = patchgan(name="discriminator", input_channels=3, filters=2, norm="instance", spectral_norm=True)
     convolutions = [layer for layer in network.layers if layer.name.startswith(("conv", "logits"))]
     assert len(convolutions) == 5 and all(isinstance(layer, SpectralNorm) for layer in convolutions)
     x = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
@@ -181,7 +181,7 @@ def test_pairs_are_augmented_alike():
         ("wgan", "instance", {}, "gan_loss = 'wgan': unknown; use one of bce, lsgan, hinge, wgan_gp, relat"),
         ("wgan_gp", "batch", {}, "wgan_gp penalises the gradient of each; set norm"),
         ("bce", "batch", {"r1": 0.1}, "r1 penalises the gradient of each; set norm"),
-        ("hinge", "batch", {"label_smoothing": 0.1}, "'hinge' has no labels to smooth; set"),
+        ("hinge", "batch", {"label_smoothing": 0.1}, "'hinge': has no labels to smooth; set"),
         ("bce", "batch", {"label_smoothing": 1.0}, r"must lie in \[0, 1\)"),
         ("bce", "batch", {"r1_every": 0}, "r1_every = 0 at least 1"),
         ("bce", "batch", {"gradient_penalty": 0.0}, "gradient_penalty = 0.0 must be above 0"),

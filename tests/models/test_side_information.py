@@ -153,9 +153,9 @@ def test_both_networks_of_pix2pix_get_what_is_asked_for():
 def test_maps_stay_in_their_places_where_pictures_are_moved():
     batch = {"side_vector": "vector", "side_map": "map", "input": "picture"}
     both = SideInformation(vector="film", map="concatenate")
-    assert both.beside("moved", batch, change="moved {}".format) == ["moved", "vector", "moved map"]
-    assert SideInformation(map="concatenate").beside("pair", batch) == ["pair", "map"]
-    assert SideInformation().beside("pair", batch, change="moved {}".format) == "pair"
+    assert both.network_inputs("moved", batch, change="moved {}".format) == ["moved", "vector", "moved map"]
+    assert SideInformation(map="concatenate").network_inputs("pair", batch) == ["pair", "map"]
+    assert SideInformation().network_inputs("pair", batch, change="moved {}".format) == "pair"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

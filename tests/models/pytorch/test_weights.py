@@ -278,5 +278,5 @@ def test_weights_to_start_from_are_set_all_or_none(tmp_path):
     TorchWeights()(networks)
 
     message = refusal(TorchWeights(files={"critic": files["generator"]}), networks)
-    assert "'critic' is no network of the task; it has generator, discriminator" in message
-    assert "takes names of networks and files" in refusal(TorchWeights, files={"generator": 3})
+    assert "'critic' is no network of the task; use one of generator, discriminator" in message
+    assert "must map names of networks to files" in refusal(TorchWeights, files={"generator": 3})

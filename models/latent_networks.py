@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
 from models.networks import layers
@@ -57,11 +56,11 @@ def resnet_encoder(
       [B, latent_size].
     """
 
-    def activate(x: tf.Tensor, name: str) -> tf.Tensor:
+    def activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         x = layers.normalize(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
         return keras.layers.LeakyReLU(0.2, name=f"{name}_activation")(x)
 
-    def residual_block(x: tf.Tensor, width: int, name: str) -> tf.Tensor:
+    def residual_block(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
         """[B, H, W, C] -> [B, H/2, W/2, width], with the activation before each convolution."""
         y = activate(x, f"{name}_1")
         y = layers.Conv(x.shape[-1], 3, padding=1, use_bias=layers.has_bias(norm), name=f"{name}_conv_1")(y)

@@ -11,10 +11,10 @@ new global batch and goes through the table from top to bottom:
             one all-reduce (SUM), check that all is finite, apply, average (EMA)
 
 A phase that updates a network which `forward` used differentiates through that forward pass; for any other
-phase the outputs are constants. If a batch does not fit into memory, each phase processes it in micro-
-batches; everything below then holds for one micro-batch. `forward` may be called more than once per step,
-so it must not assign state, and each of its outputs has one row per example. Nothing here depends on the
-number of replicas, on the batch size or on the strategy: a task never divides by a batch size and never
+phase the outputs are constants. If a batch does not fit into memory, each phase processes it in
+micro-batches; everything below then holds for one micro-batch. `forward` may be called more than once per
+step, so it must not assign state, and each of its outputs has one row per example. Nothing here depends on
+the number of replicas, on the batch size or on the strategy: a task never divides by a batch size and never
 reduces over examples.
 """
 

@@ -1,4 +1,4 @@
-"""The pickle of a PyTorch state dict, read and written without executing anything.
+"""Reads the pickle of a PyTorch state dict without executing anything.
 
 Python's unpickler calls every function that a file names. The reader here calls none: it knows only the
 opcodes and names with which `torch.save` describes a dictionary of tensors, and rejects any other name with
@@ -13,59 +13,13 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-STORAGES = {
-    "torch.FloatStorage": "float32",
-    "torch.DoubleStorage": "float64",
-    "torch.HalfStorage": "float16",
-    "torch.BFloat16Storage": "bfloat16",
-    "torch.LongStorage": "int64",
-    "torch.IntStorage": "int32",
-    "torch.ShortStorage": "int16",
-    "torch.CharStorage": "int8",
-    "torch.ByteStorage": "uint8",
-    "torch.BoolStorage": "bool",
-}
-"""PyTorch's storage class -> dtype."""
+from models.pytorch.stored_tensor import ORDERED_DICT, REBUILD_TENSOR, STORAGES, Storage, StoredTensor
 
-_DICT = "collections.OrderedDict"
-_TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
-_TENSORS = (_TENSOR, "torch._utils._rebuild_tensor")  # the latter before PyTorch 0.4
-_NAMES = frozenset({_DICT, *_TENSORS, _PARAMETER, *STORAGES})
+_TENSORS = (REBUILD_TENSOR, "torch._utils._rebuild_tensor")  # the latter before PyTorch 0.4
+_NAMES = frozenset({ORDERED_DICT, *_TENSORS, _PARAMETER, *STORAGES})
 _LONGEST_NAME = 100
 _DAMAGED = "its pickle is damaged"
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """A flat array of numbers in the file.
-
-    Attributes:
-      key: name of the file's record that holds the numbers.
-      dtype: one of the values of STORAGES.
-      elements: how many numbers it has.
-    """
-
-    key: str
-    dtype: str
-    elements: int
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredTensor:
-    """A tensor as a view of a storage.
-
-    Attributes:
-      storage: holds the tensor's numbers.
-      offset: of the first number, in elements.
-      shape: the tensor's shape.
-      strides: of each axis, in elements.
-    """
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,7 +263,7 @@ def _to_storage(identity: Any) -> Storage:
 def _to_value(function: Any, arguments: Any) -> Any:
     """What a call in the pickle stands for."""
     match function, arguments:
-        case _Name(name=name), () if name == _DICT:
+        case _Name(name=name), () if name == ORDERED_DICT:
             return {}
         case _Name(name=name), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if (
             name in _TENSORS
@@ -331,45 +285,3 @@ def _shorten(name: str) -> str:
     """The name, printable and no longer than a line."""
     shown = "".join(c if c.isprintable() else "?" for c in name[:_LONGEST_NAME])
     return shown + ("..." if len(name) > _LONGEST_NAME else "")
-
-
-def dumps(tensors: Mapping[str, StoredTensor]) -> bytes:
-    """Returns the pickle (protocol 2) that `torch.save` would write of an OrderedDict of these tensors."""
-    names = {dtype: name for name, dtype in STORAGES.items()}
-    parts = [b"\x80\x02", _encode_global(_DICT), b")R("]
-    for name, tensor in tensors.items():
-        storage = tensor.storage
-        parts += [_encode_text(name), _encode_global(_TENSOR), b"(("]
-        parts += [
-            _encode_text("storage"),
-            _encode_global(names[storage.dtype]),
-            _encode_text(storage.key),
-            _encode_text("cpu"),
-        ]
-        parts += [_encode_integer(storage.elements), b"tQ", _encode_integer(tensor.offset)]
-        parts += [
-            b"(",
-            *map(_encode_integer, tensor.shape),
-            b"t(",
-            *map(_encode_integer, tensor.strides),
-            b"t",
-        ]
-        parts += [b"\x89", _encode_global(_DICT), b")RtR"]  # no gradient, no hooks
-    return b"".join([*parts, b"u."])
-
-
-def _encode_global(name: str) -> bytes:
-    module, _, attribute = name.rpartition(".")
-    return f"c{module}\n{attribute}\n".encode()
-
-
-def _encode_text(text: str) -> bytes:
-    encoded = text.encode()
-    return b"X" + struct.pack("<I", len(encoded)) + encoded
-
-
-def _encode_integer(number: int) -> bytes:
-    if number < 2**31:
-        return b"J" + struct.pack("<i", number)
-    encoded = number.to_bytes(9, "little")  # LONG1: a ninth byte leaves the sign bit 0
-    return b"\x8a" + bytes([len(encoded)]) + encoded

@@ -16,9 +16,8 @@ from models.regularisation import Discriminator, Regularisation
 from models.side_information import SideInformation
 from models.supervised import Supervised
 
-
-Activations = dict[str, list[tf.Tensor]]
-"""Role of images -> outputs of the discriminator for them: activations of its layers, if needed, then logits."""
+Outputs = dict[str, list[tf.Tensor]]
+"""Role of images -> the discriminator's outputs for them: activations, if needed, then logits."""
 
 
 class Pix2Pix(Supervised):
@@ -139,7 +138,7 @@ class Pix2Pix(Supervised):
     def generator_loss(self, step: Step) -> dict[str, tf.Tensor]:
         """The adversarial term, feature matching and the distances from the targets, each [B]."""
         real, fake = step.batch["target"], step.outputs["fake"]
-        outputs: Activations = {}
+        outputs: Outputs = {}
         discriminator = self._discriminator(step, outputs)
         loss = self.regularisation.generator_loss
         terms = {"gan": loss(discriminator, real=real, fake=fake, gan_loss=self.gan_loss)}
@@ -152,7 +151,7 @@ class Pix2Pix(Supervised):
             terms["feature_matching"] = self.feature_matching_weight * distance
         return terms | super().generator_loss(step)
 
-    def _discriminator(self, step: Step, outputs: Activations | None = None) -> Discriminator:
+    def _discriminator(self, step: Step, outputs: Outputs | None = None) -> Discriminator:
         """The discriminator as a function for `Regularisation`; `outputs` gets its last outputs by role."""
         network = step.networks["discriminator"]
         if self.feature_matching_weight:

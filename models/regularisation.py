@@ -48,8 +48,8 @@ class Regularisation:
             )
         if self.gradient_penalty <= 0 or self.r1 < 0 or self.r1_every < 1:
             raise ConfigurationError(
-                f"Regularisation: gradient_penalty = {self.gradient_penalty}, r1 = {self.r1} and r1_every = "
-                f"{self.r1_every} are out of range; they must be above 0, at least 0 and at least 1"
+                f"Regularisation: gradient_penalty = {self.gradient_penalty} must be above 0, r1 = {self.r1} "
+                f"at least 0, r1_every = {self.r1_every} at least 1; correct them"
             )
         if not set(self.diff_augment) <= set(POLICIES):
             raise ConfigurationError(
@@ -76,9 +76,10 @@ class Regularisation:
                 f"or use one of {', '.join(losses.LABEL_LOSSES)}"
             )
         if norm == "batch" and (self.r1 or gan_loss == "wgan_gp"):
+            penalty = "r1" if self.r1 else "wgan_gp"
             raise ConfigurationError(
-                f"norm = 'batch': mixes examples, but {'r1' if self.r1 else 'wgan_gp'} penalises the gradient "
-                "of each; set norm (NORM) to 'instance' or 'none'"
+                f"norm = 'batch': mixes examples, but {penalty} penalises the gradient of each; set norm "
+                "(NORM) to 'instance' or 'none'"
             )
 
     def optimizer(self, settings: Adam) -> Adam:

@@ -40,7 +40,8 @@ class SideInformation:
         for name, modes in _MODES.items():
             if getattr(self, name) not in modes:
                 raise ConfigurationError(
-                    f"SideInformation.{name} = {getattr(self, name)!r}: unknown; use one of {', '.join(modes)}"
+                    f"SideInformation.{name} = {getattr(self, name)!r}: unknown; use one of "
+                    f"{', '.join(modes)}"
                 )
         if self.film_units < 1:
             raise ConfigurationError(

@@ -77,7 +77,7 @@ class Supervised(Task):
         self._perceptual: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
 
     @property
-    def colour_spaces(self) -> tuple[str, ...] | None:
+    def colour_spaces(self) -> tuple[str, ...] | None:  # type: ignore[override]  # in Task, an attribute to set
         """RGB if a distance is defined only there; else any."""
         return ("rgb",) if self.fidelity.takes_rgb else None
 

@@ -29,7 +29,7 @@ from engine.errors import ConfigurationError
 from engine.inner_loop.batch_rows import ReplicaRows, micro_step
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, update
 from engine.inner_loop.replica_step import ForwardPass, ReplicaStep, StepInputs
-from engine.task import Phase, Step, weighted_examples
+from engine.task import Phase, Step, set_example_weights
 
 Outputs = Mapping[str, Any]
 """Of the forward pass, by name: tensors [rows, ...], or nested structures of them."""
@@ -237,7 +237,7 @@ class AccumulatedStep:
         step.traces += 1
         rows = micro_step(inputs.global_batch, micro, inputs.micro_batch)
         view = step.view(batch, inputs, rows)
-        with weighted_examples(rows.weights):
+        with set_example_weights(rows.weights):
             if index == 0:
                 forward = self._first_forward(view, micro, start)
                 view, tape = forward.view, forward.tape_for(phase)

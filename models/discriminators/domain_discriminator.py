@@ -59,7 +59,7 @@ class DomainDiscriminator:
             fake=fake,
             gan_loss=self.gan_loss,
             seeds=step.seeds,
-            judged=pass_both(step.networks[self.network], *seen),
+            logits=pass_both(step.networks[self.network], *seen),
         )
         return {name: 0.5 * value for name, value in terms.items()}
 

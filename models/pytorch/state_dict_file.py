@@ -1,7 +1,7 @@
 """PyTorch's .pth files of state dicts, read and written without PyTorch.
 
 The format since PyTorch 1.6 is a zip archive of uncompressed records in one folder: `data.pkl` (see
-`models.pytorch.state_dict_pickle`), the numbers of each storage as `data/<key>`, `byteorder` and `version`.
+`models.pytorch.pickle_reader`), the numbers of each storage as `data/<key>`, `byteorder` and `version`.
 
 The older format is that of the files that the reference's authors published. It has five pickles (a magic
 number, the version, facts about the machine, the state dict, the keys of its storages), then the size (int64)
@@ -22,7 +22,8 @@ import numpy as np
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from models.pytorch import state_dict_pickle
+from models.pytorch import pickle_reader, pickle_writer
+from models.pytorch.stored_tensor import Storage, StoredTensor
 
 _OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _OLD_VERSION = 1001
@@ -54,7 +55,7 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
         if contents.startswith(_OLD_MAGIC):
             return _read_old(io.BytesIO(contents[len(_OLD_MAGIC) :]))
         if contents.startswith(_PICKLE):
-            state_dict_pickle.load(io.BytesIO(contents))  # its error is more precise than the next one
+            pickle_reader.load(io.BytesIO(contents))  # its error is more precise than the next one
             raise ValueError("is a bare pickle, which torch.save does not write")
         with zipfile.ZipFile(io.BytesIO(contents)) as archive:
             return _read(archive)
@@ -73,7 +74,7 @@ def write_state_dict(path: str, arrays: Mapping[str, np.ndarray]) -> None:
 
     Args:
       path: the file, local or in an object store.
-      arrays: name -> array in PyTorch's layout, of a dtype of `state_dict_pickle.STORAGES` that NumPy has.
+      arrays: name -> array in PyTorch's layout, of a dtype of `stored_tensor.STORAGES` that NumPy has.
 
     Raises:
       ConfigurationError: the file cannot be written.
@@ -98,11 +99,11 @@ def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
     for key, (name, array) in enumerate(arrays.items()):
         little_endian = np.asarray(array, order="C").astype(array.dtype.newbyteorder("<"), copy=False)
         strides = tuple(math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim))
-        storage = state_dict_pickle.Storage(str(key), array.dtype.name, array.size)
-        tensors[name] = state_dict_pickle.StoredTensor(storage, 0, array.shape, strides)
+        storage = Storage(str(key), array.dtype.name, array.size)
+        tensors[name] = StoredTensor(storage, 0, array.shape, strides)
         numbers[f"data/{key}"] = little_endian.tobytes()
     records = {
-        "data.pkl": state_dict_pickle.dumps(tensors),
+        "data.pkl": pickle_writer.dumps(tensors),
         "byteorder": b"little",
         **numbers,
         "version": b"3\n",
@@ -127,8 +128,8 @@ def _read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
         byte_order = archive.read(f"{folder}byteorder").decode("ascii")
     if byte_order not in ("little", "big"):
         raise ValueError(f"has an unknown byte order {byte_order[:20]!r}")
-    tensors = state_dict_pickle.load(io.BytesIO(archive.read(f"{folder}data.pkl")))
-    storages: dict[state_dict_pickle.Storage, np.ndarray] = {}
+    tensors = pickle_reader.load(io.BytesIO(archive.read(f"{folder}data.pkl")))
+    storages: dict[Storage, np.ndarray] = {}
     for name, tensor in tensors.items():
         storage = tensor.storage
         if storage not in storages:
@@ -150,15 +151,15 @@ def _find_folder(names: Iterable[str]) -> str:
 
 def _read_old(file: io.BytesIO) -> dict[str, np.ndarray]:
     """Reads the format before PyTorch 1.6, from the end of its magic number."""
-    version, system = state_dict_pickle.load_value(file), state_dict_pickle.load_value(file)
+    version, system = pickle_reader.load_value(file), pickle_reader.load_value(file)
     if version != _OLD_VERSION or not isinstance(system, dict):
         raise ValueError("is of an unknown version of PyTorch's format before 1.6")
-    tensors, keys = state_dict_pickle.load(file), state_dict_pickle.load_value(file)
+    tensors, keys = pickle_reader.load(file), pickle_reader.load_value(file)
     wanted = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     if not isinstance(keys, list) or len(wanted) != len({t.storage for t in tensors.values()}):
         raise ValueError("is damaged: it does not list its storages")
     byte_order: Literal["little", "big"] = "little" if system.get("little_endian", True) else "big"
-    storages: dict[state_dict_pickle.Storage, np.ndarray] = {}
+    storages: dict[Storage, np.ndarray] = {}
     for key in keys:
         storage = wanted.get(key) if isinstance(key, str) else None
         if storage is None or file.read(8) != storage.elements.to_bytes(8, byte_order):
@@ -170,11 +171,11 @@ def _read_old(file: io.BytesIO) -> dict[str, np.ndarray]:
     return {name: _view(storages[tensor.storage], tensor, name) for name, tensor in tensors.items()}
 
 
-def _stored_dtype(storage: state_dict_pickle.Storage) -> np.dtype:
+def _stored_dtype(storage: Storage) -> np.dtype:
     return np.dtype("uint16" if storage.dtype == "bfloat16" else storage.dtype)
 
 
-def _to_numbers(record: bytes, storage: state_dict_pickle.Storage, byte_order: str) -> np.ndarray:
+def _to_numbers(record: bytes, storage: Storage, byte_order: str) -> np.ndarray:
     """The numbers of one storage: [elements], in this machine's byte order."""
     stored = _stored_dtype(storage)
     if len(record) != storage.elements * stored.itemsize:
@@ -188,7 +189,7 @@ def _to_numbers(record: bytes, storage: state_dict_pickle.Storage, byte_order: s
     return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
 
-def _view(numbers: np.ndarray, tensor: state_dict_pickle.StoredTensor, name: str) -> np.ndarray:
+def _view(numbers: np.ndarray, tensor: StoredTensor, name: str) -> np.ndarray:
     """A tensor as a read-only view of its storage's numbers."""
     size = math.prod(tensor.shape)
     last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))

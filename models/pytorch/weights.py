@@ -72,8 +72,8 @@ def _known_generator(path: str, arrays: Mapping[str, np.ndarray], network: str |
     wanted = network or (found.network if found else None)
     if wanted is None or wanted not in REFERENCE_GENERATORS:
         raise ConfigurationError(
-            f"{path}: holds {found or 'no network of the reference'}, not a generator that we can build; give "
-            f"a file with one of {', '.join(REFERENCE_GENERATORS)} (this one has {_list(arrays)})"
+            f"{path}: holds {found or 'no network of the reference'}, not a generator that we can build; "
+            f"give a file with one of {', '.join(REFERENCE_GENERATORS)} (this one has {_list(arrays)})"
         )
     if found is None or found.network != wanted:
         norm = found.norm if found else "batch"

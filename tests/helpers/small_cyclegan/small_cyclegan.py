@@ -53,10 +53,10 @@ class SmallCycleGan(CycleGan):
             "drawn_count": tf.Variable(0, trainable=False, name="drawn_count"),
         }
 
-    def judge(self, step):
+    def discriminator_loss(self, step):
         drawn, count = step.state["drawn"], step.state["drawn_count"]
         ids = step.gather(step.batch["id"])  # [examples]
         places = count.read_value() + tf.range(tf.shape(ids)[0])
         drawn.scatter_update(tf.IndexedSlices(ids, places))
         count.assign_add(tf.shape(ids)[0])
-        return super().judge(step)
+        return super().discriminator_loss(step)

@@ -22,7 +22,7 @@ def make_task(small_pix2pix):
                 return networks
 
             def generator_loss(self, step):
-                judged = self._judge(step)(step.outputs["fake"], "fake")
+                judged = self._discriminator(step)(step.outputs["fake"], "fake")
                 return terms(step, judged, self.prepared)
 
         return Task(norm="instance", dropout=False)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.task import weighted_examples
+from engine.task import set_example_weights
 from models.networks import layers
 
 
@@ -100,7 +100,7 @@ def test_padding_rows_do_not_count_in_batch_norm():
     whole.build(x.shape), weighted.build(x.shape)
     weighted.set_weights(whole.get_weights())
     expected = whole(np.concatenate([x, x]), training=True)
-    with weighted_examples(tf.constant([1.0, 1.0, 1.0, 0.0])):
+    with set_example_weights(tf.constant([1.0, 1.0, 1.0, 0.0])):
         actual = weighted(padded, training=True)
     np.testing.assert_allclose(np.delete(actual, [3, 7], axis=0), expected, atol=1e-12)
     for left, right in zip(weighted.get_weights(), whole.get_weights(), strict=True):

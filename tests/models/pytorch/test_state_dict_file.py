@@ -1,4 +1,4 @@
-"""Files of PyTorch: read as PyTorch wrote them, written as it reads them, and nothing in them is run."""
+"""Files of PyTorch: reading, writing, and that nothing in them is executed."""
 
 import collections
 import importlib.util
@@ -21,7 +21,7 @@ GOLDENS = Path(__file__).parents[2] / "goldens"
 
 
 def archive(path, pickled, *, records=None, compression=zipfile.ZIP_STORED, **others):
-    """A zip archive as torch.save makes it, around any pickle; one storage, "0", of 24 float32."""
+    """A zip archive like those of torch.save with any pickle; storage "0" has 24 float32."""
     records = {"data/0": np.arange(24, dtype="<f4").tobytes()} if records is None else records
     with zipfile.ZipFile(path, "w", compression) as file:
         file.writestr("name/data.pkl", pickled)
@@ -162,7 +162,7 @@ def test_torch_reads_what_is_written(tmp_path):
 
 
 class Command:
-    """Pickles as a call that leaves a file behind."""
+    """Pickles as a call that would create a file."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -207,7 +207,7 @@ def test_the_malicious_pickle_would_run(tmp_path):
 @pytest.mark.parametrize(
     "pickled, expected",
     [
-        (b"(S'touch victim'\nios\nsystem\n.", "os.system"),  # INST calls without REDUCE
+        (b"(S'touch victim'\nios\nsystem\n.", "os.system"),  # INST makes a call without REDUCE
         (b"\x80\x02ctorch.nn.modules.conv\nConv2d\n)\x81.", "torch.nn.modules.conv.Conv2d"),
         (
             b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\0\0\0aK\x01sb.",

@@ -1,4 +1,4 @@
-"""The reference's weights in our networks and back: whole, in their places, or refused with a list."""
+"""The reference's weights in our networks and back: all of them, or an error with a list."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from models.pytorch.weights import (
 from models.torch_weights import TorchWeights
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
-NETWORKS = {  # run, network of it -> what it is
+NETWORKS = {  # (run, its network) -> architecture
     ("pix2pix_unet128_batch", "G"): Architecture(family="unet", depth=7, norm="batch"),
     ("pix2pix_unet128_batch", "D"): Architecture(family="patchgan", depth=3, norm="batch"),
     ("pix2pix_unet128_instance_lsgan", "G"): Architecture(family="unet", depth=7, norm="instance"),
@@ -32,7 +32,7 @@ NETWORKS = {  # run, network of it -> what it is
 
 
 def reference(run, net):
-    """The state dict that the reference started from, `num_batches_tracked` included."""
+    """The initial state dict of the reference, with `num_batches_tracked`."""
     with np.load(GOLDENS / f"{run}_initial_weights.npz") as arrays:
         found = {name.removeprefix(f"{net}/"): arrays[name] for name in arrays if name.startswith(f"{net}/")}
     assert found
@@ -73,7 +73,7 @@ def test_the_references_networks_go_in_and_come_out_as_they_were(tmp_path, run, 
     assert back.keys() == arrays.keys()
     for name, array in arrays.items():
         assert back[name].dtype == array.dtype, name
-        # A count of steps that the reference uses nowhere, and we do not keep.
+        # A count of steps that the reference never uses, and we do not store.
         array = np.array(0) if name.endswith("num_batches_tracked") else array
         np.testing.assert_array_equal(back[name], array, err_msg=name)
 
@@ -99,7 +99,7 @@ def test_a_generator_built_from_its_file_alone(tmp_path, golden, run, net, netwo
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 @pytest.mark.parametrize("network", REFERENCE_GENERATORS)
 @pytest.mark.parametrize("dropout", [False, True])
-def test_every_generator_is_known_again(tmp_path, network, norm, dropout):
+def test_every_generator_is_recognised(tmp_path, network, norm, dropout):
     model = build_generator(
         network, name="G", input_channels=2, output_channels=1, filters=3, norm=norm, dropout=dropout
     )
@@ -118,7 +118,7 @@ def test_every_generator_is_known_again(tmp_path, network, norm, dropout):
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-def test_every_discriminator_is_known_again(norm):
+def test_every_discriminator_is_recognised(norm):
     for model, family, depth in (
         (patchgan(name="D", input_channels=3, filters=2, layers=1, norm=norm), "patchgan", 1),
         (patchgan(name="D", input_channels=3, filters=2, layers=4, norm=norm), "patchgan", 4),
@@ -159,7 +159,7 @@ def test_without_norm_the_reference_has_no_biases():
     assert not np.any(bias.numpy())
 
 
-def test_statistics_that_old_instance_norms_stored_are_passed_over():
+def test_statistics_that_old_instance_norms_stored_are_ignored():
     arrays = reference("cyclegan_resnet6_instance", "G_A")
     old = arrays | {"model.2.running_mean": np.zeros(4), "model.2.num_batches_tracked": np.array(0)}
     model = model_of(NETWORKS["cyclegan_resnet6_instance", "G_B"])
@@ -278,5 +278,5 @@ def test_weights_to_start_from_are_set_all_or_none(tmp_path):
     TorchWeights()(networks)
 
     message = refusal(TorchWeights(files={"critic": files["generator"]}), networks)
-    assert "'critic' is no network of the task; it has generator, discriminator" in message
-    assert "takes names of networks and files" in refusal(TorchWeights, files={"generator": 3})
+    assert "'critic' is no network of the task; use one of generator, discriminator" in message
+    assert "must map names of networks to files" in refusal(TorchWeights, files={"generator": 3})

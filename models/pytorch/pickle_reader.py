@@ -1,4 +1,4 @@
-"""The pickle of a PyTorch state dict, read and written without executing anything.
+"""Reads the pickle of a PyTorch state dict without executing anything.
 
 Python's unpickler calls every function that a file names. The reader here calls none: it knows only the
 opcodes and names with which `torch.save` describes a dictionary of tensors, and rejects any other name with
@@ -13,59 +13,13 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-STORAGES = {
-    "torch.FloatStorage": "float32",
-    "torch.DoubleStorage": "float64",
-    "torch.HalfStorage": "float16",
-    "torch.BFloat16Storage": "bfloat16",
-    "torch.LongStorage": "int64",
-    "torch.IntStorage": "int32",
-    "torch.ShortStorage": "int16",
-    "torch.CharStorage": "int8",
-    "torch.ByteStorage": "uint8",
-    "torch.BoolStorage": "bool",
-}
-"""PyTorch's storage class -> dtype."""
+from models.pytorch.stored_tensor import ORDERED_DICT, REBUILD_TENSOR, STORAGES, Storage, StoredTensor
 
-_DICT = "collections.OrderedDict"
-_TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
-_TENSORS = (_TENSOR, "torch._utils._rebuild_tensor")  # the latter before PyTorch 0.4
-_NAMES = frozenset({_DICT, *_TENSORS, _PARAMETER, *STORAGES})
+_TENSORS = (REBUILD_TENSOR, "torch._utils._rebuild_tensor")  # the latter before PyTorch 0.4
+_NAMES = frozenset({ORDERED_DICT, *_TENSORS, _PARAMETER, *STORAGES})
 _LONGEST_NAME = 100
 _DAMAGED = "its pickle is damaged"
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """A flat array of numbers in the file.
-
-    Attributes:
-      key: name of the file's record that holds the numbers.
-      dtype: one of the values of STORAGES.
-      elements: how many numbers it has.
-    """
-
-    key: str
-    dtype: str
-    elements: int
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredTensor:
-    """A tensor as a view of a storage.
-
-    Attributes:
-      storage: holds the tensor's numbers.
-      offset: of the first number, in elements.
-      shape: the tensor's shape.
-      strides: of each axis, in elements.
-    """
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +67,7 @@ def load_value(file: BinaryIO) -> Any:
         # Checks all names before any opcode, so that the error about a malicious file shows the name.
         for opcode, argument in opcodes:
             if opcode in ("GLOBAL", "INST"):
-                _check_name(argument.replace(" ", "."))
+                _check_name(argument)
         return _Reader().read(opcodes)
     except (IndexError, KeyError, struct.error) as error:  # an empty stack, an unknown memo, a cut number
         raise ValueError(_DAMAGED) from error
@@ -128,14 +82,25 @@ def _read_opcodes(file: BinaryIO) -> Iterator[tuple[str, Any]]:
     while name != "STOP":
         opcode = _OPCODES[file.read(1)]
         name = opcode.name
-        if name == "STRING":  # no state dict has one; decoding bytes of a damaged file would print warnings
-            yield name, file.readline()
-            continue
         try:
-            argument = opcode.arg.reader(file) if opcode.arg else None
+            if name in _LINES:
+                yield name, ".".join(_read_line(file) for _ in range(_LINES[name]))
+            else:
+                yield name, opcode.arg.reader(file) if opcode.arg else None
         except ValueError as error:  # a number or text is cut off
             raise ValueError(_DAMAGED) from error
-        yield name, argument
+
+
+# pickletools would decode escape sequences in these, and so print warnings about damaged files.
+_LINES = {"GLOBAL": 2, "INST": 2, "STRING": 1, "PERSID": 1}
+"""Opcode -> number of lines that its argument has: for a name two, module and attribute."""
+
+
+def _read_line(file: BinaryIO) -> str:
+    line = file.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError(_DAMAGED)
+    return line[:-1].decode(errors="replace")
 
 
 class _Reader:
@@ -174,65 +139,65 @@ class _Reader:
             values.append(value)
         return values[::-1]
 
-    def _skip(self, argument: Any) -> None:
+    def skip(self, argument: Any) -> None:
         """PROTO, FRAME: they describe the pickle itself."""
 
-    def _mark(self, argument: Any) -> None:
+    def mark(self, argument: Any) -> None:
         self._stack.append(_Mark())
 
-    def _global(self, argument: str) -> None:
-        self._stack.append(_check_name(argument.replace(" ", ".")))
+    def push_name(self, argument: str) -> None:
+        self._stack.append(_check_name(argument))
 
-    def _stack_global(self, argument: Any) -> None:
+    def push_stacked_name(self, argument: Any) -> None:
         attribute, module = self._stack.pop(), self._stack.pop()
         self._stack.append(_check_name(".".join(x for x in (module, attribute) if isinstance(x, str))))
 
-    def _put(self, index: int) -> None:
+    def put(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
 
-    def _memoize(self, argument: Any) -> None:
+    def memoize(self, argument: Any) -> None:
         self._memo[len(self._memo)] = self._stack[-1]
 
-    def _get(self, index: int) -> None:
+    def get(self, index: int) -> None:
         self._stack.append(self._memo[index])
 
-    def _empty_dict(self, argument: Any) -> None:
+    def empty_dict(self, argument: Any) -> None:
         self._stack.append({})
 
-    def _empty_list(self, argument: Any) -> None:
+    def empty_list(self, argument: Any) -> None:
         self._stack.append([])
 
-    def _appends(self, argument: Any) -> None:
+    def appends(self, argument: Any) -> None:
         items, target = self._pop_group(), self._stack[-1]
         if not isinstance(target, list):
             raise ValueError(_DAMAGED)
         target.extend(items)
 
-    def _tuple(self, argument: Any) -> None:
+    def make_tuple(self, argument: Any) -> None:
         self._stack.append(tuple(self._pop_group()))
 
-    def _short_tuple(self, length: int) -> None:
+    def make_short_tuple(self, length: int) -> None:
         """TUPLE1, TUPLE2, TUPLE3: a tuple of the last values."""
         if len(self._stack) < length:
             raise IndexError(length)
         self._stack[-length:] = [tuple(self._stack[-length:])]
 
-    def _set_item(self, argument: Any) -> None:
+    def set_item(self, argument: Any) -> None:
         value, key = self._stack.pop(), self._stack.pop()
         _update(self._stack[-1], [key, value])
 
-    def _set_items(self, argument: Any) -> None:
+    def set_items(self, argument: Any) -> None:
         items = self._pop_group()
         _update(self._stack[-1], items)
 
-    def _persistent_id(self, argument: Any) -> None:
+    def persistent_id(self, argument: Any) -> None:
         self._stack.append(_to_storage(self._stack.pop()))
 
-    def _reduce(self, argument: Any) -> None:
+    def reduce(self, argument: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         self._stack.append(_to_value(function, arguments))
 
-    def _build(self, argument: Any) -> None:
+    def build(self, argument: Any) -> None:
         self._stack.pop()  # `_metadata`, versions of PyTorch's modules
         if not isinstance(self._stack[-1], dict):
             raise ValueError(f"sets attributes of {_describe(self._stack[-1])}, which no state dict does")
@@ -241,28 +206,28 @@ class _Reader:
 _CONSTANTS: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = frozenset("BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8".split())
 _METHODS: Mapping[str, Callable[[_Reader, Any], None]] = {
-    "PROTO": _Reader._skip,
-    "FRAME": _Reader._skip,
-    "MARK": _Reader._mark,
-    "GLOBAL": _Reader._global,
-    "STACK_GLOBAL": _Reader._stack_global,
-    "BINPUT": _Reader._put,
-    "LONG_BINPUT": _Reader._put,
-    "MEMOIZE": _Reader._memoize,
-    "BINGET": _Reader._get,
-    "LONG_BINGET": _Reader._get,
-    "EMPTY_DICT": _Reader._empty_dict,
-    "EMPTY_LIST": _Reader._empty_list,
-    "APPENDS": _Reader._appends,
-    "TUPLE": _Reader._tuple,
-    "TUPLE1": lambda reader, _: reader._short_tuple(1),
-    "TUPLE2": lambda reader, _: reader._short_tuple(2),
-    "TUPLE3": lambda reader, _: reader._short_tuple(3),
-    "SETITEM": _Reader._set_item,
-    "SETITEMS": _Reader._set_items,
-    "BINPERSID": _Reader._persistent_id,
-    "REDUCE": _Reader._reduce,
-    "BUILD": _Reader._build,
+    "PROTO": _Reader.skip,
+    "FRAME": _Reader.skip,
+    "MARK": _Reader.mark,
+    "GLOBAL": _Reader.push_name,
+    "STACK_GLOBAL": _Reader.push_stacked_name,
+    "BINPUT": _Reader.put,
+    "LONG_BINPUT": _Reader.put,
+    "MEMOIZE": _Reader.memoize,
+    "BINGET": _Reader.get,
+    "LONG_BINGET": _Reader.get,
+    "EMPTY_DICT": _Reader.empty_dict,
+    "EMPTY_LIST": _Reader.empty_list,
+    "APPENDS": _Reader.appends,
+    "TUPLE": _Reader.make_tuple,
+    "TUPLE1": lambda reader, _: reader.make_short_tuple(1),
+    "TUPLE2": lambda reader, _: reader.make_short_tuple(2),
+    "TUPLE3": lambda reader, _: reader.make_short_tuple(3),
+    "SETITEM": _Reader.set_item,
+    "SETITEMS": _Reader.set_items,
+    "BINPERSID": _Reader.persistent_id,
+    "REDUCE": _Reader.reduce,
+    "BUILD": _Reader.build,
 }
 
 
@@ -298,7 +263,7 @@ def _to_storage(identity: Any) -> Storage:
 def _to_value(function: Any, arguments: Any) -> Any:
     """What a call in the pickle stands for."""
     match function, arguments:
-        case _Name(name=name), () if name == _DICT:
+        case _Name(name=name), () if name == ORDERED_DICT:
             return {}
         case _Name(name=name), (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if (
             name in _TENSORS
@@ -320,45 +285,3 @@ def _shorten(name: str) -> str:
     """The name, printable and no longer than a line."""
     shown = "".join(c if c.isprintable() else "?" for c in name[:_LONGEST_NAME])
     return shown + ("..." if len(name) > _LONGEST_NAME else "")
-
-
-def dumps(tensors: Mapping[str, StoredTensor]) -> bytes:
-    """Returns the pickle (protocol 2) that `torch.save` would write of an OrderedDict of these tensors."""
-    names = {dtype: name for name, dtype in STORAGES.items()}
-    parts = [b"\x80\x02", _encode_global(_DICT), b")R("]
-    for name, tensor in tensors.items():
-        storage = tensor.storage
-        parts += [_encode_text(name), _encode_global(_TENSOR), b"(("]
-        parts += [
-            _encode_text("storage"),
-            _encode_global(names[storage.dtype]),
-            _encode_text(storage.key),
-            _encode_text("cpu"),
-        ]
-        parts += [_encode_integer(storage.elements), b"tQ", _encode_integer(tensor.offset)]
-        parts += [
-            b"(",
-            *map(_encode_integer, tensor.shape),
-            b"t(",
-            *map(_encode_integer, tensor.strides),
-            b"t",
-        ]
-        parts += [b"\x89", _encode_global(_DICT), b")RtR"]  # no gradient, no hooks
-    return b"".join([*parts, b"u."])
-
-
-def _encode_global(name: str) -> bytes:
-    module, _, attribute = name.rpartition(".")
-    return f"c{module}\n{attribute}\n".encode()
-
-
-def _encode_text(text: str) -> bytes:
-    encoded = text.encode()
-    return b"X" + struct.pack("<I", len(encoded)) + encoded
-
-
-def _encode_integer(number: int) -> bytes:
-    if number < 2**31:
-        return b"J" + struct.pack("<i", number)
-    encoded = number.to_bytes(9, "little")  # LONG1: a ninth byte leaves the sign bit 0
-    return b"\x8a" + bytes([len(encoded)]) + encoded

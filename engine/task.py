@@ -224,6 +224,7 @@ class Step:
 
     Attributes:
       networks: Keras models by name; call them with `training=True`.
+      frozen_networks: those of `Task.frozen_networks`, by name.
       batch: features of the data set by name, each [B, ...]; images in [-1, 1], in Keras's floatx.
       outputs: the result of `forward`; empty inside `forward` itself.
       state: the task's own variables, equal on all replicas and stored in checkpoints. Assign them in losses,
@@ -246,6 +247,7 @@ class Step:
     seeds: Seeds
     gather: Callable[[tf.Tensor], tf.Tensor]
     own: Callable[[tf.Tensor], tf.Tensor]
+    frozen_networks: Mapping[str, keras.Model] = dataclasses.field(default_factory=dict)
 
 
 class Task(abc.ABC):
@@ -275,6 +277,23 @@ class Task(abc.ABC):
         Raises:
           ConfigurationError: a network cannot take that size or number of channels.
         """
+
+    def frozen_networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:
+        """Builds the networks that losses use and that never change; by default none.
+
+        They are in no checkpoint. The engine builds them before `networks`.
+
+        Args:
+          example: shapes of the features of one example, as in `networks`.
+
+        Returns:
+          The networks by name: `Step.frozen_networks`.
+
+        Raises:
+          ConfigurationError: a network cannot take that size or number of channels.
+        """
+        del example
+        return {}
 
     def check_translation(self, example: Mapping[str, tf.TensorSpec]) -> None:
         """Checks that `translate` can take such examples.

@@ -29,12 +29,11 @@ class Colourisation(Pix2Pix):
 
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
         """Builds `generator` (1 channel to 2) and `discriminator`."""
-        height, width, _ = example["input"].shape
-        specs = {
-            role: tf.TensorSpec([height, width, channels], example[role].dtype)
-            for role, channels in (("input", 1), ("target", 2))
-        }
-        return super().networks({**example, **specs})
+        return super().networks(_select_channel_shapes(example))
+
+    def frozen_networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
+        """Builds the networks of `fidelity` for targets of 2 channels."""
+        return super().frozen_networks(_select_channel_shapes(example))
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases of pix2pix, on the channels that this task uses."""
@@ -52,6 +51,16 @@ class Colourisation(Pix2Pix):
     def input_picture(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The input without its colours: channels 1 and 2 are 0, as those of a grey image."""
         return tf.pad(_select_channels(batch)["input"], [[0, 0], [0, 0], [0, 0], [0, 2]])  # [B, H, W, 3]
+
+
+def _select_channel_shapes(example: Mapping[str, tf.TensorSpec]) -> dict[str, tf.TensorSpec]:
+    """The shapes of an example with the channels that this task uses."""
+    height, width, _ = example["input"].shape
+    specs = {
+        role: tf.TensorSpec([height, width, channels], example[role].dtype)
+        for role, channels in (("input", 1), ("target", 2))
+    }
+    return {**example, **specs}
 
 
 def _select_channels(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

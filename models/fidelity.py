@@ -6,8 +6,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
+import keras
 import tensorflow as tf
 
+from data import imaging
 from data.imaging import similarity
 from engine.errors import ConfigurationError, check_at_least
 from models import losses
@@ -52,7 +54,7 @@ class Fidelity:
       total_variation: of the output alone, which smooths it.
       perceptual: distance between activations of `perceptual_network`, which is built only for this.
       perceptual_network: settings of that network.
-      domain: colour space of all distances except the perceptual one; one of `losses.DOMAINS`.
+      domain: colour space of all distances except the perceptual one; one of `imaging.COLOUR_SPACES`.
 
     Raises:
       ConfigurationError: a setting is unknown or out of its range.
@@ -74,9 +76,9 @@ class Fidelity:
     def __post_init__(self) -> None:
         names = (*_DISTANCES, "perceptual")
         check_at_least(0, of="Fidelity", **{name: getattr(self, name) for name in names})
-        if self.domain not in losses.DOMAINS:
+        if self.domain not in imaging.COLOUR_SPACES:
             raise ConfigurationError(
-                f"Fidelity.domain = {self.domain!r}: unknown; use one of {', '.join(losses.DOMAINS)}"
+                f"Fidelity.domain = {self.domain!r}: unknown; use one of {', '.join(imaging.COLOUR_SPACES)}"
             )
 
     @property
@@ -90,16 +92,16 @@ class Fidelity:
         """Whether a distance is defined only for images in RGB."""
         return self.domain != "rgb" or self.perceptual > 0
 
-    def build(self, target: tf.TensorSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
-        """Checks the settings against the targets, and builds the perceptual loss if it has a weight.
+    def frozen_networks(self, target: tf.TensorSpec) -> dict[str, keras.Model]:
+        """Checks the settings against the targets, and builds the network of the perceptual distance.
 
-        Call it in `Task.networks`, under the strategy's scope; see `Perceptual.build`.
+        Return it from `Task.frozen_networks`.
 
         Args:
           target: shape of one target, [H, W, C].
 
         Returns:
-          The argument `perceptual` of `terms`; None without that loss.
+          "perceptual", if that distance has a weight.
 
         Raises:
           ConfigurationError: a distance cannot compare images of that size or number of channels.
@@ -119,35 +121,37 @@ class Fidelity:
                 "'rgb', which compares them as they are"
             )
         if not self.perceptual:
-            return None
+            return {}
         if channels not in (1, 3):
             raise ConfigurationError(
                 f"Fidelity.perceptual = {self.perceptual}: needs images of 1 channel or 3, but targets have "
                 f"{channels}; set it to 0"
             )
-        return self.perceptual_network.build(height=height, width=width)
+        return {"perceptual": self.perceptual_network.build(height=height, width=width)}
 
     def terms(
         self,
         fake: tf.Tensor,
         real: tf.Tensor,
-        *,
-        perceptual: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+        frozen_networks: Mapping[str, keras.Model] | None = None,
     ) -> dict[str, tf.Tensor]:
         """Returns the distances with a weight above 0, multiplied by it.
 
         Args:
           fake: outputs, [B, H, W, C] in [-1, 1].
           real: targets, of the same shape and range.
-          perceptual: the result of `build`.
+          frozen_networks: `Step.frozen_networks`; only the perceptual distance needs them.
 
         Returns:
           The terms by name, each [B].
         """
-        distances = _DISTANCES if perceptual is None else {**_DISTANCES, "perceptual": perceptual}
-        converted = losses.to_domain(fake, self.domain), losses.to_domain(real, self.domain)
+        converted = [losses.to_colour_space(images, self.domain) for images in (fake, real)]
         terms = {}
         for name, weight in self.weights.items():
-            images = (fake, real) if name == "perceptual" else converted
-            terms[name] = weight * distances[name](*images)
+            if name == "perceptual":
+                network = (frozen_networks or {})[name]
+                distance = self.perceptual_network.distance(network, fake, real)
+            else:
+                distance = _DISTANCES[name](*converted)
+            terms[name] = weight * distance
         return terms

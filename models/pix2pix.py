@@ -97,7 +97,6 @@ class Pix2Pix(Supervised):
 
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
         """Builds `generator` and `discriminator`."""
-        self._perceptual = self.fidelity.build(example["target"])
         generator = self.build_generator(example)
         height, width, channels = example["target"].shape
         check_patchgan_size(height, width)
@@ -144,7 +143,7 @@ class Pix2Pix(Supervised):
         terms = {"gan": loss(discriminator, real=real, fake=fake, gan_loss=self.gan_loss)}
         *activations, logits = outputs["fake"]
         if self.top_k < 1:
-            terms["gan"] = top_k(terms["gan"], mean_per_example(logits), step, share=self.top_k)
+            terms["gan"] = top_k(terms["gan"], mean_per_example(logits), step, fraction=self.top_k)
         if self.feature_matching_weight:
             discriminator(real, "fake")  # the role gives them the same augmentation as the fakes
             distance = feature_matching(activations, outputs["fake"][:-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
@@ -73,8 +73,6 @@ class Supervised(Task):
         self.fidelity = fidelity
         self.ema_decay = ema_decay
         self.optimizers = {"generator": generator_optimizer}
-        # The perceptual loss of `fidelity`; its weights never change, so checkpoints do not hold them.
-        self._perceptual: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
 
     @property
     def colour_spaces(self) -> tuple[str, ...] | None:  # type: ignore[override]  # in Task, an attribute to set
@@ -88,8 +86,11 @@ class Supervised(Task):
                 "Supervised: l1_weight and all weights of Fidelity are 0, so there is nothing to learn; set "
                 "one of them"
             )
-        self._perceptual = self.fidelity.build(example["target"])
         return {"generator": self.build_generator(example)}
+
+    def frozen_networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
+        """Builds the networks of `fidelity`."""
+        return self.fidelity.frozen_networks(example["target"])
 
     def check_translation(self, example: Mapping[str, tf.TensorSpec]) -> None:
         """Checks that the generator takes such examples."""
@@ -138,7 +139,7 @@ class Supervised(Task):
     def generator_loss(self, step: Step) -> dict[str, tf.Tensor]:
         """The weighted distances between outputs and targets, by name, each [B]."""
         real, fake = step.batch["target"], step.outputs["fake"]
-        terms = self.fidelity.terms(fake, real, perceptual=self._perceptual)
+        terms = self.fidelity.terms(fake, real, step.frozen_networks)
         return {"l1": self.l1_weight * l1(fake, real), **terms} if self.l1_weight else terms
 
     def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:

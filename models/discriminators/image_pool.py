@@ -84,6 +84,7 @@ def exchange(
     # is number size + i.
     def one(i, contents, filled, places, returned):
         is_filling = filled < size
+        # Not slots[i]: XLA compiles a slice anew for each value of i, and tf.gather once.
         place = tf.where(is_filling, filled, tf.gather(slots, i))
         is_swapped = ~is_filling & (tf.gather(chances, i) > 0.5)
         kept = tf.where(is_filling | is_swapped, size + i, tf.gather(contents, place))

@@ -57,7 +57,9 @@ def load_generator(
     model = build_generator(
         architecture.network,
         name=architecture.network,
-        **widths,
+        filters=widths["filters"],
+        input_channels=widths["input_channels"],
+        output_channels=widths["output_channels"],
         norm=architecture.norm,
         dropout=architecture.dropout,
         inference_norm=inference_norm,

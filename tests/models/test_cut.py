@@ -322,7 +322,7 @@ def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ConfigurationError, match="inputs have 1 channels and targets 3; prepare both alike"):
         networks(channels=(1, 3))
     with pytest.raises(
-        ConfigurationError, match="generator has no layer 'first_pad' to compare; choose among"
+        ConfigurationError, match="generator: has no layer 'first_pad' to compare; choose among"
     ):
         networks(size=64, generator="unet_64")
     with pytest.raises(ConfigurationError, match="of 16x16 pixels .* at least 24"):

@@ -90,7 +90,7 @@ EXPECTED = {
 def test_every_term_is_its_distance_times_its_weight(name):
     fake, real = images(size=176 if name == "ms_ssim" else 16)
     fidelity = Fidelity(**{name: 2.5})
-    assert fidelity.build(tf.TensorSpec(real.shape[1:], tf.float64)) is None
+    assert fidelity.frozen_networks(tf.TensorSpec(real.shape[1:], tf.float64)) == {}
     terms = fidelity.terms(tf.constant(fake), tf.constant(real))
     assert terms.keys() == {name}
     tolerance = 1e-3 if name == "ms_ssim" else 1e-9  # TensorFlow's own computes in float32, near 1
@@ -130,10 +130,12 @@ def test_perceptual_distance_is_built_where_it_is_asked_for_and_kept_out_of_chec
     trainer = make_trainer(task, noise_pairs(size=16), total_examples=2, batch_schedule=2)
     assert not [name for name in trainer.state.variables() if "block1_conv1" in name]
     fake, real = (tf.constant(x, tf.float32) for x in images())
-    terms = fidelity.terms(fake, real, perceptual=task._perceptual)
-    np.testing.assert_allclose(terms["perceptual"], 3 * task._perceptual(fake, real), rtol=1e-6)
+    frozen = trainer.state.frozen_networks
+    distance = VGG_BEGINNING.distance(frozen["perceptual"], fake, real)
+    terms = fidelity.terms(fake, real, frozen)
+    np.testing.assert_allclose(terms["perceptual"], 3 * distance, rtol=1e-6)
     assert np.all(terms["perceptual"] > 0)
-    np.testing.assert_array_equal(fidelity.terms(real, real, perceptual=task._perceptual)["perceptual"], 0)
+    np.testing.assert_array_equal(fidelity.terms(real, real, frozen)["perceptual"], 0)
     values, _ = train(trainer, plans_of(2, None, 1, steps=1))
     assert values.shape == (1, 2) and np.all(values > 0)
 
@@ -165,7 +167,7 @@ def spec(size, channels=3):
 )
 def test_settings_that_cannot_work_are_refused(settings, target, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
-        Fidelity(**settings).build(target)
+        Fidelity(**settings).frozen_networks(target)
     assert "\n" not in str(caught.value)
 
 
@@ -183,7 +185,7 @@ def test_settings_of_tasks_that_cannot_work_are_refused():
         with pytest.raises(ConfigurationError, match=message):
             SuperResolution(blocks=1, **TINY).networks({"input": spec(16), "target": spec(size)})
     with pytest.raises(ConfigurationError, match="Fidelity.ms_ssim"):
-        Pix2Pix(generator="unet_64", fidelity=Fidelity(ms_ssim=1.0), **TINY).networks(
+        Pix2Pix(generator="unet_64", fidelity=Fidelity(ms_ssim=1.0), **TINY).frozen_networks(
             {"input": spec(64), "target": spec(64)}
         )
 

@@ -100,5 +100,5 @@ def test_settings():
     assert ImagePool(name="pool", size=0).state([4, 4, 3]) == {}
     state = ImagePool(name="pool", size=6).state([4, 5, 3])
     assert state["pool_images"].shape == [6, 4, 5, 3] and not state["pool_images"].trainable
-    with pytest.raises(ConfigurationError, match="pool: -1 pictures; at least 0"):
+    with pytest.raises(ConfigurationError, match="pool: cannot hold -1 images; set 0"):
         ImagePool(name="pool", size=-1)

@@ -36,9 +36,9 @@ PAIR_LOSSES = {
     "satd4": losses.satd,
     "satd8": lambda a, b: losses.satd(a, b, size=8),
     "dct": losses.weighted_dct,
-    "lab": lambda a, b: losses.l1(losses.to_domain(a, "lab"), losses.to_domain(b, "lab")),
+    "lab": lambda a, b: losses.l1(losses.to_colour_space(a, "lab"), losses.to_colour_space(b, "lab")),
     "ycbcr": lambda a, b: losses.l1(
-        losses.to_domain(a, "ycbcr_bt709_full"), losses.to_domain(b, "ycbcr_bt709_full")
+        losses.to_colour_space(a, "ycbcr_bt709_full"), losses.to_colour_space(b, "ycbcr_bt709_full")
     ),
 }
 
@@ -157,12 +157,12 @@ def test_domains():
     x = pictures(1, 5, 6, 3)
     rgb = (x + 1) / 2
     lab = skimage.color.rgb2lab(rgb) / [50, 110, 110] - [1, 0, 0]
-    np.testing.assert_allclose(losses.to_domain(x, "lab"), lab, rtol=0, atol=1e-5)
-    y, cb, cr = np.moveaxis(losses.to_domain(x, "ycbcr_bt601_full").numpy(), -1, 0)
+    np.testing.assert_allclose(losses.to_colour_space(x, "lab"), lab, rtol=0, atol=1e-5)
+    y, cb, cr = np.moveaxis(losses.to_colour_space(x, "ycbcr_bt601_full").numpy(), -1, 0)
     luma = rgb @ [0.299, 0.587, 0.114]
     np.testing.assert_allclose(y, 2 * luma - 1, rtol=0, atol=1e-12)
     np.testing.assert_allclose(cb, (rgb[..., 2] - luma) * 2 / 1.772, rtol=0, atol=1e-12)
     np.testing.assert_allclose(cr, (rgb[..., 0] - luma) * 2 / 1.402, rtol=0, atol=1e-12)
-    np.testing.assert_array_equal(losses.to_domain(x, "rgb"), x)
+    np.testing.assert_array_equal(losses.to_colour_space(x, "rgb"), x)
     with pytest.raises(ValueError, match="'hsv'; choose one of: rgb, ycbcr_bt601_full, .*, lab"):
-        losses.to_domain(x, "hsv")
+        losses.to_colour_space(x, "hsv")

@@ -16,7 +16,7 @@ from engine.task import Step
 class ImagePool:
     """One pool of images for all replicas, in the task's state and so in checkpoints.
 
-    The fakes of all replicas enter in example order. So every replica has the same pool, which does not depend
+    The fakes of all replicas enter in example order. So each replica has the same pool, and it does not depend
     on their number, on micro-batches or on restarts.
 
     Attributes:
@@ -33,9 +33,7 @@ class ImagePool:
 
     def __post_init__(self) -> None:
         if self.size < 0:
-            raise ConfigurationError(
-                f"{self.name}: cannot hold {self.size} images; set 0 for no pool, or more"
-            )
+            raise ConfigurationError(f"{self.name}: cannot hold {self.size} images; set 0 for no pool")
 
     def state(self, shape: Sequence[int]) -> dict[str, tf.Variable]:
         """Builds its variables, for `Task.state`.

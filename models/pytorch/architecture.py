@@ -23,7 +23,6 @@ _ALWAYS_BIASED = {
     "unet": ("up_1_conv",),
     "resnet": ("last_conv",),
     "patchgan": ("conv_0", "logits"),
-    "pixel": ("conv_0",),
 }
 
 
@@ -32,8 +31,8 @@ class Architecture:
     """A network of the reference without its widths.
 
     Attributes:
-      family: "unet", "resnet", "patchgan" or "pixel".
-      depth: downsamplings of a U-Net, blocks of a ResNet, layers of a PatchGAN; 0 for "pixel".
+      family: "unet", "resnet" or "patchgan".
+      depth: downsamplings of a U-Net, blocks of a ResNet, layers of a PatchGAN.
       norm: "batch", "instance" or "none".
       dropout: whether a ResNet has dropout, which shifts the numbers of the reference's modules.
     """
@@ -53,7 +52,6 @@ class Architecture:
             "unet": f"unet_{2**self.depth}",
             "resnet": f"resnet_{self.depth}blocks",
             "patchgan": f"patchgan of {self.depth} layers",
-            "pixel": "pixel discriminator",
         }[self.family]
 
     def __str__(self) -> str:
@@ -67,10 +65,8 @@ class Architecture:
                 return parameter_names.unet_layers(downsamplings=self.depth)
             case "resnet":
                 return parameter_names.resnet_layers(blocks=self.depth, dropout=self.dropout)
-            case "patchgan":
-                return parameter_names.patchgan_layers(layers=self.depth)
             case _:
-                return parameter_names.pixel_layers()
+                return parameter_names.patchgan_layers(layers=self.depth)
 
     def convolutions(self, *, always_biased: bool) -> list[str]:
         """The reference's convolutions that have a bias with every norm, or all others."""
@@ -150,7 +146,6 @@ def generator_architecture(network: str, *, norm: str) -> Architecture:
 _FAMILIES = {
     "unet": r"model\.model\.\d",
     "resnet": r"model\.\d+\.conv_block\.",
-    "pixel": r"net\.\d",
     "patchgan": r"model\.\d+\.(weight|bias)$",
 }
 """Family -> a pattern that the name of one of its parameters matches; the first that does decides."""
@@ -198,7 +193,6 @@ _DEPTHS: Mapping[str, Callable[[Iterable[str]], int | None]] = {
     "unet": _unet_depth,
     "resnet": _resnet_depth,
     "patchgan": _patchgan_depth,
-    "pixel": lambda names: 0,
 }
 """Family -> (names of parameters -> depth)."""
 
@@ -223,8 +217,7 @@ def architecture_of_model(model: keras.Model) -> Architecture | None:
     elif "first_conv" in layers:
         family, depth = "resnet", largest_number(r"block_(\d+)_conv_1")
     elif "logits" in layers and "conv_0" in layers:
-        pixel = layers["conv_0"].kernel_size == (1, 1)
-        family, depth = ("pixel", 0) if pixel else ("patchgan", largest_number(r"conv_(\d+)"))
+        family, depth = "patchgan", largest_number(r"conv_(\d+)")
     else:
         return None
     classes = {type(layer) for layer in model.layers}

@@ -68,11 +68,6 @@ def patchgan_layers(*, layers: int = 3) -> dict[str, str]:
     return {**names, f"model.{3 * layers + 2}": "logits"}
 
 
-def pixel_layers() -> dict[str, str]:
-    """PyTorch module -> layer of `models.networks.patchgan.pixel_discriminator`."""
-    return {"net.0": "conv_0", "net.2": "conv_1", "net.3": "norm_1", "net.5": "logits"}
-
-
 def variable_path(torch_name: str, layers: Mapping[str, str]) -> str | None:
     """Returns the path of our variable for a parameter, such as "up_1_conv/kernel".
 

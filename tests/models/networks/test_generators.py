@@ -8,7 +8,7 @@ from PIL import Image
 
 from models.networks.edsr import edsr
 from models.networks.generators import GENERATORS, build_generator, check_image_size
-from models.networks.patchgan import patchgan, pixel_discriminator
+from models.networks.patchgan import patchgan
 
 
 def generator(network, *, norm="instance", dropout=False, filters=2, **kwargs):
@@ -65,7 +65,6 @@ def test_discriminator_parameters():
     patch = patchgan(name="D", input_channels=3, norm="instance")
     assert trainable_parameters(patch) == 2_764_737
     assert trainable_parameters(patchgan(name="D", input_channels=6)) == 2_768_705
-    assert trainable_parameters(pixel_discriminator(name="D", input_channels=6)) == 9_024
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
@@ -96,8 +95,6 @@ def test_patchgan_logits():
     model = patchgan(name="D", input_channels=6, filters=2)
     assert model(np.zeros((1, 256, 256, 6), np.float32)).shape == (1, 30, 30, 1)
     assert model(np.zeros((1, 99, 24, 6), np.float32)).shape == (1, 10, 1, 1)
-    model = pixel_discriminator(name="D", input_channels=3, filters=2)
-    assert model(np.zeros((1, 9, 8, 3), np.float32)).shape == (1, 9, 8, 1)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
@@ -106,7 +103,7 @@ def test_pictures_and_logits_have_the_dtype_of_the_variables(policy):
     try:
         models = [generator("unet_64", norm="batch"), generator("resnet_6blocks")]
         models += [generator("edsr_8blocks", norm="none")]
-        models += [build(name="D", input_channels=3, filters=2) for build in (patchgan, pixel_discriminator)]
+        models += [patchgan(name="D", input_channels=3, filters=2)]
     finally:
         keras.config.set_dtype_policy("float32")
     for model in models:

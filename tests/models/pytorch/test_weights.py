@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import ConfigurationError
 from models.networks.generators import REFERENCE_GENERATORS, build_generator
-from models.networks.patchgan import patchgan, pixel_discriminator
+from models.networks.patchgan import patchgan
 from models.pytorch.architecture import Architecture, architecture_of_file, architecture_of_model
 from models.pytorch.state_dict_file import read_state_dict, write_state_dict
 from models.pytorch.weights import (
@@ -122,7 +122,6 @@ def test_every_discriminator_is_recognised(norm):
     for model, family, depth in (
         (patchgan(name="D", input_channels=3, filters=2, layers=1, norm=norm), "patchgan", 1),
         (patchgan(name="D", input_channels=3, filters=2, layers=4, norm=norm), "patchgan", 4),
-        (pixel_discriminator(name="D", input_channels=3, filters=2, norm=norm), "pixel", 0),
     ):
         arrays = reference_arrays(model)
         architecture = architecture_of_file({name: array.shape for name, array in arrays.items()})

@@ -16,8 +16,8 @@ from engine.task import Step
 class ImagePool:
     """One pool of images for all replicas, in the task's state and so in checkpoints.
 
-    The fakes of all replicas enter in example order. So each replica has the same pool, and it does not depend
-    on their number, on micro-batches or on restarts.
+    The fakes of all replicas enter in example order. So each replica has the same pool, and the pool depends
+    neither on their number nor on micro-batches or restarts.
 
     Attributes:
       name: prefix of its variables in the state, `<name>_images` and `<name>_stored`, and of its random

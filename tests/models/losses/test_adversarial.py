@@ -72,9 +72,9 @@ def test_adversarial_losses_pull_the_right_way(kind):
     real, fake = tf.constant([[0.3]]), tf.constant([[0.2]])
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([real, fake])
-        judged = tf.add_n(list(losses.discriminator_terms(real, fake, kind).values()))
+        terms_sum = tf.add_n(list(losses.discriminator_terms(real, fake, kind).values()))
         made = losses.generator_loss(fake, kind, real=real)
-    assert tape.gradient(judged, real) < 0 < tape.gradient(judged, fake)
+    assert tape.gradient(terms_sum, real) < 0 < tape.gradient(terms_sum, fake)
     assert tape.gradient(made, fake) < 0
 
 
@@ -90,7 +90,7 @@ def test_only_the_real_label_is_smoothed():
         losses.discriminator_terms(REAL, FAKE, "hinge", smoothing=0.1)
 
 
-def test_what_does_not_fit_is_refused():
+def test_unknown_kinds_and_missing_logits_raise_errors():
     for call in (losses.generator_loss, lambda x, kind: losses.discriminator_terms(x, x, kind)):
         with pytest.raises(ValueError, match="'hinge2': unknown; use one of bce, lsgan, hinge, wgan_gp, re"):
             call(REAL, "hinge2")
@@ -123,7 +123,7 @@ def test_penalties_can_be_differentiated(scale):
         penalty = losses.gradient_penalty(quadratic(weight), x, x, tf.zeros([2, 1, 1, 1]))
     squares = np.sum(x.numpy() ** 2, (1, 2, 3))
     np.testing.assert_allclose(tape.gradient(r1, weight), scale * squares.sum(), rtol=1e-10)
-    # At a gradient of zero the norm has no derivative; nothing is to come of it but a number.
+    # At a gradient of zero the norm has no derivative; the result must still be finite.
     expected = 2 * (scale * squares - np.sqrt(squares)).sum() if scale else 0.0
     np.testing.assert_allclose(tape.gradient(penalty, weight), expected, rtol=1e-10)
 

@@ -1,4 +1,4 @@
-"""Losses that need more than two pictures, inside training steps: on replicas, and in pieces."""
+"""Losses that need more than two images, in training steps with replicas and micro-batches."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def make_task(small_pix2pix):
     return make
 
 
-def test_feature_matching_trains_and_does_not_depend_on_replicas_or_pieces(
+def test_feature_matching_trains_and_does_not_depend_on_replicas_or_micro_batches(
     make_trainer, noise_pairs, make_task
 ):
     def terms(step, logits):
@@ -56,8 +56,8 @@ def test_top_k_does_not_depend_on_replicas_but_couples_a_micro_batch(make_traine
     whole = train(one, plans_of(5, None, 1, steps=3))
     two = make_trainer(task, data, cpu_replicas=2, **SETTINGS)
     assert_same(train(two, plans_of(5, None, 2, steps=3)), whole)
-    pieces = train(one, plans_of(5, 2, 1, steps=3))
-    assert np.all(np.isfinite(pieces[0])) and np.any(np.abs(pieces[0] - whole[0]) > 1e-6)
+    accumulated = train(one, plans_of(5, 2, 1, steps=3))
+    assert np.all(np.isfinite(accumulated[0])) and np.any(np.abs(accumulated[0] - whole[0]) > 1e-6)
 
 
 def test_perceptual_loss_on_replicas_is_in_no_checkpoint(make_trainer, noise_pairs, make_task):

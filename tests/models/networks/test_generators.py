@@ -1,4 +1,4 @@
-"""The networks: sizes, names, dtypes, and what they refuse."""
+"""The networks: sizes, names, dtypes, and which errors they raise."""
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def test_enlarging_generator_has_the_parameters_of_the_edsr_baseline(factor, cou
 
 
 @pytest.mark.parametrize("factor", [1, 8])
-def test_enlarging_generator_begins_as_the_bicubic_picture(factor):
+def test_enlarging_generator_begins_as_the_bicubic_image(factor):
     network = edsr(name="G", input_channels=1, output_channels=1, blocks=1, factor=factor, filters=2)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 5, 7, 1)).astype(np.float32)
     size = (factor * 7, factor * 5)
@@ -81,7 +81,7 @@ def test_generators_keep_the_size(network, norm):
     assert len(biased) == (always if norm == "batch" else len(convolutions))
 
 
-def test_dropout_stands_where_the_reference_has_it():
+def test_dropout_is_where_the_reference_has_it():
     def dropouts(network):
         layers = generator(network, dropout=True).layers
         return [layer.name for layer in layers if isinstance(layer, keras.layers.Dropout)]
@@ -98,7 +98,7 @@ def test_patchgan_logits():
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
-def test_pictures_and_logits_have_the_dtype_of_the_variables(policy):
+def test_images_and_logits_have_the_dtype_of_the_variables(policy):
     keras.config.set_dtype_policy(policy)
     try:
         models = [generator("unet_64", norm="batch"), generator("resnet_6blocks")]
@@ -142,7 +142,7 @@ def test_image_sizes():
         assert "\n" not in str(error.value)
 
 
-def test_unknown_names_are_refused_with_the_known_ones():
+def test_unknown_names_raise_an_error_with_the_known_ones():
     with pytest.raises(ValueError, match="'unet_512': unknown; use one of " + ", ".join(GENERATORS)):
         generator("unet_512")
     with pytest.raises(ValueError, match="unet_512"):

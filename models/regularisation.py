@@ -154,8 +154,8 @@ class Regularisation:
             losses.discriminator_terms(real_logits, fake_logits, gan_loss, smoothing=self.label_smoothing)
         )
         if gan_loss == "wgan_gp":
-            share = seeds.uniform("gradient_penalty", (1, 1, 1))  # [B, 1, 1, 1]
-            penalty = losses.gradient_penalty(lambda x: discriminator(x, "mixture"), real, fake, share)
+            weight = seeds.uniform("gradient_penalty", (1, 1, 1))  # [B, 1, 1, 1]
+            penalty = losses.gradient_penalty(lambda x: discriminator(x, "mixture"), real, fake, weight)
             terms["penalty"] = self.gradient_penalty * penalty
         return terms
 

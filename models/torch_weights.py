@@ -32,8 +32,8 @@ class TorchWeights:
     def __post_init__(self) -> None:
         if not all(isinstance(text, str) for item in (self.files or {}).items() for text in item):
             raise ConfigurationError(
-                f"INITIALISE_FROM = {dict(self.files or {})}: must map names of networks to files; set it to "
-                'such as {"generator": "facades_net_G.pth"}'
+                f"INITIALISE_FROM = {dict(self.files or {})}: must map names of networks to files; set it, "
+                'for example, to {"generator": "facades_net_G.pth"}'
             )
 
     def __call__(self, networks: Mapping[str, keras.Model]) -> None:

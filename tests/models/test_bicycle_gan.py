@@ -380,7 +380,7 @@ def test_each_scale_is_regularised():
             gradient = tape.gradient(logits, seen[1])
             gradient = gradient * shifted_ones(regularisation, step)
             expected[name] += 16 * 0.01 * SIZE**2 / 2 * 0.5 * np.sum(gradient**2, axis=(1, 2, 3))
-    actual = task.r1(step)
+    actual = task.r1_loss(step)
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(actual[name], value, rtol=1e-10, err_msg=name)

@@ -28,7 +28,7 @@ from engine.inner_loop.batch_rows import ReplicaRows, micro_step
 from engine.inner_loop.kept_outputs import GrowingOutputs, Outputs, PreallocatedOutputs, check_outputs
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, update
 from engine.inner_loop.replica_step import ForwardPass, ReplicaStep, StepInputs
-from engine.task import Phase, Step, weighted_examples
+from engine.task import Phase, Step, set_example_weights
 
 
 class _StepStart(NamedTuple):
@@ -187,7 +187,7 @@ class AccumulatedStep:
         step.traces += 1
         rows = micro_step(inputs.global_batch, micro, inputs.micro_batch)
         view = step.view(batch, inputs, rows)
-        with weighted_examples(rows.weights):
+        with set_example_weights(rows.weights):
             if index == 0:
                 forward = self._first_forward(view, micro, start)
                 view, tape = forward.view, forward.tape_for(phase)

@@ -14,7 +14,7 @@ from engine.inner_loop.batch_rows import ReplicaRows, micro_step, whole_step
 from engine.inner_loop.gradients import phase_gradients
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, phase_sums, update
 from engine.inner_loop.train_state import TrainState
-from engine.task import Phase, Seeds, Step, Task, weighted_examples
+from engine.task import Phase, Seeds, Step, Task, set_example_weights
 
 
 class StepInputs(NamedTuple):
@@ -98,7 +98,7 @@ class ReplicaStep:
         view = self.view(batch, inputs, rows)
         metrics: dict[str, tf.Tensor] = {}
         outcome = tf.constant(APPLIED)
-        with weighted_examples(rows.weights if rows.is_padded else None):
+        with set_example_weights(rows.weights if rows.is_padded else None):
             forward = self.forward(view, tf.constant(0))
             for index, phase in enumerate(phases):
                 tape = forward.tape_for(phase)
@@ -141,6 +141,7 @@ class ReplicaStep:
 
         return Step(
             networks=self.train_state.networks,
+            frozen_networks=self.train_state.frozen_networks,
             batch=tf.nest.map_structure(prepare, batch),
             outputs={},
             state=self.train_state.task_state,

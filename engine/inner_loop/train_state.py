@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ class TrainState:
     Attributes:
       networks: the networks in training, by name.
       averaged: exponential moving averages, by name of the network, if its phase keeps one.
+      frozen_networks: the networks of `Task.frozen_networks`, by name; not in checkpoints.
       optimizers: by name.
       task_state: the task's own variables, by name.
       noise_scales: by phase; empty if they are not measured.
@@ -42,6 +44,7 @@ class TrainState:
 
     networks: Mapping[str, keras.Model]
     averaged: Mapping[str, keras.Model]
+    frozen_networks: Mapping[str, keras.Model]
     optimizers: Mapping[str, FusedAdam]
     task_state: Mapping[str, tf.Variable]
     noise_scales: Mapping[str, NoiseScale]
@@ -114,16 +117,16 @@ def build_state(
     phases = task.phases()
     with strategy.scope():
         keras.utils.set_random_seed(seed)
+        frozen_networks = dict(task.frozen_networks(example))
         networks = dict(task.networks(example))
         _check_phases(phases, networks, task.optimizers)
-        averaged = _build_averages(task, example, phases, seed)
         if initial_weights is not None:
             initial_weights(networks)
-            for name, average in averaged.items():
-                average.set_weights(networks[name].get_weights())
+        averaged = _build_averages(task, example, phases, networks)
         return TrainState(
             networks=networks,
             averaged=averaged,
+            frozen_networks=frozen_networks,
             optimizers=_build_optimizers(task, phases, networks),
             task_state=dict(task.state(example)),
             noise_scales=_build_noise_scales(phases, networks, noise_settings),
@@ -139,13 +142,23 @@ def build_state(
 
 
 def _build_averages(
-    task: Task, example: Mapping[str, tf.TensorSpec], phases: tuple[Phase, ...], seed: int
+    task: Task,
+    example: Mapping[str, tf.TensorSpec],
+    phases: tuple[Phase, ...],
+    networks: Mapping[str, keras.Model],
 ) -> dict[str, keras.Model]:
+    """Builds a copy of each network that a phase averages."""
     names = {name for phase in phases if phase.ema_decay for name in phase.updates}
     if not names:
         return {}
-    keras.utils.set_random_seed(seed)  # the averages start from the same weights as the networks
-    return {name: network for name, network in task.networks(example).items() if name in names}
+    # Keras draws the seeds of initialisers from Python's generator. Averages must not change what
+    # `Task.state` draws after them.
+    generator_state = random.getstate()
+    averaged = {name: network for name, network in task.networks(example).items() if name in names}
+    random.setstate(generator_state)
+    for name, average in averaged.items():
+        average.set_weights(networks[name].get_weights())
+    return averaged
 
 
 def _build_optimizers(

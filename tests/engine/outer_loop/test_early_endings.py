@@ -23,7 +23,7 @@ from engine.outer_loop.wall_time import WallTime
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.task import Adam, Phase, Task
-from models.networks.layers import image_input, normalize
+from models.networks.layers import image_input, normalise
 
 
 class TwoPhases(Task):
@@ -34,7 +34,7 @@ class TwoPhases(Task):
     def networks(self, example):
         def network(name):
             image = image_input(3)
-            x = normalize(image, "batch", name="norm")
+            x = normalise(image, "batch", name="norm")
             x = keras.layers.Conv2D(3, 1, kernel_initializer="ones", name="conv")(x)
             return keras.Model(image, x, name=name)
 

@@ -27,8 +27,8 @@ _DISTANCES: Mapping[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 """(output, target) [B, H, W, C] -> [B], by the name of its weight."""
 
 _SMALLEST_SIDE = {
-    "ssim": similarity.smallest_side(),
-    "ms_ssim": similarity.smallest_side(scales=len(similarity.MS_SSIM_WEIGHTS)),
+    "ssim": similarity.min_image_size(),
+    "ms_ssim": similarity.min_image_size(scales=len(similarity.MS_SSIM_WEIGHTS)),
     "total_variation": 2,
 }
 

@@ -44,7 +44,7 @@ def test_a_cache_on_disk_is_made_once_and_anew_for_other_records(copy):
     source = pairs(str(copy), supply={"cache": "disk"})
     drawn(source, batches=1)
     [first] = (copy / ".cache").iterdir()
-    assert source.notes() == [f"decoded images are kept in {first}: 22 examples"]
+    assert source.notes() == [f"decoded images are cached in {first}: 22 examples"]
     written = first.stat().st_mtime_ns
     drawn(pairs(str(copy), supply={"cache": "disk"}), batches=1)
     assert first.stat().st_mtime_ns == written
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_not_cached_and_said(small_set):
     np.testing.assert_array_equal(found["input"], drawn(pairs(small_set))["input"])
     fits = pairs(small_set, supply=supply | {"ram_budget_bytes": 400_000})
     drawn(fits)
-    assert fits.notes() == ["decoded images are kept in memory: 22 examples, 0 MiB"]
+    assert fits.notes() == ["decoded images are cached in memory: 22 examples, 0 MiB"]
 
 
 @pytest.mark.parametrize(

@@ -122,9 +122,9 @@ def test_domains_are_cut_apart_from_each_other(data_dir):
 
 
 def test_data_sets_of_another_kind_are_refused(data_dir, small_set):
-    with pytest.raises(DataError, match="holds no unpaired images .*prepare it with --layout=unpaired"):
+    with pytest.raises(DataError, match="has no unpaired images .*prepare it with --layout=unpaired"):
         _ = UnpairedImages(dataset="small", data_dir=small_set).train_examples
-    with pytest.raises(DataError, match="holds no pairs"):
+    with pytest.raises(DataError, match="has no pairs"):
         _ = PairedImages(dataset="deep", data_dir=data_dir).train_examples
     with pytest.raises(DataError, match="no image feature 'image' .*--layout=single"):
         _ = SingleImages(dataset="small", data_dir=small_set).train_examples

@@ -222,7 +222,7 @@ def test_strategy_splits_uneven_batches(small_set):
     ],
 )
 def test_arguments_out_of_range(small_set, where):
-    with pytest.raises(ValueError, match="need position_examples >= 0"):
+    with pytest.raises(ValueError, match="must be position_examples >= 0"):
         pairs(small_set).batches(**where)
 
 

@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_not_cached_and_said(small_set):
         ({"cache": "gpu"}, "cache = 'gpu': must be one of none, memory, disk"),
         ({"on_bad_record": "ignore"}, "on_bad_record = 'ignore'"),
         ({"window_bytes": 0}, "window_bytes = 0: must be at least 1"),
-        ({"window_bytes": 2**29}, "3 windows are held at once"),
+        ({"window_bytes": 2**29}, "3 windows are in memory at once"),
         ({"largest_bad_share": 1.0}, "largest_bad_share = 1.0"),
         ({"service": "grpc://localhost:1", "cache": "memory"}, "service = 'grpc://localhost:1'"),
     ],

@@ -111,11 +111,11 @@ def test_formats_of_public_data_sets():
 @pytest.mark.parametrize(
     "feature, match",
     [
-        (tfds.features.Image(shape=(None, None, None)), "not an image with a known number"),
-        (tfds.features.Tensor(shape=(4, 4), dtype=np.uint8), "not an image with a known number"),
+        (tfds.features.Image(shape=(None, None, None)), "not an image with a known number of channels"),
+        (tfds.features.Tensor(shape=(4, 4), dtype=np.uint8), "not an image with a known number of channels"),
         (
             tfds.features.Tensor(shape=(4, 4, 3), dtype=np.int32),
-            "not an image with a known number",
+            "not an image with a known number of channels",
         ),
         (tfds.features.Tensor(shape=(4, 4, 3), dtype=np.float32), "without a stored value range"),
         (tfds.features.Image(shape=(4, 4, 1), dtype=np.float32), "as the bytes of a PNG are not supported"),
@@ -162,7 +162,7 @@ def test_a_value_range_that_is_given():
         (
             [kind(1, "uint16"), kind(1, "uint16", value_range=(0, 1023))],
             {},
-            "0 to 65535 are mixed",
+            "0 to 1023 and 0 to 65535 are mixed",
         ),
         ([kind(1), kind(1, "uint16", value_range=(0, 1023))], {}, "values 0 to 255 and 0 to 1023 are mixed"),
         ([kind(1), kind(1, "uint16")], {"value_range": (0, 200)}, "one value range is given for"),

@@ -195,7 +195,7 @@ class ExampleStream:
         return self._with_small_input(images) | side_vector | {"id": example["id"], "name": name}
 
     def _augmented(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Applies the augmentations, which gives float32 in [0, 1]; without any, changes nothing."""
+        """Applies the augmentations, to float32 in [0, 1]; without any, returns the images unchanged."""
         if not self.augmentations:
             return images
         in_unit_range = {}

@@ -307,8 +307,8 @@ class ImageDataset:
         train, parts = list(stored), {}
         if not has_val:
             divided = [prepared_dataset.split_held_out(records, self._opened.directory) for records in stored]
-            train, held_out = ([pair[k] for pair in divided] for k in range(2))
-            parts[HELD_OUT] = held_out
+            train = [kept for kept, _ in divided]
+            parts[HELD_OUT] = [held_out for _, held_out in divided]
         return {split: [records.fraction(self.train_fraction, self.seed) for records in train]} | parts
 
     def _stream(

@@ -109,7 +109,7 @@ def test_channels_and_direction(data_dir):
     assert batch["name"].numpy().tolist() == [b"0", b"1", b"2"]
 
 
-def test_domains_are_cut_apart_from_each_other(data_dir):
+def test_domains_are_cropped_independently(data_dir):
     ramp = np.broadcast_to(np.arange(24, dtype=np.uint8)[None, :, None] * 10, (20, 24, 3))
     stored = image_encoding.StoredFormat(channels=3, dtype="uint8", value_range=(0, 255))
     examples = {split: [ramp] * 8 for split in COUNTS}

@@ -121,7 +121,7 @@ def test_formats_of_public_data_sets():
         (tfds.features.Image(shape=(4, 4, 1), dtype=np.float32), "as the bytes of a PNG are not supported"),
     ],
 )
-def test_features_that_are_no_images_of_ours(feature, match):
+def test_features_without_a_format(feature, match):
     with pytest.raises(DataError, match=match):
         image_encoding.format_of(feature)
 
@@ -146,7 +146,7 @@ def test_common_format(kinds, channels, dtype, value_range):
         assert found == StoredFormat(channels=channels, dtype=dtype, value_range=value_range)
 
 
-def test_a_value_range_that_is_given():
+def test_a_given_value_range():
     found = image_encoding.common_format([kind(1, "float32"), kind(3, "float32")], value_range=(0.0, 2.5))
     assert found == StoredFormat(channels=3, dtype="float32", value_range=(0.0, 2.5))
     found = image_encoding.common_format([kind(1, "uint16")], value_range=[0, 4095])
@@ -385,7 +385,7 @@ def test_encode_pixels_takes_only_what_the_format_says():
             image_encoding.encode_pixels(wrong, stored)
 
 
-def test_decoding_refuses_two_channels_that_are_none():
+def test_two_channels_are_decoded_only_if_stored():
     grey = tf.io.encode_png(np.zeros((4, 4, 1), np.uint8))
     with pytest.raises(tf.errors.InvalidArgumentError):
         image_decoding.decode_image(grey, channels=2)

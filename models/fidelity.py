@@ -29,8 +29,8 @@ _DISTANCES: Mapping[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 """Name of its weight -> distance: (output, target), both [B, H, W, C] -> [B]."""
 
 _SMALLEST_SIZE = {
-    "ssim": similarity.smallest_side(),
-    "ms_ssim": similarity.smallest_side(scales=len(similarity.MS_SSIM_WEIGHTS)),
+    "ssim": similarity.min_image_size(),
+    "ms_ssim": similarity.min_image_size(scales=len(similarity.MS_SSIM_WEIGHTS)),
     "total_variation": 2,
 }
 

@@ -63,28 +63,28 @@ def prepare(
     whole example. Nothing is left in data_dir unless all went well.
 
     Args:
-        layout: a key of `data.preparation.layouts.LAYOUTS`, or "tfds", which takes name, data_dir and
-        source only
-            (`data.preparation.tfds_catalog.prepare_public`).
-        source: folder of the images, with folders train, val, test or without.
-        name: of the data set: lower-case letters, digits and underscores, a letter first.
-        data_dir: folder of the prepared data sets; nothing is written elsewhere.
-        match_a, match_b: as of `data.preparation.layouts.FolderReader`.
-        val_fraction, test_fraction, group, split_lists: as of `data.preparation.splits.Division`.
-        video: how raw video is read.
-        side_vector, side_classes, side_map: as `vector`, `classes`, `maps` of
-        `data.preparation.side_files.SideFiles`.
-        value_range, max_pixels: as of `data.preparation.survey.ImageReader`.
-        readers: least number of shards of a split, as far as it has examples.
-        threads: images read and encoded at a time; None is one for each CPU. The result is the same.
-        strict: an image that cannot be used, or that stands in two splits, is an error.
-        overwrite: replace a prepared data set of this name.
+      layout: a key of `data.preparation.layouts.LAYOUTS`, or "tfds", which takes name, data_dir and
+      source only
+        (`data.preparation.tfds_catalog.prepare_public`).
+      source: folder of the images, with folders train, val, test or without.
+      name: of the data set: lower-case letters, digits and underscores, a letter first.
+      data_dir: folder of the prepared data sets; nothing is written elsewhere.
+      match_a, match_b: as of `data.preparation.layouts.FolderReader`.
+      val_fraction, test_fraction, group, split_lists: as of `data.preparation.splits.Division`.
+      video: how raw video is read.
+      side_vector, side_classes, side_map: as `vector`, `classes`, `maps` of
+      `data.preparation.side_files.SideFiles`.
+      value_range, max_pixels: as of `data.preparation.survey.ImageReader`.
+      readers: least number of shards of a split, as far as it has examples.
+      threads: images read and encoded at a time; None is one for each CPU. The result is the same.
+      strict: an image that cannot be used, or that stands in two splits, is an error.
+      overwrite: replace a prepared data set of this name.
 
     Returns:
-        A `Report`.
+      A `Report`.
 
     Raises:
-        DataError: the source or an argument cannot be used, or nothing is left to train on.
+      DataError: the source or an argument cannot be used, or nothing is left to train on.
     """
     division = splits.Division(
         val_fraction=val_fraction, test_fraction=test_fraction, group=group, split_lists=split_lists
@@ -102,17 +102,17 @@ def prepare(
         changed = (division, reader.value_range, video, match_a, side_files, strict, overwrite)
         if changed != (splits.Division(), None, VideoFormat(), None, SideFiles(), False, False):
             raise DataError(
-                "layout tfds: takes name, data_dir and source only; leave out what is for images."
+                "layout tfds: takes name, data_dir and source only; leave out what is for images"
             )
         return tfds_catalog.prepare_public(name=name, data_dir=data_dir, source=source)
     if source is None:
-        raise DataError(f"source: layout {layout} needs the folder of the images; give it.")
+        raise DataError(f"source: layout {layout} needs the folder of the images; give it")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise DataError(f"name {name!r}: must be lower-case letters, digits and underscores, a letter first.")
+        raise DataError(f"name {name!r}: must be lower-case letters, digits and underscores, a letter first")
     if name == facades.NAME:
-        raise DataError(f"name {name!r}: belongs to the built-in data set; choose another.")
+        raise DataError(f"name {name!r}: belongs to the built-in data set; choose another")
     if readers < 1:
-        raise DataError(f"readers = {readers}: must be at least 1.")
+        raise DataError(f"readers = {readers}: must be at least 1")
     tfds_writer.check_free(name=name, data_dir=data_dir, overwrite=overwrite)
     source = os.fspath(source)
     found = splits.find_examples(layout=layout, source=source, division=division, reader=folders)
@@ -135,7 +135,7 @@ def prepare(
             "layout": layout,
             **surveyed.smallest(storing.stored),
             **attached.metadata,
-            **({"channels": surveyed.side_channels} if surveyed.side_channels else {}),
+            **({"channels": surveyed.domain_channels} if surveyed.domain_channels else {}),
             **({"refused": [refusal.reason for refusal in everything_refused]} if everything_refused else {}),
         }
 
@@ -155,13 +155,13 @@ def prepare(
             },
             overwrite=overwrite,
         )
-    shortest_side, longest_side = surveyed.sides(storing.stored)
+    shortest_edge, longest_edge = surveyed.sides(storing.stored)
     return Report.of(
         name,
         data_dir,
         measured=surveyed.measured,
-        shortest_side=shortest_side,
-        longest_side=longest_side,
+        shortest_edge=shortest_edge,
+        longest_edge=longest_edge,
         kept=storing.kept,
         re_encoded=storing.re_encoded,
         refused=tuple(refusal.reason for refusal in [*refused, *storing.refused]),
@@ -176,7 +176,7 @@ def _check_no_duplicates(duplicates):
     if duplicates:
         more = f", and {len(duplicates) - 1} more are doubled" if len(duplicates) > 1 else ""
         raise DataError(
-            f"{duplicates[0]}{more}: strict allows no image in two splits; remove one of each or use group."
+            f"{duplicates[0]}{more}: strict allows no image in two splits; remove one of each or use group"
         )
 
 

@@ -136,7 +136,7 @@ def _is_same(path: str, other: str) -> bool:
 def _image_info(path: str) -> ImageInfo:
     if is_video_name(path):
         raise ConfigurationError(f"{path}: raw video cannot be translated; extract its frames as PNG first")
-    info = image_reader.read_kind(
+    info = image_reader.read_info(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )
     if info.value_range is None:

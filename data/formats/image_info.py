@@ -26,11 +26,11 @@ class ImageInfo:
     """What a picture is, upright.
 
     Attributes:
-        height, width: in pixels.
-        channels: 1 grey, 3 colour, 2 and 4 the same and transparency if `alpha`; otherwise just data.
-        alpha: whether the last channel is transparency, straight (not premultiplied).
-        dtype: "uint8", "uint16" or "float32".
-        value_range: lowest and highest value there can be; None if the header does not tell (float32).
+      height, width: in pixels.
+      channels: 1 grey, 3 colour, 2 and 4 the same and transparency if `alpha`; otherwise just data.
+      alpha: whether the last channel is transparency, straight (not premultiplied).
+      dtype: "uint8", "uint16" or "float32".
+      value_range: lowest and highest value there can be; None if the header does not tell (float32).
     """
 
     height: int
@@ -47,13 +47,13 @@ def check_pixels(path, *, height, width, max_pixels, channels=1):
     Channels beyond four count as further pictures of four, so that they cannot fill the memory either.
     """
     if height < 1 or width < 1:
-        raise DataError(f"{path}: is {width}x{height} pixels, so holds no picture; remove or replace it.")
+        raise DataError(f"{path}: is {width}x{height} pixels, so holds no picture; remove or replace it")
     pixels = height * width * -(-channels // 4)
     if pixels > max_pixels:
         size = f"{width}x{height}" + (f" of {channels} channels" if channels > 4 else "")
         raise DataError(
             f"{path}: is {size}, {pixels} pixels, and the limit is {max_pixels}; make it smaller, or raise "
-            "max_pixels if the file is to be trusted."
+            "max_pixels if the file is to be trusted"
         )
 
 

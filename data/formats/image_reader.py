@@ -19,7 +19,7 @@ __all__ = [
     "decode",
     "is_image_name",
     "number_of_frames",
-    "read_kind",
+    "read_info",
     "read_pixels",
 ]
 
@@ -43,11 +43,11 @@ def number_of_frames(path, video):
     """Gives the number of pictures in a file: 1 unless it is a raw video.
 
     Args:
-        path: of the file, as str.
-        video: a `data.formats.raw_video.VideoFormat`.
+      path: of the file, as str.
+      video: a `data.formats.raw_video.VideoFormat`.
 
     Raises:
-        DataError: it is a raw video, and cannot be read as the format says.
+      DataError: it is a raw video, and cannot be read as the format says.
     """
     if not raw_video.is_video_name(path):
         return 1
@@ -55,37 +55,37 @@ def number_of_frames(path, video):
         return raw_video.number_of_frames(path, video)
 
 
-def read_kind(ref, *, video, max_pixels):
+def read_info(ref, *, video, max_pixels):
     """Reads what a picture is from its header; only an alpha channel is decoded, to see whether it is used.
 
     Args:
-        ref: an `ImageRef`.
-        video: how raw video is read, a `data.formats.raw_video.VideoFormat`.
-        max_pixels: pictures of more are refused.
+      ref: an `ImageRef`.
+      video: how raw video is read, a `data.formats.raw_video.VideoFormat`.
+      max_pixels: pictures of more are refused.
 
     Returns:
-        `ImageInfo`.
+      `ImageInfo`.
 
     Raises:
-        DataError: the file cannot be read, is of a kind that is not, or is too large.
+      DataError: the file cannot be read, is of a kind that is not, or is too large.
     """
     with _named_errors(ref.path):
         if raw_video.is_video_name(ref.path):
-            return raw_video.read_kind(ref, video, max_pixels=max_pixels)
+            return raw_video.read_info(ref, video, max_pixels=max_pixels)
         with _opened(ref) as (file, reader):
-            return reader.read_kind(file, ref.path, max_pixels=max_pixels)
+            return reader.read_info(file, ref.path, max_pixels=max_pixels)
 
 
 def read_pixels(ref, *, video, max_pixels):
-    """Reads the pixels of a picture: [H, W, C] of what `read_kind` says; arguments and errors as there."""
+    """Reads the pixels of a picture: [H, W, C] of what `read_info` says; arguments and errors as there."""
     return decode(ref, video=video, max_pixels=max_pixels)[1]
 
 
 def decode(ref, *, video, max_pixels):
-    """Decodes a picture completely; arguments and errors as of `read_kind`.
+    """Decodes a picture completely; arguments and errors as of `read_info`.
 
     Returns:
-        (`ImageInfo`, pixels [H, W, C], {"jpeg" or "png": the bytes of the file}, {} of another format).
+      (`ImageInfo`, pixels [H, W, C], {"jpeg" or "png": the bytes of the file}, {} of another format).
     """
     with _named_errors(ref.path):
         if raw_video.is_video_name(ref.path):
@@ -106,11 +106,11 @@ def _opened(ref):
     """Gives (open file, the module that reads it) of a still picture; its first bytes tell which."""
     path = ref.path
     if ref.frame:
-        raise DataError(f"{path}: holds one picture, so none numbered {ref.frame} from 0.")
+        raise DataError(f"{path}: holds one picture, so none numbered {ref.frame} from 0")
     with gfile.open_binary(path) as file:
         head = file.read(4)
         if not head:
-            raise DataError(f"{path}: is empty; remove or replace it.")
+            raise DataError(f"{path}: is empty; remove or replace it")
         file.seek(0)
         yield file, tiff if tiff.is_tiff(head) else pillow_images
 
@@ -121,19 +121,19 @@ def _named_errors(path):
     try:
         # A store tells on opening, and each question takes it a while.
         if not gfile.is_url(path) and os.path.exists(path) and not os.path.isfile(path):
-            raise DataError(f"{path}: is not a file (a folder or device); remove or replace it.")
+            raise DataError(f"{path}: is not a file (a folder or device); remove or replace it")
         yield
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image that can be read; remove or replace it.") from error
+        raise DataError(f"{path}: not an image that can be read; remove or replace it") from error
     except PermissionError as error:
-        raise DataError(f"{path}: permission denied; make it readable.") from error
+        raise DataError(f"{path}: permission denied; make it readable") from error
     except FileNotFoundError as error:
-        raise DataError(f"{path}: is not there, or is a link to nothing; remove or replace it.") from error
+        raise DataError(f"{path}: is not there, or is a link to nothing; remove or replace it") from error
     except Exception as error:  # decoders raise every kind on damaged files
         if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); check it.") from error
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check it") from error
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         reason = "".join(c if c.isprintable() else "?" for c in reason)[:_LONGEST_REASON]
-        raise DataError(f"{path}: damaged image ({reason}); remove or replace it.") from error
+        raise DataError(f"{path}: damaged image ({reason}); remove or replace it") from error

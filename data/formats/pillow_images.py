@@ -19,20 +19,20 @@ _EXIF_ORIENTATION = 0x0112
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_kind(file, path, *, max_pixels):
+def read_info(file, path, *, max_pixels):
     """Reads what a picture is from its header; only an alpha channel is decoded, to see whether it is used.
 
     Args:
-        file: open binary file, at its start.
-        path: named in errors.
-        max_pixels: more are refused before anything is decoded.
+      file: open binary file, at its start.
+      path: named in errors.
+      max_pixels: more are refused before anything is decoded.
 
     Returns:
-        `ImageInfo`.
+      `ImageInfo`.
 
     Raises:
-        DataError: a format or kind of pixels that is not read, or too many pixels.
-        Exception: whatever Pillow raises on a damaged file.
+      DataError: a format or kind of pixels that is not read, or too many pixels.
+      Exception: whatever Pillow raises on a damaged file.
     """
     with _opened(file, path, max_pixels) as (image, header):
         if _has_alpha(image, header):
@@ -54,13 +54,13 @@ def decode(file, path, *, max_pixels):
     """Decodes a picture: of an animation the first frame, palettes and CMYK as colour, upright.
 
     Args:
-        file, path, max_pixels: as of `read_kind`.
+      file, path, max_pixels: as of `read_info`.
 
     Returns:
-        (`ImageInfo`, pixels [H, W, C], whether it is a "jpeg", a "png" or None of these).
+      (`ImageInfo`, pixels [H, W, C], whether it is a "jpeg", a "png" or None of these).
 
     Raises:
-        As `read_kind`.
+      As `read_info`.
     """
     with _opened(file, path, max_pixels) as (image, header):
         pixels = _upright_pixels(image, header, file)
@@ -69,7 +69,7 @@ def decode(file, path, *, max_pixels):
 
 
 def check_header(file, path, *, max_pixels):
-    """Reads no more than the header; raises what `read_kind` raises of it."""
+    """Reads no more than the header; raises what `read_info` raises of it."""
     with _opened(file, path, max_pixels):
         pass
 
@@ -79,10 +79,10 @@ def _opened(file, path, max_pixels):
     """Gives (Pillow's image, `PngHeader` or None) of a picture that may be decoded."""
     with Image.open(file) as image:
         if image.format not in _READ_FORMATS:
-            raise DataError(f"{path}: {image.format} images are not read; convert it to PNG or TIFF.")
+            raise DataError(f"{path}: {image.format} images are not read; convert it to PNG or TIFF")
         if image.mode not in _GREY_MODES + _COLOUR_MODES + ("I;16",):
             raise DataError(
-                f"{path}: {image.format} pixels of mode {image.mode} are not read; convert it to PNG."
+                f"{path}: {image.format} pixels of mode {image.mode} are not read; convert it to PNG"
             )
         check_pixels(path, height=image.height, width=image.width, max_pixels=max_pixels)
         header = None

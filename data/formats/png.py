@@ -20,10 +20,10 @@ class PngHeader(typing.NamedTuple):
     """What a PNG file says of itself.
 
     Attributes:
-        bits: of a sample.
-        colour_type: 0 grey, 2 colour, 3 palette, 4 grey and alpha, 6 colour and alpha.
-        transparent: the sample or the three samples that stand for "transparent", of types 0 and 2; or None.
-        late_metadata: whether there may be metadata (an orientation) behind the pixels.
+      bits: of a sample.
+      colour_type: 0 grey, 2 colour, 3 palette, 4 grey and alpha, 6 colour and alpha.
+      transparent: the sample or the three samples that stand for "transparent", of types 0 and 2; or None.
+      late_metadata: whether there may be metadata (an orientation) behind the pixels.
     """
 
     bits: int
@@ -66,7 +66,7 @@ def decode(contents, header):
     see all damage.
 
     Raises:
-        ValueError: damaged, or too large for TensorFlow.
+      ValueError: damaged, or too large for TensorFlow.
     """
     try:
         pixels = tf.io.decode_png(contents, dtype=tf.uint16 if header.bits == 16 else tf.uint8).numpy()

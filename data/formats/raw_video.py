@@ -40,19 +40,19 @@ class VideoFormat:
     """How raw planar video is read.
 
     Args:
-        size: (width, height) in pixels of the frames of .yuv files; a .y4m says it itself.
-        pixel_format: a key of `PIXEL_FORMATS`, of .yuv files; 10 bits are little-endian 16-bit words. A .y4m
-            says it itself.
-        colours: "rgb": converted, chroma interpolated linearly, rounded; "ycbcr": the planes as they are,
-            chroma repeated to full size, 3 channels; "y": luma as it is, 1 channel.
-        matrix: "bt601" or "bt709", of the conversion to RGB.
-        full_range: whether the values of .yuv files, and of .y4m files that do not say, cover the whole range
-            of the bits; else the studio range (16 to 235 with 8 bits).
-        chroma_location: where a chroma sample of a 4:2:0 .yuv file lies among its four luma samples: "left"
-            (MPEG-2, H.264: between the two on the left) or "center" (JPEG). A .y4m says it itself.
+      size: (width, height) in pixels of the frames of .yuv files; a .y4m says it itself.
+      pixel_format: a key of `PIXEL_FORMATS`, of .yuv files; 10 bits are little-endian 16-bit words. A .y4m
+        says it itself.
+      colours: "rgb": converted, chroma interpolated linearly, rounded; "ycbcr": the planes as they are,
+        chroma repeated to full size, 3 channels; "y": luma as it is, 1 channel.
+      matrix: "bt601" or "bt709", of the conversion to RGB.
+      full_range: whether the values of .yuv files, and of .y4m files that do not say, cover the whole range
+        of the bits; else the studio range (16 to 235 with 8 bits).
+      chroma_location: where a chroma sample of a 4:2:0 .yuv file lies among its four luma samples: "left"
+        (MPEG-2, H.264: between the two on the left) or "center" (JPEG). A .y4m says it itself.
 
     Raises:
-        DataError: a value that is none of these.
+      DataError: a value that is none of these.
     """
 
     size: tuple[int, int] | None = None
@@ -71,10 +71,10 @@ class VideoFormat:
         ):
             if getattr(self, name) not in choices:
                 raise DataError(
-                    f"video {name} {getattr(self, name)!r}: not known; choose one of {', '.join(choices)}."
+                    f"video {name} {getattr(self, name)!r}: not known; choose one of {', '.join(choices)}"
                 )
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise DataError(f"video size {self.size}: must be width and height in pixels, at least 1.")
+            raise DataError(f"video size {self.size}: must be width and height in pixels, at least 1")
 
 
 class _Stream(typing.NamedTuple):
@@ -98,12 +98,12 @@ def number_of_frames(path, video):
     return len(_opened(path, video).starts)
 
 
-def read_kind(ref, video, *, max_pixels):
+def read_info(ref, video, *, max_pixels):
     """Gives the `ImageInfo` of a frame; raises a DataError if there is none such."""
     stream = _opened(ref.path, video)
     check_pixels(ref.path, height=stream.height, width=stream.width, max_pixels=max_pixels)
     if ref.frame not in range(len(stream.starts)):
-        raise DataError(f"{ref.path}: has {len(stream.starts)} frames, so none numbered {ref.frame} from 0.")
+        raise DataError(f"{ref.path}: has {len(stream.starts)} frames, so none numbered {ref.frame} from 0")
     bits = PIXEL_FORMATS[stream.pixel_format][1]
     return ImageInfo(
         height=stream.height,
@@ -116,7 +116,7 @@ def read_kind(ref, video, *, max_pixels):
 
 def decode(ref, video, *, max_pixels):
     """Reads a frame: (`ImageInfo`, pixels [H, W, 1 or 3] as `VideoFormat` says)."""
-    kind, stream = read_kind(ref, video, max_pixels=max_pixels), _opened(ref.path, video)
+    kind, stream = read_info(ref, video, max_pixels=max_pixels), _opened(ref.path, video)
     step, bits = PIXEL_FORMATS[stream.pixel_format]
     with gfile.open_binary(ref.path) as file:
         file.seek(stream.starts[ref.frame])
@@ -125,7 +125,7 @@ def decode(ref, video, *, max_pixels):
     if bits > 8 and samples.max() >= 2**bits:
         raise DataError(
             f"{ref.path}: frame {ref.frame} holds the value {samples.max()}, more than {bits} bits in "
-            "little-endian words can be; give the pixel format it has."
+            "little-endian words can be; give the pixel format it has"
         )
     luma_samples = stream.height * stream.width
     luma = samples[:luma_samples].reshape(stream.height, stream.width, 1)
@@ -169,20 +169,20 @@ def _opened(path, video):
     """The `_Stream` of a file."""
     size_bytes, changed_ns = gfile.size_and_mtime(path)
     if not size_bytes:
-        raise DataError(f"{path}: is empty; remove or replace it.")
+        raise DataError(f"{path}: is empty; remove or replace it")
     if path.lower().endswith(".y4m"):
         return _y4m_stream(path, video.full_range, size_bytes, changed_ns)
     if video.size is None:
         raise DataError(
             f"{path}: raw video does not tell its size; give the width and height of the frames, such as "
-            "--video_size=352x288."
+            "--video_size=352x288"
         )
     width, height = video.size
     frame_bytes = _frame_bytes(width, height, video.pixel_format)
     if size_bytes % frame_bytes:
         raise DataError(
             f"{path}: {size_bytes} bytes are no whole number of {width}x{height} {video.pixel_format} "
-            f"frames of {frame_bytes} bytes; give the size and pixel format it has, or replace it."
+            f"frames of {frame_bytes} bytes; give the size and pixel format it has, or replace it"
         )
     return _Stream(
         width=width,
@@ -201,19 +201,19 @@ def _y4m_stream(path, full_range, size_bytes, changed_ns):
     with gfile.open_binary(path) as file:
         words = file.readline(_LONGEST_HEADER_BYTES).split()
         if not words or words[0] != _Y4M_SIGNATURE:
-            raise DataError(f"{path}: does not begin as a YUV4MPEG2 file; remove or replace it.")
+            raise DataError(f"{path}: does not begin as a YUV4MPEG2 file; remove or replace it")
         tags = [word.decode("ascii", "replace") for word in words[1:]]
         values = {tag[0]: tag[1:] for tag in tags if tag[0] != "X"}
         colour_space = values.get("C", "420jpeg")
         if colour_space not in _Y4M_FORMATS:
             raise DataError(
                 f"{path}: its pixel format {colour_space} is not read; convert it to one of "
-                f"{', '.join(_Y4M_FORMATS)}."
+                f"{', '.join(_Y4M_FORMATS)}"
             )
         if values.get("I", "?") not in "p?":
-            raise DataError(f"{path}: is interlaced; deinterlace it first.")
+            raise DataError(f"{path}: is interlaced; deinterlace it first")
         if not (values.get("W", "").isdigit() and values.get("H", "").isdigit()):
-            raise DataError(f"{path}: damaged video (no width or height); remove or replace it.")
+            raise DataError(f"{path}: damaged video (no width or height); remove or replace it")
         for tag in tags:
             if tag.upper() in ("XCOLORRANGE=FULL", "XCOLORRANGE=LIMITED"):
                 full_range = tag.upper().endswith("FULL")
@@ -229,10 +229,10 @@ def _y4m_starts(file, path, frame_bytes, size_bytes):
     while line := file.readline(_LONGEST_HEADER_BYTES):
         if line.split()[:1] != [b"FRAME"] or file.tell() + frame_bytes > size_bytes:
             raise DataError(
-                f"{path}: damaged video (frame {len(starts)} is cut short or begins wrong); replace it."
+                f"{path}: damaged video (frame {len(starts)} is cut short or begins wrong); replace it"
             )
         starts.append(file.tell())
         file.seek(frame_bytes, os.SEEK_CUR)
     if not starts:
-        raise DataError(f"{path}: holds no frames; remove or replace it.")
+        raise DataError(f"{path}: holds no frames; remove or replace it")
     return np.array(starts, np.int64)

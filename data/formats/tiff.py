@@ -39,20 +39,20 @@ def is_tiff(head):
     return head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_kind(file, path, *, max_pixels):
+def read_info(file, path, *, max_pixels):
     """Reads what a picture is from its header; only an alpha channel is decoded, to see whether it is used.
 
     Args:
-        file: open binary file, at its start.
-        path: named in errors.
-        max_pixels: more are refused before anything is decoded.
+      file: open binary file, at its start.
+      path: named in errors.
+      max_pixels: more are refused before anything is decoded.
 
     Returns:
-        `ImageInfo`.
+      `ImageInfo`.
 
     Raises:
-        DataError: several pages, a kind of pixels that is not read, too many pixels, or a truncated file.
-        Exception: whatever tifffile raises on a damaged file.
+      DataError: several pages, a kind of pixels that is not read, too many pixels, or a truncated file.
+      Exception: whatever tifffile raises on a damaged file.
     """
     with _opened(file, path, max_pixels) as page:
         if _has_alpha(page):
@@ -72,13 +72,13 @@ def decode(file, path, *, max_pixels):
     """Decodes a picture: upright, palettes as colour, black as 0.
 
     Args:
-        file, path, max_pixels: as of `read_kind`.
+      file, path, max_pixels: as of `read_info`.
 
     Returns:
-        (`ImageInfo`, pixels [H, W, C]).
+      (`ImageInfo`, pixels [H, W, C]).
 
     Raises:
-        As `read_kind`.
+      As `read_info`.
     """
     with _opened(file, path, max_pixels) as page:
         pixels = _upright_pixels(page, path)
@@ -113,10 +113,10 @@ def _check_pages(tiff, path):
     if images > 1:
         raise DataError(
             f"{path}: holds {images} pages; save each as a file of its own, or, if they are the channels of "
-            "one picture, as the samples of one page."
+            "one picture, as the samples of one page"
         )
     if tiff.pages[0].is_reduced:
-        raise DataError(f"{path}: its first page is a thumbnail; save the picture alone.")
+        raise DataError(f"{path}: its first page is a thumbnail; save the picture alone")
 
 
 def _check_samples(page, path):
@@ -127,17 +127,17 @@ def _check_samples(page, path):
     )
     if dtype not in _STORED_DTYPES or not whole_bits:
         kind = f"{dtype} in {page.bitspersample} bits" if not whole_bits else dtype
-        raise DataError(f"{path}: holds {kind} values; convert it to uint8, uint16 or float32.")
+        raise DataError(f"{path}: holds {kind} values; convert it to uint8, uint16 or float32")
     if page.axes not in ("YX", "YXS", "SYX"):
-        raise DataError(f"{path}: has the axes {page.axes}, not those of one picture; save one as YX or YXS.")
+        raise DataError(f"{path}: has the axes {page.axes}, not those of one picture; save one as YX or YXS")
     base = _BASE_CHANNELS.get(page.photometric)
     converted = page.photometric in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE)
     coded_as_rgb = page.photometric != PHOTOMETRIC.YCBCR or page.compression == COMPRESSION.JPEG
     if base is None or not coded_as_rgb or (converted and dtype.startswith("float")):
         name = getattr(page.photometric, "name", page.photometric)
-        raise DataError(f"{path}: {name} colours of {dtype} values are not read; convert it to grey or RGB.")
+        raise DataError(f"{path}: {name} colours of {dtype} values are not read; convert it to grey or RGB")
     if page.photometric == PHOTOMETRIC.PALETTE and (dtype != "uint8" or page.samplesperpixel != 1):
-        raise DataError(f"{path}: a palette with other than 8 bits a pixel is not read; convert it to RGB.")
+        raise DataError(f"{path}: a palette with other than 8 bits a pixel is not read; convert it to RGB")
 
 
 def _check_complete(page, file_bytes, path):
@@ -147,7 +147,7 @@ def _check_complete(page, file_bytes, path):
         starts, lengths, expected = starts[:1], (page.nbytes,), 1
     complete = 0 < expected == len(starts) == len(lengths) and all(starts) and all(lengths)
     if not complete or max(map(sum, zip(starts, lengths, strict=True))) > file_bytes:
-        raise DataError(f"{path}: damaged image (pixels are missing at its end); remove or replace it.")
+        raise DataError(f"{path}: damaged image (pixels are missing at its end); remove or replace it")
 
 
 def _has_alpha(page):
@@ -188,7 +188,7 @@ def _upright_pixels(page, path):
         elif page.extrasamples[0] == EXTRASAMPLE.ASSOCALPHA:
             raise DataError(
                 f"{path}: its colours are multiplied by their transparency; save it with straight "
-                "(unassociated) alpha, or flatten it onto a background."
+                "(unassociated) alpha, or flatten it onto a background"
             )
     return upright(pixels, _orientation(page))
 

@@ -16,9 +16,9 @@ class ExampleEncoder:
     """What becomes of the images while they are stored.
 
     Attributes:
-        kept, re_encoded: number of images stored as the bytes of their file, and of those encoded anew.
-        refused: `SkippedExample`s of examples whose images turned out not to be usable.
-        stored: split -> numbers, in the survey, of the examples stored.
+      kept, re_encoded: number of images stored as the bytes of their file, and of those encoded anew.
+      refused: `SkippedExample`s of examples whose images turned out not to be usable.
+      stored: split -> numbers, in the survey, of the examples stored.
     """
 
     def __init__(self, *, layout, survey, reader, strict):

@@ -25,9 +25,9 @@ class Example(typing.NamedTuple):
     """What makes up an example.
 
     Attributes:
-        name: unique in its split.
-        images: its pictures in the order of its layout's features, and its map if it has one.
-        side_vector: float32 [K], if it has one.
+      name: unique in its split.
+      images: its pictures in the order of its layout's features, and its map if it has one.
+      side_vector: float32 [K], if it has one.
     """
 
     name: str
@@ -46,7 +46,7 @@ def check_strict(refused):
     """Raises a `DataError` if there is a `SkippedExample`."""
     if refused:
         more = f" {len(refused) - 1} more cannot be used." if len(refused) > 1 else ""
-        raise DataError(f"{refused[0].reason}{more} Nothing was written, as strict leaves nothing out.")
+        raise DataError(f"{refused[0].reason}{more} Nothing was written, as strict leaves nothing out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,14 @@ class FolderReader:
     """How folders are read, and what is noted on the way.
 
     Attributes:
-        video: how raw video is read.
-        match_a, match_b: for layout "paired", to find both sides in one folder: regular expressions for
-            all of a file's name without extension, group 1 being the name of the pair.
-        ignored: paths of files that are no pictures; filled while reading.
-        refused: `SkippedExample`s; filled while reading.
+      video: how raw video is read.
+      match_a, match_b: for layout "paired", to find both sides in one folder: regular expressions for
+        all of a file's name without extension, group 1 being the name of the pair.
+      ignored: paths of files that are no pictures; filled while reading.
+      refused: `SkippedExample`s; filled while reading.
 
     Raises:
-        DataError: one pattern without the other, or one that is none or has no group.
+      DataError: one pattern without the other, or one that is none or has no group.
     """
 
     video: VideoFormat = dataclasses.field(default_factory=VideoFormat)
@@ -74,7 +74,7 @@ class FolderReader:
         if (self.match_a is None) != (self.match_b is None):
             raise DataError(
                 "match_a, match_b: are for layout paired, where one tells A from the rest and one B; give "
-                "both or neither."
+                "both or neither"
             )
         for name in ("match_a", "match_b"):
             if getattr(self, name) is not None:
@@ -89,7 +89,7 @@ class FolderReader:
         try:
             names = [name for name in gfile.list_dir(folder) if not name.startswith(".")]
         except OSError as error:
-            raise DataError(f"{folder}: cannot be read ({error.strerror}); check it.") from error
+            raise DataError(f"{folder}: cannot be read ({error.strerror}); check it") from error
         for name in names:
             path = os.path.join(folder, name)
             if is_image_name(path):
@@ -119,14 +119,14 @@ class FolderReader:
             left_out = [reason for _, reason in self.refused[refused_before:]]
             raise DataError(
                 f"{places[0]}: has no pair, as no file of A has the name of one of B in {places[1]}; give "
-                "the two of a pair one name." + "".join(f" Left out: {reason}" for reason in left_out[:1])
+                "the two of a pair one name" + "".join(f" Left out: {reason}" for reason in left_out[:1])
             )
         pairs = []
         for name in sorted(first.keys() | second.keys()):
             if name not in first or name not in second:
                 ref, place = (first.get(name) or second.get(name)), places[name in first]
                 if ref:
-                    lacks = f"{ref.path}: has no partner named {name!r} in {place}; add or remove one."
+                    lacks = f"{ref.path}: has no partner named {name!r} in {place}; add or remove one"
                     self.refused.append(SkippedExample(name, lacks))
             elif first[name] and second[name]:
                 pairs.append(Example(name, (first[name], second[name])))
@@ -138,10 +138,10 @@ class FolderReader:
         if folders:
             raise DataError(
                 f"{os.path.join(folder, folders[0])}: a folder among the images of {folder}; move its "
-                "images up, or name the folders train, val, test."
+                "images up, or name the folders train, val, test"
             )
         if not images:
-            raise DataError(f"{folder}: holds no images; add some or remove the folder.")
+            raise DataError(f"{folder}: holds no images; add some or remove the folder")
         return images
 
     def _matched(self, folder):
@@ -153,7 +153,7 @@ class FolderReader:
             if not any(map(pattern.fullmatch, stems)):
                 raise DataError(
                     f"{name} = {pattern.pattern!r}: fits no file of {folder}, such as {images[0]}; change "
-                    "it, so that it fits all of a name without its extension."
+                    "it, so that it fits all of a name without its extension"
                 )
         for image, stem in zip(images, stems, strict=True):
             matches = (pattern.fullmatch(stem) for pattern in patterns.values())
@@ -162,7 +162,7 @@ class FolderReader:
                 which = "neither match_a nor" if found[0] is None else "both match_a and"
                 self.refused.append(
                     SkippedExample(
-                        stem, f"{os.path.join(folder, image)}: fits {which} match_b; change one or move it."
+                        stem, f"{os.path.join(folder, image)}: fits {which} match_b; change one or move it"
                     )
                 )
                 continue
@@ -181,7 +181,7 @@ class FolderReader:
                 stem.encode()
                 frames = number_of_frames(path, self.video)
             except UnicodeEncodeError:
-                reason = f"{path!r}: the name is not valid UTF-8; rename it."
+                reason = f"{path!r}: the name is not valid UTF-8; rename it"
                 self.refused.append(SkippedExample(ascii(image), reason))
                 continue
             except DataError as error:
@@ -198,7 +198,7 @@ class FolderReader:
             others = ", ".join(map(os.path.basename, paths[1:]))
             reason = (
                 f"{paths[0]}: and {others} have one name, {name!r}, so it is not clear which one is "
-                "meant; rename or remove one."
+                "meant; rename or remove one"
             )
             self.refused.append(SkippedExample(name, reason))
         return dict(sorted(named.items()))
@@ -212,7 +212,7 @@ def two_folders(reader, folder, *, layout):
         beside = f", and {images[0]} beside them" if images else ""
         raise DataError(
             f"{folder}: layout {layout} needs exactly two sub-folders, such as A and B, with the images; "
-            f"found {found}{beside}."
+            f"found {found}{beside}"
         )
     return folders
 
@@ -222,9 +222,9 @@ def compile_pattern(option, pattern):
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DataError(f"{option} = {pattern!r}: not a regular expression ({error}); mend it.") from error
+        raise DataError(f"{option} = {pattern!r}: not a regular expression ({error}); mend it") from error
     if not compiled.groups:
-        raise DataError(f"{option} = {pattern!r}: needs a group, (...), around what is to be taken.")
+        raise DataError(f"{option} = {pattern!r}: needs a group, (...), around what is to be taken")
     return compiled
 
 
@@ -239,9 +239,9 @@ class Layout:
     """One way in which folders hold examples.
 
     Attributes:
-        features: of an example, in the order of its pictures.
-        sides: what the name of a split ends in: A and B of unpaired images are splits of their own.
-        read: function of (`FolderReader`, folder) -> {side: list of `Example`, by name}.
+      features: of an example, in the order of its pictures.
+      sides: what the name of a split ends in: A and B of unpaired images are splits of their own.
+      read: function of (`FolderReader`, folder) -> {side: list of `Example`, by name}.
     """
 
     features: tuple[str, ...]

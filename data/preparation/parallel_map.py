@@ -11,13 +11,13 @@ def map_in_order(function, items, *, threads):
     next is begun only when the first of them has been taken.
 
     Args:
-        function: called with one item, in several threads at once.
-        items: anything to iterate over; done in the calling thread.
-        threads: at least 1.
+      function: called with one item, in several threads at once.
+      items: anything to iterate over; done in the calling thread.
+      threads: at least 1.
 
     Yields:
-        function(item). What it raises is raised here, at that item's turn; then, and when the
-        iteration is given up, nothing more is begun.
+      function(item). What it raises is raised here, at that item's turn; then, and when the
+      iteration is given up, nothing more is begun.
     """
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         pending = collections.deque()

@@ -20,23 +20,23 @@ class Report:
     """What was prepared, or, of a public data set, what is there.
 
     Attributes:
-        dataset, data_dir: what to call it when training.
-        directory: where it is.
-        examples, shards: split -> number of examples, of files.
-        size_bytes: bytes of all records.
-        features: image feature -> how its images are stored.
-        other_features: names of the features that are no images.
-        side_channels: {"A", "B": channels} where the sides of unpaired images differ.
-        vector_size: numbers of each example's side vector; 0 if there are none.
-        classes: names of the classes it stands for, if it does.
-        measured: features whose value range was measured, by decoding all images once more.
-        shortest_side, longest_side: of all images, in pixels; None of a public data set.
-        kept, re_encoded: images stored as they were, and without loss in another format.
-        refused: why examples were left out, a line each.
-        duplicates: pictures that stand in two splits, a line each.
-        ignored: files of the source that are no images.
-        unlisted: examples that no list of names holds.
-        groups: how many groups kept together were divided; 0 if none were asked for.
+      dataset, data_dir: what to call it when training.
+      directory: where it is.
+      examples, shards: split -> number of examples, of files.
+      size_bytes: bytes of all records.
+      features: image feature -> how its images are stored.
+      other_features: names of the features that are no images.
+      domain_channels: {"A", "B": channels} where the sides of unpaired images differ.
+      vector_size: numbers of each example's side vector; 0 if there are none.
+      classes: names of the classes it stands for, if it does.
+      measured: features whose value range was measured, by decoding all images once more.
+      shortest_edge, longest_edge: of all images, in pixels; None of a public data set.
+      kept, re_encoded: images stored as they were, and without loss in another format.
+      refused: why examples were left out, a line each.
+      duplicates: pictures that stand in two splits, a line each.
+      ignored: files of the source that are no images.
+      unlisted: examples that no list of names holds.
+      groups: how many groups kept together were divided; 0 if none were asked for.
     """
 
     dataset: str
@@ -47,12 +47,12 @@ class Report:
     size_bytes: int
     features: Mapping[str, StoredFormat]
     other_features: tuple[str, ...] = ()
-    side_channels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    domain_channels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     vector_size: int = 0
     classes: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
-    shortest_side: int | None = None
-    longest_side: int | None = None
+    shortest_edge: int | None = None
+    longest_edge: int | None = None
     kept: int = 0
     re_encoded: int = 0
     refused: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Report:
             size_bytes=sum(round(part.bytes_per_record * part.examples) for part in opened.splits.values()),
             features=images,
             other_features=tuple(name for name in opened.features if name not in images),
-            side_channels=opened.metadata.get("channels", {}),
+            domain_channels=opened.metadata.get("channels", {}),
             vector_size=opened.side_vector_size,
             classes=opened.side_classes,
             **found,
@@ -89,9 +89,9 @@ class Report:
             f"prepared  {self.dataset} in {self.directory} ({self.size_bytes / 2**20:.1f} MiB)",
             f"examples  {examples}",
         ]
-        if self.shortest_side is not None:
+        if self.shortest_edge is not None:
             lines.append(
-                f"images    sides of {self.shortest_side} to {self.longest_side} pixels; {self.kept} stored "
+                f"images    sides of {self.shortest_edge} to {self.longest_edge} pixels; {self.kept} stored "
                 f"as they are, {self.re_encoded} re-encoded without loss"
             )
         lines += [f"feature   {name}: {self._described(name)}" for name in self.features]
@@ -125,8 +125,8 @@ class Report:
         values = "values {:g} to {:g}".format(*stored.value_range)
         measured = " (measured: all images were decoded once more for it)" if name in self.measured else ""
         said = f"{stored.dtype}, {_many(stored.channels, 'channel')}, {values}{measured}"
-        if self.side_channels:
-            said += "; " + ", ".join(f"{n} in {side}" for side, n in self.side_channels.items())
+        if self.domain_channels:
+            said += "; " + ", ".join(f"{n} in {side}" for side, n in self.domain_channels.items())
         return said
 
     def _grouped(self):
@@ -143,7 +143,7 @@ class Report:
             files = ["pix2pix"]
         elif one_feature and {"trainA", "trainB"} <= self.examples.keys():
             files = ["cyclegan"]
-            if self.side_channels:  # no generator can keep pictures of other channels as they are
+            if self.domain_channels:  # no generator can keep pictures of other channels as they are
                 parameters["cyclegan.CycleGan.identity_weight"] = 0
         elif one_feature and "train" in self.examples:
             files = ["pix2pix", "single"]

@@ -28,10 +28,10 @@ class Attached:
     """Examples with their side information.
 
     Attributes:
-        splits: split -> examples.
-        vector_size: numbers of each example's vector; 0 if there are none.
-        class_names: what each of them stands for, if it is a class.
-        refused: examples left out for want of a map, and maps of no example.
+      splits: split -> examples.
+      vector_size: numbers of each example's vector; 0 if there are none.
+      class_names: what each of them stands for, if it is a class.
+      refused: examples left out for want of a map, and maps of no example.
     """
 
     splits: Mapping[str, list[Example]]
@@ -61,12 +61,12 @@ class SideFiles:
     if it does not fit. A map belongs to its example, which is left out without it.
 
     Attributes:
-        vector: CSV file, a row an example: name,number,number,... of equally many finite numbers.
-        classes: CSV file, a row an example: name,class; stored one-hot, in the order of the classes' names.
-        maps: folder of images of the size of their example's, or of folders train, val, test of them.
+      vector: CSV file, a row an example: name,number,number,... of equally many finite numbers.
+      classes: CSV file, a row an example: name,class; stored one-hot, in the order of the classes' names.
+      maps: folder of images of the size of their example's, or of folders train, val, test of them.
 
     Raises:
-        DataError: numbers and classes are given at once.
+      DataError: numbers and classes are given at once.
     """
 
     vector: str | None = None
@@ -77,21 +77,21 @@ class SideFiles:
         if self.vector is not None and self.classes is not None:
             raise DataError(
                 "side_vector, side_classes: give one of them; write the classes as columns of 0 and 1 beside "
-                "the numbers to have both."
+                "the numbers to have both"
             )
 
     def attach(self, found: Source, *, layout: str, video: VideoFormat) -> Attached:
         """Gives the examples that were found their side information.
 
         Raises:
-            DataError: the layout takes none, a file cannot be read, or a row is missing, too many or wrong.
+          DataError: the layout takes none, a file cannot be read, or a row is missing, too many or wrong.
         """
         if self == SideFiles():
             return Attached(splits=found.splits)
         if len(LAYOUTS[layout].sides) > 1:
             raise DataError(
                 f"side_vector, side_classes, side_map: layout {layout} takes none, as its images "
-                "belong to no pair; leave them out."
+                "belong to no pair; leave them out"
             )
         attached = Attached(splits=found.splits)
         if path := self.vector or self.classes:
@@ -104,11 +104,11 @@ def _with_vectors(found, rows, class_names, path):
     places = _Places(found, rows, where=path)
     if places.missing:
         missing = [name for _, name in places.missing]
-        raise DataError(f"{path}: has no row for {_listed(missing, 'example')}; add what is missing.")
+        raise DataError(f"{path}: has no row for {_listed(missing, 'example')}; add what is missing")
     if places.surplus:
         raise DataError(
             f"{path}: has rows for {_listed(places.surplus, 'name')} that no example has; remove them (a "
-            f"header begins with {_HEADER!r})."
+            f"header begins with {_HEADER!r})"
         )
     splits = {
         split: [
@@ -123,7 +123,7 @@ def _with_vectors(found, rows, class_names, path):
 def _with_maps(found, attached, folder, video):
     reader = FolderReader(video=video)
     if not gfile.is_dir(folder):
-        raise DataError(f"{folder}: no such folder; give the folder of the maps.")
+        raise DataError(f"{folder}: no such folder; give the folder of the maps")
     of_splits = [name for name in reader.contents(folder)[0] if name in SPLITS]
     maps: dict[str, ImageRef] = {}
     for split in of_splits or [""]:
@@ -134,7 +134,7 @@ def _with_maps(found, attached, folder, video):
     refused = [*reader.refused]
     for key in places.surplus:
         refused.append(
-            SkippedExample(key, f"{maps[key].path}: is the map of no example; rename or remove it.")
+            SkippedExample(key, f"{maps[key].path}: is the map of no example; rename or remove it")
         )
     splits = {}
     for split, examples in attached.splits.items():
@@ -144,7 +144,7 @@ def _with_maps(found, attached, folder, video):
             if key is not None:
                 splits[split].append(example._replace(images=(*example.images, maps[key])))
             else:
-                lacks = f"{example.images[0].path}: has no map named {example.name!r} in {folder}; add it."
+                lacks = f"{example.images[0].path}: has no map named {example.name!r} in {folder}; add it"
                 refused.append(SkippedExample(example.name, lacks))
     return dataclasses.replace(attached, splits=splits, refused=tuple(refused))
 
@@ -153,9 +153,9 @@ class _Places:
     """Which of some names stand for which examples.
 
     Attributes:
-        key_of: (split, name of an example) -> the key of what belongs to it.
-        missing: (split, name) of the examples to which nothing belongs.
-        surplus: keys that belong to nothing, not even to an example that was left out before.
+      key_of: (split, name of an example) -> the key of what belongs to it.
+      missing: (split, name) of the examples to which nothing belongs.
+      surplus: keys that belong to nothing, not even to an example that was left out before.
     """
 
     def __init__(self, found: Source, keys: Iterable[str], *, where: str):
@@ -174,7 +174,7 @@ class _Places:
                     if len(splits) > 1:
                         raise DataError(
                             f"{where}: {name!r} is the name of examples in {' and '.join(splits)}; name them "
-                            f"{split}/{name} and so on."
+                            f"{split}/{name} and so on"
                         )
                     key = spelled[name]
                 if key is None:
@@ -213,7 +213,7 @@ def _vectors(path):
         elif not np.isfinite(rows[name]).all():
             wrong.append(f"{name} ({texts[int(np.argmin(np.isfinite(rows[name])))]!r})")
     if wrong:
-        raise DataError(f"{path}: no row of finite float32 numbers for {_listed(wrong, 'name')}; mend them.")
+        raise DataError(f"{path}: no row of finite float32 numbers for {_listed(wrong, 'name')}; mend them")
     return rows, ()
 
 
@@ -222,7 +222,7 @@ def _one_hot(path):
     cells = _rows(path)
     wrong = [name for name, texts in cells.items() if len(texts) != 1 or not texts[0]]
     if wrong:
-        raise DataError(f"{path}: no row name,class for {_listed(wrong, 'name')}; mend them.")
+        raise DataError(f"{path}: no row name,class for {_listed(wrong, 'name')}; mend them")
     class_names = tuple(sorted({texts[0] for texts in cells.values()}))
     one_hot = dict(zip(class_names, np.eye(len(class_names), dtype=np.float32), strict=True))
     return {name: one_hot[texts[0]] for name, texts in cells.items()}, class_names
@@ -235,12 +235,12 @@ def _rows(path):
             rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, ValueError) else error)
-        raise DataError(f"{path}: cannot be read ({reason}); it has a row for each example.") from error
+        raise DataError(f"{path}: cannot be read ({reason}); it has a row for each example") from error
     rows = [row for row in rows if any(row)]
     if rows and rows[0][0].lower() == _HEADER:
         rows = rows[1:]
     if not rows:
-        raise DataError(f"{path}: holds no rows; it has one for each example.")
+        raise DataError(f"{path}: holds no rows; it has one for each example")
     found, doubled = {}, []
     for name, *cells in rows:
         name = unicodedata.normalize("NFC", name)
@@ -248,7 +248,7 @@ def _rows(path):
             doubled.append(name)
         found[name] = cells
     if doubled:
-        raise DataError(f"{path}: has several rows for {_listed(doubled, 'name')}; keep one of each.")
+        raise DataError(f"{path}: has several rows for {_listed(doubled, 'name')}; keep one of each")
     return found
 
 

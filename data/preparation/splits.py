@@ -23,15 +23,15 @@ class Division:
     """How a source without folders train, val, test is divided.
 
     Attributes:
-        val_fraction, test_fraction: parts of the examples, in [0, 1), for "val" and "test".
-        group: regular expression, searched for in an example's name; all examples of one group 1 come
-            into one split. The fractions are then met as nearly as adding group after group allows.
-        split_lists: folder of the files train.txt, val.txt and test.txt (the last two may be missing),
-            with the name of an example in each line, in place of fractions. One folder with the names
-            that split folders have needs one option where a file for each split would need three.
+      val_fraction, test_fraction: parts of the examples, in [0, 1), for "val" and "test".
+      group: regular expression, searched for in an example's name; all examples of one group 1 come
+        into one split. The fractions are then met as nearly as adding group after group allows.
+      split_lists: folder of the files train.txt, val.txt and test.txt (the last two may be missing),
+        with the name of an example in each line, in place of fractions. One folder with the names
+        that split folders have needs one option where a file for each split would need three.
 
     Raises:
-        DataError: a value is out of range, or two ways of dividing are asked for at once.
+      DataError: a value is out of range, or two ways of dividing are asked for at once.
     """
 
     val_fraction: float = 0.1
@@ -44,12 +44,12 @@ class Division:
         if not (0 <= val and 0 <= test and val + test < 1):
             raise DataError(
                 f"val_fraction = {val}, test_fraction = {test}: neither may be negative, and together they "
-                "must leave something to train on (be less than 1)."
+                "must leave something to train on (be less than 1)"
             )
         if self.group is not None:
             compile_pattern("group", self.group)
             if self.split_lists is not None:
-                raise DataError("group, split_lists: two ways of dividing a source; give one of them.")
+                raise DataError("group, split_lists: two ways of dividing a source; give one of them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,13 +57,13 @@ class Source:
     """What was found in a source.
 
     Attributes:
-        splits: split -> examples; "train", or "trainA" and "trainB" where the sides of a layout are
-            splits of their own. Training examples are in an order shuffled by name, so that any run of
-            them is a fair sample, the others in the order of their names.
-        ignored: paths of files that are no pictures.
-        refused: examples left out.
-        unlisted: names of the examples that no list of `Division.split_lists` names.
-        groups: how many groups there are of `Division.group`; 0 if it is not given.
+      splits: split -> examples; "train", or "trainA" and "trainB" where the sides of a layout are
+        splits of their own. Training examples are in an order shuffled by name, so that any run of
+        them is a fair sample, the others in the order of their names.
+      ignored: paths of files that are no pictures.
+      refused: examples left out.
+      unlisted: names of the examples that no list of `Division.split_lists` names.
+      groups: how many groups there are of `Division.group`; 0 if it is not given.
     """
 
     splits: Mapping[str, list[Example]]
@@ -77,21 +77,21 @@ def find_examples(*, layout, source, division, reader):
     """Finds the examples of a source folder.
 
     Args:
-        layout: a key of `LAYOUTS`.
-        source: the folder, as str.
-        division: `Division`, for a source without folders of splits.
-        reader: a fresh `FolderReader`.
+      layout: a key of `LAYOUTS`.
+      source: the folder, as str.
+      division: `Division`, for a source without folders of splits.
+      reader: a fresh `FolderReader`.
 
     Returns:
-        A `Source`.
+      A `Source`.
 
     Raises:
-        DataError: the folder is not as the layout wants it, or leaves nothing to train on.
+      DataError: the folder is not as the layout wants it, or leaves nothing to train on.
     """
     if layout not in LAYOUTS:
-        raise DataError(f"layout {layout!r}: not known; choose one of {', '.join(LAYOUTS)}, tfds.")
+        raise DataError(f"layout {layout!r}: not known; choose one of {', '.join(LAYOUTS)}, tfds")
     if reader.match_a is not None and layout != "paired":
-        raise DataError(f"match_a, match_b: are for layout paired; leave them out with layout {layout}.")
+        raise DataError(f"match_a, match_b: are for layout paired; leave them out with layout {layout}")
     unlisted, groups = (), 0
     found = _read_split_folders(layout, source, reader)  # {split: {side: examples}}
     if found is None:
@@ -105,7 +105,7 @@ def find_examples(*, layout, source, division, reader):
     elif division.group is not None or division.split_lists is not None:
         raise DataError(
             f"{source}: is divided by its folders {', '.join(found)} already; leave out group and "
-            "split_lists, or move the images out of them."
+            "split_lists, or move the images out of them"
         )
     for side, examples in found["train"].items():
         found["train"][side] = sorted(examples, key=lambda example: _shuffle_key(example.name))
@@ -125,9 +125,9 @@ def check_trainable(splits, *, layout, source, refused):
     """Checks that there is something to train on.
 
     Args:
-        splits: split -> anything that is true if the split has examples.
-        layout, source: as of `find_examples`.
-        refused: the `SkippedExample`s so far; the first is given as the reason.
+      splits: split -> anything that is true if the split has examples.
+      layout, source: as of `find_examples`.
+      refused: the `SkippedExample`s so far; the first is given as the reason.
     """
     for side in LAYOUTS[layout].sides:
         if splits.get("train" + side):
@@ -135,17 +135,17 @@ def check_trainable(splits, *, layout, source, refused):
         what = f"nothing to train on in {'train' + side!r}" if side else "nothing to train on"
         if refused:
             more = f" ({len(refused)} examples were left out)" if len(refused) > 1 else ""
-            raise DataError(f"{refused[0].reason} Without it {source} leaves {what}{more}.")
-        raise DataError(f"{source}: leaves {what}; lower the fractions or add images.")
+            raise DataError(f"{refused[0].reason} Without it {source} leaves {what}{more}")
+        raise DataError(f"{source}: leaves {what}; lower the fractions or add images")
 
 
 def _read_split_folders(layout, source, reader):
     """{split: {side: examples}} if the source is divided into such folders, else None."""
     if not gfile.is_dir(source):
-        raise DataError(f"{source}: no such folder; give the folder of the images as the source.")
+        raise DataError(f"{source}: no such folder; give the folder of the images as the source")
     folders, images = FolderReader().contents(source)
     if not folders and not images:
-        raise DataError(f"{source}: holds no images; give the folder of the images as the source.")
+        raise DataError(f"{source}: holds no images; give the folder of the images as the source")
     sides = LAYOUTS[layout].sides
     by_side = len(sides) > 1 and any(split + side in folders for split in SPLITS for side in sides)
     ends = sides if by_side else ("",)
@@ -159,12 +159,12 @@ def _read_split_folders(layout, source, reader):
         there = ", ".join(sum(named.values(), []))
         raise DataError(
             f"{os.path.join(source, stray[0])}: stands beside the folders {there}; where "
-            f"those exist, only {', '.join(allowed)} are read: rename, move or remove it."
+            f"those exist, only {', '.join(allowed)} are read: rename, move or remove it"
         )
     for split in {"train": None} | named:
         for name in known[split]:
             if name not in folders:
-                raise DataError(f"{source}: has {', '.join(folders)} but no folder {name!r}; add one.")
+                raise DataError(f"{source}: has {', '.join(folders)} but no folder {name!r}; add one")
     reader.contents(source)  # notes what is ignored
     if by_side:
         return {
@@ -208,7 +208,7 @@ def _by_group(sides, division):
         if match is None or match[1] is None:
             raise DataError(
                 f"{name!r}: does not fit group = {division.group!r}, so it is not known where it belongs; "
-                "change the expression (its group 1 must be in every name) or the name."
+                "change the expression (its group 1 must be in every name) or the name"
             )
         groups[name] = match[1]
         sizes[match[1]] = sizes.get(match[1], 0) + 1
@@ -241,11 +241,11 @@ def _by_lists(sides, folder, source, reader):
                 name = os.path.splitext(name)[0]
             if name in split_of:
                 raise DataError(
-                    f"{path}: names {name!r}, which is in {split_of[name]}.txt already; keep it in one."
+                    f"{path}: names {name!r}, which is in {split_of[name]}.txt already; keep it in one"
                 )
             split_of[name] = split
             if name not in known:
-                reason = f"{path}: names {name!r}, which is not in {source}; add it or remove the line."
+                reason = f"{path}: names {name!r}, which is not in {source}; add it or remove the line"
                 reader.refused.append(SkippedExample(name, reason))
     found = {
         split: {
@@ -270,7 +270,7 @@ def _read_lists(folder):
                 lines = [unicodedata.normalize("NFC", line.strip()) for line in file]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise DataError(f"{path}: cannot be read ({reason}); it lists names, one a line.") from error
+            raise DataError(f"{path}: cannot be read ({reason}); it lists names, one a line") from error
         lists[split] = [line for line in lines if line]
     return lists
 

@@ -24,11 +24,11 @@ class ImageReader:
     """How images are read.
 
     Attributes:
-        video: how raw video is read.
-        max_pixels: an image of more is refused from its header, before it is decoded.
-        value_range: (lowest, highest) value of float32 images, measured when None; if there are none, of
-            uint16 images that use a part of their range.
-        threads: images read at a time.
+      video: how raw video is read.
+      max_pixels: an image of more is refused from its header, before it is decoded.
+      value_range: (lowest, highest) value of float32 images, measured when None; if there are none, of
+        uint16 images that use a part of their range.
+      threads: images read at a time.
     """
 
     video: VideoFormat = dataclasses.field(default_factory=VideoFormat)
@@ -39,13 +39,13 @@ class ImageReader:
     def __post_init__(self):
         for name in ("max_pixels", "threads"):
             if getattr(self, name) < 1:
-                raise DataError(f"{name} = {getattr(self, name)}: must be at least 1.")
+                raise DataError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise DataError(f"value_range = {self.value_range}: the first must be less than the second.")
+            raise DataError(f"value_range = {self.value_range}: the first must be less than the second")
 
     def kind(self, ref):
         """The `ImageInfo` of an `ImageRef`."""
-        return image_reader.read_kind(ref, video=self.video, max_pixels=self.max_pixels)
+        return image_reader.read_info(ref, video=self.video, max_pixels=self.max_pixels)
 
     def pixels(self, ref):
         """The pixels of an `ImageRef`: [H, W, C]."""
@@ -57,20 +57,20 @@ class Survey:
     """The examples that can be stored, as far as headers tell, and how.
 
     Attributes:
-        splits: split -> examples.
-        sizes: split -> heights and widths of the (halves of) images, one after the other.
-        record_bytes: split -> expected mean size of an example.
-        formats: feature -> how its images are stored.
-        side_channels: {"A", "B": channels} of a layout whose sides are splits; empty if they agree.
-        measured: features whose value range was measured.
-        refused: examples left out.
+      splits: split -> examples.
+      sizes: split -> heights and widths of the (halves of) images, one after the other.
+      record_bytes: split -> expected mean size of an example.
+      formats: feature -> how its images are stored.
+      domain_channels: {"A", "B": channels} of a layout whose sides are splits; empty if they agree.
+      measured: features whose value range was measured.
+      refused: examples left out.
     """
 
     splits: Mapping[str, list[Example]]
     sizes: Mapping[str, array.array]
     record_bytes: Mapping[str, float]
     formats: Mapping[str, StoredFormat]
-    side_channels: Mapping[str, int]
+    domain_channels: Mapping[str, int]
     measured: tuple[str, ...]
     refused: list[SkippedExample]
 
@@ -78,7 +78,7 @@ class Survey:
         """{"smallest_height", "smallest_width": {"pixels", "name"}} of some examples.
 
         Args:
-            stored: split -> numbers of the examples; not all empty.
+          stored: split -> numbers of the examples; not all empty.
         """
         found = {}
         for axis, side in enumerate(("smallest_height", "smallest_width")):
@@ -105,16 +105,16 @@ def survey(*, layout, splits, reader, has_maps=False):
     """Reads the headers of all images.
 
     Args:
-        layout: a key of `LAYOUTS`.
-        splits: split -> list of `Example`.
-        reader: an `ImageReader`; its value range is not for maps, whose own is measured.
-        has_maps: the last image of every example is its map.
+      layout: a key of `LAYOUTS`.
+      splits: split -> list of `Example`.
+      reader: an `ImageReader`; its value range is not for maps, whose own is measured.
+      has_maps: the last image of every example is its map.
 
     Returns:
-        A `Survey`.
+      A `Survey`.
 
     Raises:
-        DataError: the images of a feature cannot be of one format.
+      DataError: the images of a feature cannot be of one format.
     """
     kinds = _Kinds()
     features = LAYOUTS[layout].features + ((SIDE_MAP,) if has_maps else ())
@@ -141,7 +141,7 @@ def survey(*, layout, splits, reader, has_maps=False):
                 total_bytes += seen[2]
                 kinds.add(layout, features, split, example, seen[0])
             record_bytes[split] = total_bytes / max(1, len(kept[split]))
-    formats, measured, side_channels = {}, [], {}
+    formats, measured, domain_channels = {}, [], {}
     if any(kept.values()):
         ranges = dict.fromkeys(kinds.without_range(LAYOUTS[layout].features, reader), reader.value_range)
         if has_maps:
@@ -152,13 +152,13 @@ def survey(*, layout, splits, reader, has_maps=False):
                 measured.append(feature)
             formats[feature] = kinds.format_of(feature, ranges.get(feature))
         if len(LAYOUTS[layout].sides) > 1:
-            side_channels = kinds.side_channels(ranges.get(features[0]))
+            domain_channels = kinds.domain_channels(ranges.get(features[0]))
     return Survey(
         splits={split: examples for split, examples in kept.items() if examples},
         sizes=sizes,
         record_bytes=record_bytes,
         formats=formats,
-        side_channels=side_channels,
+        domain_channels=domain_channels,
         measured=tuple(measured),
         refused=refused,
     )
@@ -187,7 +187,7 @@ class _Kinds:
             found = self.with_dtype(features, "uint16")
             if not found:
                 raise DataError(
-                    "value_range: is for float32 and uint16 images, and there are none; leave it out."
+                    "value_range: is for float32 and uint16 images, and there are none; leave it out"
                 )
         return found
 
@@ -195,12 +195,12 @@ class _Kinds:
         """The `StoredFormat` of a feature."""
         return self._common(self._files(feature), value_range)
 
-    def side_channels(self, value_range):
+    def domain_channels(self, value_range):
         """{side: channels} where the sides of the one feature differ; they must have one dtype."""
         formats = {side: self._common(files, value_range) for (_, side), files in self._of.items()}
         if len({stored.dtype for stored in formats.values()}) > 1:
             said = ", ".join(f"{side} {stored.dtype}" for side, stored in sorted(formats.items()))
-            raise DataError(f"A, B: have different types of values ({said}); convert one side.")
+            raise DataError(f"A, B: have different types of values ({said}); convert one side")
         channels = {side: stored.channels for side, stored in sorted(formats.items())}
         return channels if len(set(channels.values())) > 1 else {}
 
@@ -229,7 +229,7 @@ def _image_size(layout, example, kinds):
         if first.width % 2:
             raise DataError(
                 f"{example.images[0].path}: is {first.width} pixels wide and cannot be cut into two "
-                "halves; layout side_by_side needs an even width."
+                "halves; layout side_by_side needs an even width"
             )
         width = first.width // 2
     images = len(LAYOUTS[layout].features)
@@ -239,11 +239,11 @@ def _image_size(layout, example, kinds):
         if number >= images:
             raise DataError(
                 f"{ref.path}: is a map of {kind.width}x{kind.height} for images of {width}x{height}; "
-                "they must be of one size."
+                "they must be of one size"
             )
         raise DataError(
             f"{example.images[0].path}: is {width}x{height}, but its partner {ref.path} is "
-            f"{kind.width}x{kind.height}; the two of a pair must be of one size."
+            f"{kind.width}x{kind.height}; the two of a pair must be of one size"
         )
     return height, width
 

@@ -26,17 +26,17 @@ def prepare_public(*, name, data_dir, source=None):
     downloads into data_dir/downloads, and itself resumes and cleans up what was interrupted.
 
     Args:
-        name: of the data set, with its configuration if it has several: "cycle_gan/horse2zebra".
-        data_dir: folder of the prepared data sets.
-        source: a prepared data set's own folder, that of one of its versions, or the folder of the data
-            sets in which `name` is; it is used where it lies.
+      name: of the data set, with its configuration if it has several: "cycle_gan/horse2zebra".
+      data_dir: folder of the prepared data sets.
+      source: a prepared data set's own folder, that of one of its versions, or the folder of the data
+        sets in which `name` is; it is used where it lies.
 
     Returns:
-        A `Report`; its data_dir is the one to train with.
+      A `Report`; its data_dir is the one to train with.
 
     Raises:
-        DataError: there is no such data set, it is not there and cannot be downloaded, or it is not
-            stored as TFRecord files.
+      DataError: there is no such data set, it is not there and cannot be downloaded, or it is not
+        stored as TFRecord files.
     """
     if source is not None:
         return Report.of(*_locate(name, source))
@@ -52,7 +52,7 @@ def _locate(name, source):
     source = os.fspath(source)
     source = source.rstrip("/") if gfile.is_url(source) else os.path.abspath(source)
     if not gfile.is_dir(source):
-        raise DataError(f"{source}: no such folder; give that of a prepared data set, or leave source out.")
+        raise DataError(f"{source}: no such folder; give that of a prepared data set, or leave source out")
     version = tfds.core.Version.is_valid(os.path.basename(source))
     if version and gfile.exists(os.path.join(source, prepared_dataset.DESCRIPTION)):
         source = os.path.dirname(source)
@@ -63,7 +63,7 @@ def _locate(name, source):
         return name, data_dir
     raise DataError(
         f"{source}: holds no prepared data set {name!r}; give the folder NAME, NAME/CONFIG or the one they "
-        "are in, and the name as TFDS has it."
+        "are in, and the name as TFDS has it"
     )
 
 
@@ -73,7 +73,7 @@ def _download(name, data_dir):
     except KeyError as error:
         raise DataError(
             f"data set {name!r}: TFDS writes to a disk or to gs://, not to {data_dir}; prepare it there and "
-            "copy its folder."
+            "copy its folder"
         ) from error
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="tfrecord")
@@ -83,7 +83,7 @@ def _download(name, data_dir):
         else:
             what = f"cannot be used ({_first_line(error)})"
         raise DataError(
-            f"data set {name!r} in {data_dir}: {what}; see https://www.tensorflow.org/datasets for the names."
+            f"data set {name!r} in {data_dir}: {what}; see https://www.tensorflow.org/datasets for the names"
         ) from error
     downloads = os.path.join(data_dir, "downloads")
     print(f"TFDS downloads {name!r} into {downloads} and prepares it; it tries for minutes", flush=True)
@@ -92,11 +92,11 @@ def _download(name, data_dir):
     except _DOWNLOAD_ERRORS as error:
         raise DataError(
             f"data set {name!r}: could not be downloaded ({_first_line(error)}); check the network, or "
-            f"prepare it on another machine and copy its folder to {os.path.join(data_dir, name)}."
+            f"prepare it on another machine and copy its folder to {os.path.join(data_dir, name)}"
         ) from error
     except ImportError as error:
         raise DataError(
-            f"data set {name!r}: TFDS needs another package for it ({_first_line(error)}); install it."
+            f"data set {name!r}: TFDS needs another package for it ({_first_line(error)}); install it"
         ) from error
 
 

@@ -40,13 +40,13 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     `write` streams: TFDS's own `download_and_prepare` sorts in memory and holds up to 1 GB.
 
     Args:
-        name: of the data set, in snake_case.
-        data_dir: folder of the data sets, on a disk: TFDS knows few kinds of store.
-        features: image feature -> its `tfds` feature.
-        splits: split -> function that iterates over its examples, {"name": str, feature: what that
-            feature encodes}, in the order in which they are to be stored.
-        metadata: function that gives what is kept with the data set, anything JSON; called when all
-            examples have been taken.
+      name: of the data set, in snake_case.
+      data_dir: folder of the data sets, on a disk: TFDS knows few kinds of store.
+      features: image feature -> its `tfds` feature.
+      splits: split -> function that iterates over its examples, {"name": str, feature: what that
+        feature encodes}, in the order in which they are to be stored.
+      metadata: function that gives what is kept with the data set, anything JSON; called when all
+        examples have been taken.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -82,8 +82,8 @@ class ImageSetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Writes all splits, holding one example at a time; a split without examples is left out.
 
         Args:
-            examples_per_shard: split -> number, may be a fraction: example i is for shard i // number.
-            directory: of the data set, where its files belong; None is TFDS's own, in data_dir.
+          examples_per_shard: split -> number, may be a fraction: example i is for shard i // number.
+          directory: of the data set, where its files belong; None is TFDS's own, in data_dir.
         """
         os.makedirs(self.data_dir)
         directory = directory or self.data_dir
@@ -132,9 +132,9 @@ def examples_per_shard(*, examples, record_bytes, readers):
     """How many examples a shard is to hold, as a fraction: shards are as even as can be.
 
     Args:
-        examples: of the split.
-        record_bytes: expected mean size of one.
-        readers: least number of shards, as far as there are examples: so many can read at once.
+      examples: of the split.
+      record_bytes: expected mean size of one.
+      readers: least number of shards, as far as there are examples: so many can read at once.
     """
     shards = max(readers, math.ceil(examples * record_bytes / SHARD_BYTES))
     return examples / max(1, min(shards, examples))
@@ -147,17 +147,17 @@ def write_dataset(*, name, data_dir, features, splits, metadata, examples_per_sh
     which nobody finds a data set. What a killed process leaves in a store has to be deleted by hand.
 
     Args:
-        name, data_dir, features, splits, metadata: as of `ImageSetBuilder`; what they raise leaves
-            nothing behind.
-        examples_per_shard: as of `ImageSetBuilder.write`.
-        overwrite: replace a prepared data set of this name.
+      name, data_dir, features, splits, metadata: as of `ImageSetBuilder`; what they raise leaves
+        nothing behind.
+      examples_per_shard: as of `ImageSetBuilder.write`.
+      overwrite: replace a prepared data set of this name.
 
     Returns:
-        The directory of the data set, as str.
+      The directory of the data set, as str.
 
     Raises:
-        AlreadyPreparedError: it is there, and is not to be overwritten.
-        DataError: something else is in its place, or it cannot be written.
+      AlreadyPreparedError: it is there, and is not to be overwritten.
+      DataError: something else is in its place, or it cannot be written.
     """
     data_dir = os.fspath(data_dir)
     check_free(name=name, data_dir=data_dir, overwrite=overwrite)
@@ -170,7 +170,7 @@ def write_dataset(*, name, data_dir, features, splits, metadata, examples_per_sh
     except tf.errors.OpError as error:
         raise DataError(
             f"{data_dir}: cannot be written to ({error.message or type(error).__name__}); free space or "
-            "choose another data_dir."
+            "choose another data_dir"
         ) from error
     return find_dataset(name, data_dir)
 
@@ -184,11 +184,11 @@ def check_free(*, name, data_dir, overwrite):
     if find_dataset(name, data_dir) is None:
         raise DataError(
             f"{target}: is there already and is not a prepared data set, so it is never replaced; "
-            "choose another name or data_dir."
+            "choose another name or data_dir"
         )
     if not overwrite:
         raise AlreadyPreparedError(
-            f"{target}: is there already; add --overwrite to replace it, or choose another name."
+            f"{target}: is there already; add --overwrite to replace it, or choose another name"
         )
 
 
@@ -196,17 +196,17 @@ def check_data_dir(data_dir):
     """Checks that a folder of data sets is there or can be made, and makes nothing.
 
     Raises:
-        DataError: a file is in its way, nothing may be written there, or there is no such store.
+      DataError: a file is in its way, nothing may be written there, or there is no such store.
     """
     there = data_dir = os.fspath(data_dir)
     if not data_dir:
-        raise DataError("data_dir '': is empty; name a folder, such as datasets.")
+        raise DataError("data_dir '': is empty; name a folder, such as datasets")
     if gfile.is_url(data_dir):
         try:
             gfile.exists(data_dir)
         except OSError as error:
             raise DataError(
-                f"data_dir {data_dir!r}: cannot be reached ({error.strerror}); check it."
+                f"data_dir {data_dir!r}: cannot be reached ({error.strerror}); check it"
             ) from error
         return
     while not os.path.lexists(there):
@@ -218,7 +218,7 @@ def check_data_dir(data_dir):
 
 
 def _cannot_be_made(data_dir, reason):
-    return DataError(f"data_dir {data_dir!r}: cannot be made or written ({reason}); choose another folder.")
+    return DataError(f"data_dir {data_dir!r}: cannot be made or written ({reason}); choose another folder")
 
 
 def _write_on_disk(make_builder, name, data_dir, *, examples_per_shard, overwrite):
@@ -237,7 +237,7 @@ def _write_on_disk(make_builder, name, data_dir, *, examples_per_shard, overwrit
         except OSError as error:
             if find_dataset(name, data_dir) is None:
                 raise
-            raise AlreadyPreparedError(f"{target}: was prepared meanwhile.") from error
+            raise AlreadyPreparedError(f"{target}: was prepared meanwhile") from error
 
 
 def _write_into_store(make_builder, name, data_dir, *, examples_per_shard, overwrite):
@@ -251,7 +251,7 @@ def _write_into_store(make_builder, name, data_dir, *, examples_per_shard, overw
         earlier = find_dataset(name, data_dir)
         if earlier is not None:
             if not overwrite:
-                raise AlreadyPreparedError(f"{target}: was prepared meanwhile.")
+                raise AlreadyPreparedError(f"{target}: was prepared meanwhile")
             tf.io.gfile.remove(os.path.join(earlier, DESCRIPTION))  # no half of it is ever found
             tf.io.gfile.rmtree(os.path.join(data_dir, name))
         tf.io.gfile.makedirs(target)

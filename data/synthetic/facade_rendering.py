@@ -18,10 +18,10 @@ def render_facade(labels):
     """Paints a label map.
 
     Args:
-        labels: uint8 [SIZE, SIZE, 3] in the colours of `COLOURS`.
+      labels: uint8 [SIZE, SIZE, 3] in the colours of `COLOURS`.
 
     Returns:
-        uint8 [SIZE, SIZE, 3].
+      uint8 [SIZE, SIZE, 3].
     """
     codes = _codes(COLOURS)
     by_code = np.argsort(codes)

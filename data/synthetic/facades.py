@@ -14,10 +14,10 @@ def draw_facade(index):
     """Draws one pair; the same index always gives the same pair, another index another.
 
     Args:
-        index: non-negative.
+      index: non-negative.
 
     Returns:
-        (labels, picture), both uint8 [128, 128, 3]; the picture follows from the labels alone.
+      (labels, picture), both uint8 [128, 128, 3]; the picture follows from the labels alone.
     """
     labels = COLOURS[draw_parts(index)]
     return labels, render_facade(labels)

@@ -171,7 +171,7 @@ def encode(ref, *, stored, video, max_pixels, halves=False):
     Args:
         ref: an `ImageRef`.
         stored: the `StoredFormat` of the feature, one that takes this image (`common_format`).
-        video, max_pixels: as of `pictures.read_kind`.
+        video, max_pixels: as of `pictures.read_info`.
         halves: give a digest of each half of the width.
 
     Returns:

@@ -75,7 +75,7 @@ def test_pictures_are_those_of_a_disk(tmp_path, name):
         ref = image_reader.ImageRef(f"{folder}/{name}")
         frames = image_reader.number_of_frames(ref.path, VIDEO)
         ref = ref._replace(frame=frames - 1)
-        kinds.append((frames, image_reader.read_kind(ref, video=VIDEO, max_pixels=10**6)))
+        kinds.append((frames, image_reader.read_info(ref, video=VIDEO, max_pixels=10**6)))
         decoded.append(image_reader.decode(ref, video=VIDEO, max_pixels=10**6))
     assert kinds[0] == kinds[1] and kinds[0][0] == (2 if name.endswith(("yuv", "y4m")) else 1)
     np.testing.assert_array_equal(decoded[0][1], decoded[1][1])

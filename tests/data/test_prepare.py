@@ -138,7 +138,7 @@ def test_python_call_does_what_the_binary_does(save, tmp_path):
     )
     assert report.examples == {"train": 8, "val": 1, "test": 1}
     assert report.ignored == (str(tmp_path / "source" / "notes.txt"),)
-    assert (report.shortest_side, report.longest_side) == (32, 32)
+    assert (report.shortest_edge, report.longest_edge) == (32, 32)
     assert (report.kept, report.re_encoded) == (10, 0)
     assert report.size_bytes > 10 * noise(0).size * 0.9
 

@@ -153,7 +153,7 @@ def noise_frames(width, height, pixel_format, frames):
 
 def read(path, frame, video):
     ref = ImageRef(str(path), frame)
-    kind = image_reader.read_kind(ref, video=video, max_pixels=200_000)
+    kind = image_reader.read_info(ref, video=video, max_pixels=200_000)
     pixels = image_reader.read_pixels(ref, video=video, max_pixels=200_000)
     assert (kind.height, kind.width, kind.channels) == pixels.shape
     assert kind.dtype == pixels.dtype.name and not kind.alpha
@@ -247,7 +247,7 @@ def test_a_y4m_that_changes_is_read_anew(tmp_path):
 )
 def test_damaged_y4m(tmp_path, content, match):
     (tmp_path / "a.y4m").write_bytes(content)
-    for call in (image_reader.read_kind, image_reader.read_pixels):
+    for call in (image_reader.read_info, image_reader.read_pixels):
         with pytest.raises(DataError, match=match) as raised:
             call(ImageRef(str(tmp_path / "a.y4m")), video=VideoFormat(), max_pixels=10_099)
         assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)

@@ -20,7 +20,7 @@ VIDEO = VideoFormat()
 def read(path, max_pixels=10_000):
     """(kind of the header, pixels), having checked that they agree."""
     ref = ImageRef(str(path))
-    kind = image_reader.read_kind(ref, video=VIDEO, max_pixels=max_pixels)
+    kind = image_reader.read_info(ref, video=VIDEO, max_pixels=max_pixels)
     pixels = image_reader.read_pixels(ref, video=VIDEO, max_pixels=max_pixels)
     assert (kind.height, kind.width, kind.channels) == pixels.shape
     assert kind.dtype == pixels.dtype.name
@@ -29,7 +29,7 @@ def read(path, max_pixels=10_000):
 
 def refused(path, match, **settings):
     """Asserts that a file is refused in one line that names it, by its header and by its pixels."""
-    for call in (image_reader.read_kind, image_reader.read_pixels):
+    for call in (image_reader.read_info, image_reader.read_pixels):
         with pytest.raises(DataError, match=match) as raised:
             call(ImageRef(str(path)), video=VIDEO, max_pixels=settings.get("max_pixels", 10_000))
         assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
@@ -245,5 +245,5 @@ def test_channels_count_against_the_limit(tmp_path):
 def test_the_header_is_enough_without_transparency(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((10, 12, 3), "uint16"), photometric="rgb")
     monkeypatch.setattr(tiff, "_upright_pixels", lambda *_: pytest.fail("was decoded"))
-    kind = image_reader.read_kind(ImageRef(str(tmp_path / "a.tif")), video=VIDEO, max_pixels=10_000)
+    kind = image_reader.read_info(ImageRef(str(tmp_path / "a.tif")), video=VIDEO, max_pixels=10_000)
     assert kind == ImageInfo(height=10, width=12, channels=3, dtype="uint16", value_range=(0, 65535))

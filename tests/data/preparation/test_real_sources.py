@@ -47,7 +47,7 @@ def test_horses_and_zebras(real_images, tmp_path):
         link_some(real_images, f"horse2zebra/{split}", tmp_path / "source" / split, 4)
     report = prepare(layout="unpaired", source=tmp_path / "source", name="horses", data_dir=tmp_path / "sets")
     assert report.examples == {"trainA": 4, "trainB": 4, "testA": 4, "testB": 4}
-    assert not report.refused and not report.duplicates and not report.side_channels
+    assert not report.refused and not report.duplicates and not report.domain_channels
     path = sorted(pathlib.Path(real_images, "horse2zebra/testB").iterdir())[2]
     bytes_only = {"image": tfds.decode.SkipDecoding()}
     assert stored(report, "testB", decoders=bytes_only)[path.stem]["image"] == path.read_bytes()

@@ -137,7 +137,7 @@ def test_what_is_left_out_is_not_the_smallest(save, prepared):
     report, found, opened = prepared("single")
     assert set(found["train"]) == {"0", "1"}
     assert opened.metadata["smallest_height"] == {"pixels": 18, "name": "1"}
-    assert (report.shortest_side, report.longest_side) == (18, 20)
+    assert (report.shortest_edge, report.longest_edge) == (18, 20)
 
 
 def test_a_split_of_which_nothing_is_left(save, prepared):

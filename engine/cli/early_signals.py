@@ -13,9 +13,7 @@ import threading
 from types import FrameType
 
 INTERRUPTED = 42
-STOPPED_WITHOUT_SAVING = (
-    "stopped without saving; run the same command again to resume from the last checkpoint"
-)
+STOPPED_WITHOUT_SAVING = "stopped without saving; the same command resumes from the last checkpoint, if any"
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

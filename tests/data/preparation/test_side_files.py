@@ -207,7 +207,7 @@ def test_examples_without_a_usable_map_are_left_out_and_named(source, run_prepar
         layout="single", source=source / "source", name="again", data_dir=source / "datasets",
         side_map=str(source / "maps"),
     )  # fmt: skip
-    reasons = "\n".join(report.refused)
+    reasons = "\n".join(report.skipped)
     for text in (
         "p1.png: has no map named 'p1'",
         "maps/p2.png",

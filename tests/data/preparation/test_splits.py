@@ -123,7 +123,7 @@ def test_lists(find, lists):
         "train": ["a", "b"],
         "test": ["ünï 1"],
     }
-    assert len(source.unlisted) == 1 and not source.refused
+    assert len(source.unlisted) == 1 and not source.skipped
 
 
 def test_lists_of_unpaired_images_are_for_both_sides(find, lists):
@@ -135,13 +135,13 @@ def test_lists_of_unpaired_images_are_for_both_sides(find, lists):
 
 def test_a_listed_name_that_is_not_there_is_left_out(find, lists):
     _, source = find(["a.png"], split_lists=lists(train="a\nb.png\n"))
-    assert [r.name for r in source.refused] == ["b"]
-    assert "train.txt: names 'b', which is not in" in source.refused[0].reason
+    assert [r.name for r in source.skipped] == ["b"]
+    assert "train.txt: names 'b', which is not in" in source.skipped[0].reason
 
 
 def test_a_listed_name_that_cannot_be_used_is_one_refusal(find, lists):
     _, source = find(["a.png", "b.png", "b.jpg"], split_lists=lists(train="a\nb\n"))
-    assert len(source.refused) == 1 and "have one name" in source.refused[0].reason
+    assert len(source.skipped) == 1 and "have one name" in source.skipped[0].reason
 
 
 def test_a_name_in_two_lists(find, lists):
@@ -173,7 +173,7 @@ def test_folders(find):
         "valB": ["2", "3"],
     }
     splits, source = find([], layout="paired")
-    assert splits == {"train": ["1"], "val": ["2"]} and len(source.refused) == 1
+    assert splits == {"train": ["1"], "val": ["2"]} and len(source.skipped) == 1
 
 
 def test_folders_as_the_reference_names_them(find):

@@ -51,8 +51,8 @@ class SkippedExample(typing.NamedTuple):
 def check_strict(skipped: Sequence[SkippedExample]) -> None:
     """Raises a `DataError` if an example was skipped."""
     if skipped:
-        more = f", {len(skipped) - 1} more cannot be used" if len(skipped) > 1 else ""
-        raise DataError(f"{skipped[0].reason} (nothing was written, as strict allows no skip{more})")
+        more = f"; {len(skipped) - 1} more cannot be used" if len(skipped) > 1 else ""
+        raise DataError(f"{skipped[0].reason} (strict: nothing was written{more})")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

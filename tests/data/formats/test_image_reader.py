@@ -218,7 +218,7 @@ def test_truncated(tmp_path, name, kept):
     else:
         Image.fromarray(noise(40, 60)).save(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    refused(path, "damaged image|not an image that can be read")
+    refused(path, "damaged image|not an image in a supported format")
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -248,11 +248,11 @@ def test_no_damage_to_the_pixels_of_a_png_goes_unseen(tmp_path):
     [
         ("folder.png", "is not a file"),
         ("pipe.png", "is not a file"),
-        ("nowhere.png", "is not there, or is a link to nothing"),
-        ("link_to_nothing.png", "is not there, or is a link to nothing"),
+        ("nowhere.png", "does not exist, or is a broken link"),
+        ("link_to_nothing.png", "does not exist, or is a broken link"),
         ("empty.png", "is empty"),
         ("text.jpg", "not an image"),
-        ("a.ppm", "PPM images are not read; convert it to PNG or TIFF"),
+        ("a.ppm", "PPM images are not supported; convert it to PNG or TIFF"),
         ("a" * 300 + ".png", "cannot be read .File name too long.; check it"),
     ],
 )
@@ -343,7 +343,7 @@ def test_the_header_is_enough_without_transparency(tmp_path, monkeypatch):
 def test_a_still_has_one_frame(tmp_path):
     smooth(8, 8).save(tmp_path / "a.png")
     assert image_reader.number_of_frames(str(tmp_path / "a.png"), VIDEO) == 1
-    with pytest.raises(DataError, match="holds one picture, so none numbered 1"):
+    with pytest.raises(DataError, match="holds one image and has no frame 1"):
         image_reader.read_pixels(ImageRef(str(tmp_path / "a.png"), 1), video=VIDEO, max_pixels=100)
 
 

@@ -7,7 +7,7 @@
 
 Layouts:
   side_by_side  Each file is a pair: A is the left half, B the right half.
-  paired        Two folders, A and B; files with the same name are a pair. Or one folder and two patterns.
+  paired        Files with the same name in two folders are A and B. Or one folder and two patterns.
   unpaired      Two folders of images that do not correspond; or trainA, trainB, testA, testB.
   single        One folder of images.
   tfds          A public data set of TensorFlow Datasets, which downloads it if it is not there.

@@ -235,7 +235,7 @@ def test_a_y4m_that_changes_is_read_anew(tmp_path):
     [
         (b"", "is empty"),
         (b"\x89PNG\r\n\x1a\n", "does not begin like a YUV4MPEG2 file"),
-        (b"YUV4MPEG2 W4 H4 C422\nFRAME\n", "its pixel format 422 is not supported; convert it to one of 420, "),
+        (b"YUV4MPEG2 W4 H4 C422\nFRAME\n", "pixel format 422 is not supported; convert it to one of 420, "),
         (b"YUV4MPEG2 W4 H4 It\nFRAME\n", "is interlaced"),
         (b"YUV4MPEG2 H4\nFRAME\n", "no width or height"),
         (b"YUV4MPEG2 W4 H4\n", "holds no frames"),

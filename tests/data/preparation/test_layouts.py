@@ -164,7 +164,7 @@ def test_patterns_that_cannot_be_used(settings, match):
 @pytest.mark.parametrize(
     "match_a, match_b, expected",
     [
-        ("(.*)_raw", "(.*)_b", r"match_a = '\(\.\*\)_raw': matches no file of .*, such as 1_a.png; change it"),
+        ("(.*)_raw", "(.*)_b", r"match_a = '\(\.\*\)_raw': matches no file of .*, such as 1_a.png; change"),
         ("(.*)_a", "(.*)_b.png", "match_b = .*matches no file.*without its extension"),
     ],
 )

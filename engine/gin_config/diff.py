@@ -89,7 +89,8 @@ def _is_default(value: str, default: Any) -> bool:
         literal = ast.literal_eval(value)
     except (ValueError, SyntaxError):  # @name() is never a default
         return False
-    return _without_lists(literal) == _without_lists(default)
+    # repr, as 0, 0.0 and False are equal, but not the same setting.
+    return repr(_without_lists(literal)) == repr(_without_lists(default))
 
 
 def _without_lists(value: Any) -> Any:

@@ -75,7 +75,7 @@ def test_refused_where_it_cannot_work(make_trainer, noise_pairs, small_pix2pix):
         make_trainer(
             small_pix2pix(), noise_pairs(size=12), total_examples=2, cpu_replicas=2, jit_compile=True
         )
-    with pytest.raises(ConfigurationError, match="LARGEST_MICRO_BATCH = 2 .* for parts"):
+    with pytest.raises(ConfigurationError, match="LARGEST_MICRO_BATCH = 2 .* splits them"):
         Experiment(
             task=small_pix2pix(),
             data=noise_pairs(),

@@ -1,11 +1,11 @@
 """Silences TensorFlow's start-up messages; import this before anything that imports TensorFlow.
 
 The messages about oneDNN and CUDA are printed before TensorFlow reads its log level, so
-TF_CPP_MIN_LOG_LEVEL does not stop them, and they would bury the one line that says what is wrong with an
-input. They are shown after all if the import fails or the process dies in it, as it does on a processor that
-TensorFlow was not built for: a native crash leaves no other trace.
+TF_CPP_MIN_LOG_LEVEL does not stop them. They would hide a one-line error message. They are shown if the
+import fails or the process dies in it: a native crash, as on a processor that TensorFlow was not built for,
+leaves no other trace.
 
-This module does not import TensorFlow: a program that does without it starts at once.
+This module does not import TensorFlow: a program that does not need it starts at once.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
 
 
 def _without_stderr(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-    # When one of several workers ends, TensorFlow logs as errors what the others then raise. This is set as
-    # late as here because a program that starts workers would pass its own level on to them.
+    # When one of several workers ends, TensorFlow logs as errors what the others then raise. The level is set
+    # here and not earlier: a program that starts workers would pass its own level on to them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     stderr = os.dup(2)
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", _KEEPER], stdin=subprocess.PIPE) as keeper:

@@ -16,6 +16,7 @@ from engine.evaluation.evaluator import Evaluation
 from engine.evaluation.sample_grid import write_png
 from engine.experiment import Experiment
 from engine.inner_loop.train_state import trainable_parameters
+from engine.reporting.event_files import cut_event_files
 from engine.reporting.log_rows import evaluation_row
 from engine.storage.atomic_files import append_text
 from engine.storage.file_errors import reraise_write_errors
@@ -35,6 +36,7 @@ class Reporter:
     def __init__(self, run: RunDirectory, *, total_examples: int, done_examples: int, is_chief: bool = True):
         self._run = run
         self._is_chief = is_chief
+        self._done_examples = done_examples
         self._bar = tqdm(
             total=total_examples,
             initial=done_examples,
@@ -44,6 +46,8 @@ class Reporter:
             smoothing=0.1,
             disable=None if is_chief else True,  # None: only on a terminal
         )
+        if is_chief:
+            cut_event_files(run.tensorboard, done_examples)
         with reraise_write_errors(run.tensorboard):
             self._writer = (
                 tf.summary.create_file_writer(run.tensorboard)
@@ -108,7 +112,7 @@ class Reporter:
 
     def log_config(self, text: str) -> None:
         """Writes the configuration to TensorBoard."""
-        with self._writer.as_default(step=0):
+        with self._writer.as_default(step=self._done_examples):
             tf.summary.text("config", "```\n" + text + "\n```")
 
     def close(self) -> None:

@@ -34,4 +34,3 @@ def test_a_continued_run_has_one_point_at_each_position(tmp_path, restarted_at):
     # TensorFlow 2 writes scalars as tensors.
     points = [(point.step, tf.make_ndarray(point.tensor_proto).item()) for point in shown.Tensors("process")]
     assert points == [(step, float(step > restarted_at)) for step in range(2, 21, 2)]
-    assert len(shown.Tensors("config")) == (2 if restarted_at else 1)

@@ -1,1 +1,1 @@
-"""From files to batches: preparing TFRecords, the order of examples, decoding, augmenting."""
+"""From image files to batches: preparing TFRecords; reading, decoding and augmenting examples."""

@@ -2,8 +2,7 @@
 
 
 class DataError(ValueError):
-    """A source, a data set, or a setting of one cannot be used.
+    """Raised when a source of images, a data set, or a setting of one cannot be used.
 
-    The message is one line: `what: what is wrong; how to mend it`. Programs print it as it is and exit
-    with code 2.
+    The message is one line: `what: what is wrong; how to mend it`. Programs print it and exit with code 2.
     """

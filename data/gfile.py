@@ -1,7 +1,7 @@
-"""Files on a disk, or in an object store that TensorFlow reaches by URL (gs://, ram://, ...).
+"""Reading files on a disk, or in an object store that TensorFlow supports by URL (gs://, ram://, ...).
 
-Paths on a disk go to Python's own functions, which handle names that are not UTF-8, links and devices.
-URLs go to `tf.io.gfile`; its errors are raised as the `OSError` that a disk would have raised.
+For paths on a disk, Python's own functions are used, which handle names that are not UTF-8, links and
+devices. For URLs, `tf.io.gfile` is used; its errors become the `OSError` that a disk would raise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BUFFER_BYTES = 2**16
 
 
 def is_url(path: Path) -> bool:
-    """Whether a path lies in an object store, and so is for `tf.io.gfile` alone."""
+    """Whether a path is in an object store, so that only `tf.io.gfile` can read it."""
     return "://" in os.fspath(path)
 
 
@@ -50,12 +50,12 @@ def is_dir(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file at this path; on a disk, a regular one."""
+    """Whether there is a file at this path; on a disk, a regular file."""
     return exists(path) and not is_dir(path) if is_url(path) else os.path.isfile(path)
 
 
 def list_dir(directory: Path) -> list[str]:
-    """The sorted names of the entries of a directory.
+    """Returns the sorted names of the entries of a directory.
 
     Raises:
       OSError: the directory cannot be read.
@@ -68,7 +68,7 @@ def list_dir(directory: Path) -> list[str]:
 
 
 def size_and_mtime(path: Path) -> tuple[int, int]:
-    """The size of a file in bytes, and when it was last changed in ns (0 in a store that keeps no times)."""
+    """Returns the size of a file in bytes, and its modification time in ns (0 if a store has none)."""
     if not is_url(path):
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
@@ -78,7 +78,7 @@ def size_and_mtime(path: Path) -> tuple[int, int]:
 
 
 def open_binary(path: Path) -> io.BufferedReader:
-    """Opens a file for reading. It supports everything that Python's files do, except `fileno`."""
+    """Opens a file for reading; in a store, it supports what Python's files do, except `fileno`."""
     return io.BufferedReader(_StoredFile(path), _BUFFER_BYTES) if is_url(path) else open(path, "rb")
 
 
@@ -88,9 +88,9 @@ def open_text(path: Path, newline: str | None = None) -> io.TextIOWrapper:
 
 
 def glob(pattern: str) -> list[str]:
-    """The sorted paths that match a pattern, as Python's `glob` matches them with `recursive=True`.
+    """Returns the sorted paths that match a pattern, as Python's `glob` with `recursive=True` does.
 
-    `tf.io.gfile.glob` will not do: it knows no `**`, and also matches hidden files.
+    `tf.io.gfile.glob` does not: it has no `**`, and also matches hidden files.
     """
     if not is_url(pattern):
         return sorted(python_glob.glob(pattern, recursive=True))
@@ -100,7 +100,7 @@ def glob(pattern: str) -> list[str]:
 
 
 def reason_of(error: OSError | tf.errors.OpError) -> str:
-    """The reason that the system or the store gives, without what TensorFlow puts around it."""
+    """Returns the reason in an error of the system or a store, without what TensorFlow adds to it."""
     reason = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
     reason = re.sub(r"\{\{.*?\}\}", "", reason)  # the name of the operation
     reason = reason.split(";")[-1]  # "PATH; REASON"
@@ -142,7 +142,7 @@ def _glob_recursively(directory: str, parts: Sequence[str]) -> Iterator[str]:
 
 
 class _StoredFile(io.RawIOBase):
-    """A file of a store, with the methods that Python's buffered and text files need."""
+    """A file in a store, with the methods that Python's buffered and text files need."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -184,7 +184,7 @@ class _StoredFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def _os_errors(path: Path) -> Iterator[None]:
-    """Raises TensorFlow's error about a path as the corresponding OSError."""
+    """Raises TensorFlow's errors about a path as the corresponding OSError."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -1,10 +1,9 @@
 """Silences TensorFlow's start-up messages; import this before anything that imports TensorFlow.
 
 The messages about oneDNN and CUDA are printed before TensorFlow reads its log level, so
-TF_CPP_MIN_LOG_LEVEL does not stop them, and they would bury the one line that says what is wrong with an
-input.
+TF_CPP_MIN_LOG_LEVEL does not stop them. They would hide a one-line error message.
 
-This module does not import TensorFlow: a program that does without it starts at once.
+This module does not import TensorFlow: a program that does not need it starts at once.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
 
 
 def _without_stderr(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-    # When one of several workers ends, TensorFlow logs as errors what the others then raise. This is set as
-    # late as here because a program that starts workers would pass its own level on to them.
+    # When one of several workers ends, TensorFlow logs as errors what the others then raise. The level is set
+    # here and not earlier: a program that starts workers would pass its own level on to them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

@@ -1,7 +1,7 @@
-"""Names of what an example holds, in batches and in augmentations."""
+"""Keys of the images and the side information of an example, in batches and augmentations."""
 
 INPUT, TARGET = "input", "target"
-"""Images of an example: what a network takes, and what its output should become."""
+"""Images of an example: the input of a network, and the target for its output."""
 
 SIDE_VECTOR, SIDE_MAP = "side_vector", "side_map"
-"""Side information of an example, where a data set has some: float32 [K]; an image."""
+"""Side information of an example, if a data set has some: a vector float32 [K]; a map, which is an image."""

@@ -1,37 +1,40 @@
-"""How records are supplied: within which memory, from which cache, from where; damaged ones."""
+"""Settings for reading records: memory, caches, damaged records, the tf.data service."""
 
 import dataclasses
 
 import tensorflow as tf
 
 from data.errors import DataError
+from data.formats.image_info import MAX_PIXELS
 
 STOP, SKIP = "stop", "skip"
 NO_CACHE, IN_MEMORY, ON_DISK = "none", "memory", "disk"
 WINDOWS_HELD = 3
-"""Windows in memory at once: the one drawn from, the next one, and what collecting that one takes."""
+"""Windows in memory at once: the one drawn from, the next one, and a copy while that one is collected."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Supply:
-    """Settings of reading. Caches and budgets change neither order nor pixels; what does says so.
+    """Settings for reading records.
+
+    The pixels depend on none of these settings, the order of examples only on `window_bytes` and `service`.
 
     Attributes:
-        window_bytes: encoded bytes of the examples shuffled together. (The order does depend on it.)
-        ram_budget_bytes: for windows, caches and what tf.data buffers.
-        cache: decoded images kept "memory" or "disk" (in the data directory), if they fit: into what
-            the windows leave of the budget, or into half of what is free on the disk. The log says so.
-        on_bad_record: "stop" names the file, the record and the reason; "skip" takes the next record in
-            the place of a damaged one, which reads records one by one from where they lie: meant for
-            local disks.
-        largest_bad_share: part of the examples that may be damaged before "skip" stops, too.
-        service: address of a tf.data service dispatcher, such as "grpc://10.0.0.2:5050", whose workers
-            read and decode. Every example still comes once an epoch, but the order does not repeat,
-            neighbouring epochs mix, and a restart begins with the window of its position.
-        max_pixels: larger images are refused by their header, before memory is taken for them.
+      window_bytes: encoded bytes of the examples shuffled together.
+      ram_budget_bytes: limit for windows, caches and tf.data's buffers.
+      cache: "none", or where to cache decoded images: in "memory", if they fit into ram_budget_bytes beside
+        the windows, or on "disk" (in data_dir), if they fit into half of the free space. The log says which.
+      on_bad_record: "stop" raises an error with the file, the record and the reason. "skip" uses the next
+        record instead of a damaged one; it reads each record from its own offset, so it suits local disks
+        only.
+      largest_bad_share: fraction of the examples that may be damaged; with more, "skip" raises an error too.
+      service: address of a tf.data service dispatcher, such as "grpc://10.0.0.2:5050", whose workers read and
+        decode. Every example still comes once per epoch, but the order is not repeatable, neighbouring epochs
+        mix, and a restart begins at the start of a window.
+      max_pixels: larger images raise an error, before memory is allocated for them.
 
     Raises:
-        DataError: names the setting that cannot be used.
+      DataError: a setting cannot be used; the message names it.
     """
 
     window_bytes: int = 32 * 2**20
@@ -40,39 +43,39 @@ class Supply:
     on_bad_record: str = STOP
     largest_bad_share: float = 0.01
     service: str = ""
-    max_pixels: int = 178_956_970
+    max_pixels: int = MAX_PIXELS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("window_bytes", "ram_budget_bytes", "max_pixels"):
             if getattr(self, name) < 1:
-                raise DataError(f"{name} = {getattr(self, name)}: must be at least 1.")
+                raise DataError(f"{name} = {getattr(self, name)}: must be at least 1")
         if WINDOWS_HELD * self.window_bytes > self.ram_budget_bytes:
             raise DataError(
-                f"window_bytes = {self.window_bytes}: {WINDOWS_HELD} windows are held at once, which is more "
-                f"than ram_budget_bytes = {self.ram_budget_bytes}; lower the one or raise the other."
+                f"window_bytes = {self.window_bytes}: {WINDOWS_HELD} windows are in memory at once, which is "
+                f"more than ram_budget_bytes = {self.ram_budget_bytes}; lower the one or raise the other"
             )
         for name, choices in (("cache", (NO_CACHE, IN_MEMORY, ON_DISK)), ("on_bad_record", (STOP, SKIP))):
             if getattr(self, name) not in choices:
-                raise DataError(f"{name} = {getattr(self, name)!r}: must be one of {', '.join(choices)}.")
+                raise DataError(f"{name} = {getattr(self, name)!r}: must be one of {', '.join(choices)}")
         if not 0 <= self.largest_bad_share < 1:
-            raise DataError(f"largest_bad_share = {self.largest_bad_share}: must be in [0, 1).")
+            raise DataError(f"largest_bad_share = {self.largest_bad_share}: must be in [0, 1)")
         if self.service and (self.cache != NO_CACHE or self.on_bad_record == SKIP):
             raise DataError(
-                f"service = {self.service!r}: goes neither with a cache nor with on_bad_record = 'skip', "
-                "which belong to one process; choose one of them."
+                f"service = {self.service!r}: cannot be used with a cache or with on_bad_record = 'skip', "
+                "which need one process; choose one of them"
             )
 
     @property
-    def cache_bytes(self):
-        """Memory that a cache may take."""
+    def cache_bytes(self) -> int:
+        """Memory that a cache in memory may take."""
         return self.ram_budget_bytes - WINDOWS_HELD * self.window_bytes
 
     @property
-    def options(self):
-        """The `tf.data.Options` of every data set here."""
+    def options(self) -> tf.data.Options:
+        """The `tf.data.Options` of every data set that this package returns."""
         options = tf.data.Options()
         options.deterministic = True
-        # Each worker asks for its own rows; TensorFlow would shard by decoding all in every worker.
+        # Each worker reads its own rows; TensorFlow's sharding would decode all rows in every worker.
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         options.autotune.ram_budget = max(self.cache_bytes, 1)
         return options

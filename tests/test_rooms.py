@@ -28,7 +28,8 @@ FLOORS = {
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",
-        "supply augmentation formats",
+        "augmentation formats",
+        "supply",
         "tfrecords",
         "preparation",
         "synthetic",

@@ -1,4 +1,4 @@
-"""Random changes of training images: settings as plain classes, applied by `augment` in a list's order."""
+"""Augmentations: settings as plain classes, which `augment` applies in the order of a list."""
 
 from data.augmentation.colour import ColourJitter, Grey, Invert
 from data.augmentation.compose import augment

@@ -1,43 +1,50 @@
-"""What all augmentations share: checks of their settings, stateless draws, and the images they change."""
+"""What all augmentations share: checks of settings, stateless random draws, choice of images."""
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from data.errors import DataError
 from data.roles import INPUT, SIDE_MAP, TARGET
 
-_ROLES = {"both": (INPUT, TARGET, SIDE_MAP), INPUT: (INPUT,), TARGET: (TARGET,)}
+_ROLES: dict[str, tuple[str, ...]] = {"both": (INPUT, TARGET, SIDE_MAP), INPUT: (INPUT,), TARGET: (TARGET,)}
 
 
-def check_number(owner, name: str, *, minimum: float, maximum: float = math.inf):
-    """Raises a DataError unless the setting is a finite number from `minimum` to `maximum`."""
+def check_number(owner: object, name: str, *, minimum: float, maximum: float = math.inf) -> None:
+    """Raises a DataError unless an attribute is a finite number from `minimum` to `maximum`."""
     value = getattr(owner, name)
     if not _is_number(value) or not minimum <= value <= maximum:
         limits = f"at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
-        raise DataError(f"{_said(owner, name)}: must be a number, {limits}.")
+        raise DataError(f"{_setting(owner, name)}: must be a number, {limits}")
 
 
-def check_whole_number(owner, name: str, *, minimum: int):
-    """Raises a DataError unless the setting is a whole number of at least `minimum`."""
+def check_whole_number(owner: object, name: str, *, minimum: int) -> None:
+    """Raises a DataError unless an attribute is an integer of at least `minimum`."""
     value = getattr(owner, name)
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
-        raise DataError(f"{_said(owner, name)}: must be a whole number, at least {minimum}.")
+        raise DataError(f"{_setting(owner, name)}: must be a whole number, at least {minimum}")
 
 
 def check_range(
-    owner, name: str, *, minimum: float, maximum: float = math.inf, above: bool = False, whole: bool = False
-):
-    """Raises a DataError unless the setting is a pair of numbers (low, high), low <= high.
+    owner: object,
+    name: str,
+    *,
+    minimum: float,
+    maximum: float = math.inf,
+    above: bool = False,
+    whole: bool = False,
+) -> None:
+    """Raises a DataError unless an attribute is a pair of numbers (low, high), low <= high.
 
     Args:
-        owner: the settings, an object.
-        name: the attribute that holds the pair.
-        minimum, maximum: where low and high must lie, both limits included.
-        above: `minimum` itself is too low.
-        whole: both must be whole numbers.
+      owner: the augmentation.
+      name: of its attribute.
+      minimum: of low; allowed itself, unless `above`.
+      maximum: of high; allowed itself.
+      above: low must be greater than `minimum`.
+      whole: both must be integers.
     """
     value = getattr(owner, name)
     fits = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
@@ -48,59 +55,60 @@ def check_range(
         numbers_ = "whole numbers" if whole else "numbers"
         highest = "" if maximum == math.inf else f" <= {maximum:g}"
         raise DataError(
-            f"{_said(owner, name)}: must be two {numbers_} (low, high) with "
-            f"{minimum:g} {'<' if above else '<='} low <= high{highest}."
+            f"{_setting(owner, name)}: must be two {numbers_} (low, high) with "
+            f"{minimum:g} {'<' if above else '<='} low <= high{highest}"
         )
 
 
-def check_choice(owner):
-    """Raises a DataError unless `probability` is from 0 to 1 and `on`, if there is one, names roles."""
+def check_choice(owner: object) -> None:
+    """Raises a DataError unless `probability` is from 0 to 1 and `on`, if there is one, is valid."""
     check_number(owner, "probability", minimum=0, maximum=1)
     on = getattr(owner, "on", "both")
     if not isinstance(on, str) or on not in _ROLES:
-        raise DataError(f"{_said(owner, 'on')}: must be 'both', 'input' or 'target'.")
+        raise DataError(f"{_setting(owner, 'on')}: must be 'both', 'input' or 'target'")
 
 
-def uniform(seed, limits, shape=()):
-    """Evenly distributed numbers: float32 `shape` in [low, high) of the pair `limits`."""
+def uniform(seed: tf.Tensor, limits: tuple[float, float], shape: Sequence[int] = ()) -> tf.Tensor:
+    """Draws uniform numbers in [low, high) of the pair `limits`: float32 `shape`."""
     low, high = limits
     return tf.random.stateless_uniform(shape, seed, low, high)
 
 
-def happens(seed, probability: float):
-    """A bool scalar that is true with that probability; a constant where nothing is left to chance."""
+def happens(seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Draws a bool scalar that is true with that probability; a constant if it is 0 or 1."""
     if probability in (0, 1):
         return tf.constant(bool(probability))
     return tf.random.stateless_uniform([], seed) < probability
 
 
-def change_if(happened, images: dict, change: Callable, on: str = "both") -> dict:
-    """Changes the images of the roles that `on` names, all of them or none.
+def change_if(happened: tf.Tensor, images: dict, change: Callable, on: str = "both") -> dict:
+    """Changes the images of the roles of `on`, or none of them.
 
     Args:
-        happened: bool scalar.
-        images: {role: float32 [H, W, C]}.
-        change: function of one image that gives an image of the same shape.
-        on: "both", "input" or "target"; a role that is not there is passed over.
+      happened: bool scalar.
+      images: {role: float32 [H, W, C]}.
+      change: function of one image that returns an image of the same shape.
+      on: "both" (with the side map), "input" or "target"; roles without an image are ignored.
 
     Returns:
-        A dictionary of the same roles and shapes.
+      A dictionary of the same roles and shapes.
     """
     chosen = {role: image for role, image in images.items() if role in _ROLES[on]}
 
-    def changed():
+    def changed() -> dict[str, tf.Tensor]:
         return {role: tf.ensure_shape(change(image), image.shape) for role, image in chosen.items()}
 
-    # Not even traced where it cannot happen, and no condition where it always does.
+    # Not traced if it cannot happen, and without a condition if it always does.
     known = tf.get_static_value(happened)
     if not chosen or (known is not None and not known):
         return dict(images)
     return images | (changed() if known is not None else tf.cond(happened, changed, lambda: chosen))
 
 
-def _is_number(value):
+def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _said(owner, name):
+def _setting(owner: object, name: str) -> str:
+    """An attribute as in the settings, for messages."""
     return f"{type(owner).__name__}.{name} = {getattr(owner, name)!r}"

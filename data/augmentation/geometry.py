@@ -1,6 +1,6 @@
-"""Where the pixels of a pair of images go: crops, mirror images, rotations.
+"""Geometric augmentations: crops, flips, rotations.
 
-All images of a call are changed alike, whatever their number of channels.
+All images of a call are changed alike, whatever their numbers of channels.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ class Box(NamedTuple):
 
 
 class Mirrored(NamedTuple):
-    """Whether an image is mirrored: bool scalars."""
+    """Whether images are mirrored: bool scalars."""
 
     horizontal: tf.Tensor
     vertical: tf.Tensor
 
 
-class Turn(NamedTuple):
+class RotationParameters(NamedTuple):
     """A rotation: whether it happens (bool scalar), and its angle (float32 scalar)."""
 
     happens: tf.Tensor
@@ -40,32 +40,31 @@ class Turn(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """Cuts out a random part of random shape and resizes it: torchvision's RandomResizedCrop.
+    """Cuts out a random part of random shape and resizes it, as torchvision's RandomResizedCrop.
 
-    Area and aspect ratio are drawn up to 10 times until the part fits into the image; then the largest
-    part in the middle whose ratio is allowed is taken. Resizing is `filtering.bicubic` (torchvision's
+    Area and aspect ratio are drawn up to 10 times until the part fits into the image. If none fits, the
+    largest centred part with an allowed ratio is used. Resizing is `filtering.bicubic` (torchvision's
     default is bilinear).
 
     Attributes:
-        scale: smallest and largest area of the part, as a fraction of the image's; evenly distributed.
-        ratio: smallest and largest width / height of the part before resizing; its logarithm is evenly
-            distributed.
+      scale: smallest and largest area of the part, as a fraction of the image's; uniform.
+      ratio: smallest and largest width / height of the part before resizing; its logarithm is uniform.
 
     Raises:
-        DataError: a setting cannot be used (at construction).
+      DataError: a setting cannot be used (at construction).
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         base.check_range(self, "scale", minimum=0, maximum=1, above=True)
         base.check_range(self, "ratio", minimum=0, above=True)
 
-    def draw(self, seed, height, width) -> Box:
-        """The part to cut out of an image of that size, int32 scalars, for a seed int64 [2]."""
+    def draw(self, seed: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> Box:
+        """Draws the part to cut out of an image of that size, for a seed int64 [2]."""
         height, width = tf.cast(height, tf.int32), tf.cast(width, tf.int32)
-        # float64 and tf.round (halves to even) give the very boxes that torchvision's arithmetic gives.
+        # float64 and tf.round (halves to even) give exactly the boxes of torchvision's arithmetic.
         h, w = tf.cast(height, tf.float64), tf.cast(width, tf.float64)
         seeds = tf.unstack(tf.random.split(seed, 4))
         shape, dtype = [_ATTEMPTS], tf.float64
@@ -77,13 +76,13 @@ class RandomResizedCrop:
         fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
         first, any_fits = tf.argmax(tf.cast(fits, tf.int32)), tf.reduce_any(fits)
 
-        # In the middle: as wide and as high as the ratio allows.
+        # If none fits: centred, as wide and as high as the ratio allows.
         widest = tf.cast(tf.round(tf.minimum(w, h * high)), tf.int32)
         highest = tf.cast(tf.round(tf.minimum(h, w / low)), tf.int32)
         part_width = tf.where(any_fits, widths[first], tf.maximum(widest, 1))
         part_height = tf.where(any_fits, heights[first], tf.maximum(highest, 1))
-        top = _whole_below(seeds[2], height - part_height + 1)
-        left = _whole_below(seeds[3], width - part_width + 1)
+        top = _random_below(seeds[2], height - part_height + 1)
+        left = _random_below(seeds[3], width - part_width + 1)
         return Box(
             tf.where(any_fits, top, (height - part_height) // 2),
             tf.where(any_fits, left, (width - part_width) // 2),
@@ -92,23 +91,23 @@ class RandomResizedCrop:
         )
 
     def __call__(
-        self, images: dict[str, tf.Tensor], size: tuple[int, int] | None, seed
+        self, images: dict[str, tf.Tensor], size: tuple[int, int] | None, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """Cuts the same part out of all images.
 
         Args:
-            images: {role: float32 [H, W, C] in [0, 1]} of one H and W.
-            size: (height, width) of the result in pixels; None keeps that of the images.
-            seed: int64 [2].
+          images: {role: float32 [H, W, C] in [0, 1]} of one H and W.
+          size: (height, width) of the result in pixels; None for that of the images.
+          seed: int64 [2].
 
         Returns:
-            {role: float32 [height, width, C] in [0, 1]}.
+          {role: float32 [height, width, C] in [0, 1]}.
         """
         height, width = _size(images)
         box = self.draw(seed, height, width)
         height, width = (height, width) if size is None else size
 
-        def cut(image):
+        def cut(image: tf.Tensor) -> tf.Tensor:
             part = tf.slice(image, [box.top, box.left, 0], [box.height, box.width, image.shape[-1]])
             part = filtering.bicubic(part, height=height, width=width)
             return tf.ensure_shape(part, image.shape) if size is None else part
@@ -118,64 +117,65 @@ class RandomResizedCrop:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Cuts out a rectangle of given size at a random place of the image, made larger by a border.
+    """Pads images and cuts out a rectangle at a random position.
 
-    Without a size the images keep theirs, so that a border of n pixels moves them by up to n.
+    Without a size, the images keep theirs, so padding of n pixels moves them by up to n.
 
     Attributes:
-        pad: width of the border in pixels on each side, before cropping.
-        fill: what stands in the border: "reflect" (d c b a | a b c d), or a grey level from 0 to 1.
+      pad: padding on every edge in pixels, before cropping.
+      fill: of the padding: "reflect" (d c b a | a b c d), or a grey level from 0 to 1.
 
     Raises:
-        DataError: a setting cannot be used (at construction).
+      DataError: a setting cannot be used (at construction).
     """
 
     pad: int = 0
     fill: float | str = "reflect"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         base.check_whole_number(self, "pad", minimum=0)
         _check_fill(self)
 
-    def draw(self, seed, height, width, size: tuple[int, int]) -> Box:
-        """A rectangle of that size at a random place, in coordinates of the image with its border."""
+    def draw(
+        self, seed: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor, size: tuple[int, int]
+    ) -> Box:
+        """Draws a rectangle of that size, in coordinates of the padded image, for a seed int64 [2]."""
         rows, columns = height + 2 * self.pad, width + 2 * self.pad
-        # The draw must wait for the assertion, or would fail first, without a word about crops.
+        # The draw must wait for the assertion, or it would fail first, with an unclear message.
         fits = tf.debugging.assert_less_equal(
-            tf.stack(size), tf.stack([rows, columns]), "the crop is larger than the image and its border"
+            tf.stack(size), tf.stack([rows, columns]), "the crop is larger than the padded image"
         )
         with tf.control_dependencies([] if fits is None else [fits]):
             seeds = tf.unstack(tf.random.split(seed, 2))
-        top = _whole_below(seeds[0], rows - size[0] + 1)
-        left = _whole_below(seeds[1], columns - size[1] + 1)
+        top = _random_below(seeds[0], rows - size[0] + 1)
+        left = _random_below(seeds[1], columns - size[1] + 1)
         return Box(top, left, tf.convert_to_tensor(size[0]), tf.convert_to_tensor(size[1]))
 
     def __call__(
-        self, images: dict[str, tf.Tensor], seed, *, size: tuple[int, int] | None = None
+        self, images: dict[str, tf.Tensor], seed: tf.Tensor, *, size: tuple[int, int] | None = None
     ) -> dict[str, tf.Tensor]:
         """Cuts the same rectangle out of all images.
 
         Args:
-            images: {role: float32 [H, W, C] in [0, 1]} of one H and W.
-            seed: int64 [2].
-            size: (height, width) in pixels, at most that of the image and its border; None keeps the
-                images' size.
+          images: {role: float32 [H, W, C] in [0, 1]} of one H and W.
+          seed: int64 [2].
+          size: (height, width) in pixels, at most that of the padded image; None for the images' size.
 
         Returns:
-            {role: float32 [height, width, C] in [0, 1]}.
+          {role: float32 [height, width, C] in [0, 1]}.
         """
         given = _size(images)
         height, width = given if size is None else size
         box = self.draw(seed, *given, (height, width))
 
-        def cut(image):
+        def cut(image: tf.Tensor) -> tf.Tensor:
             channels = image.shape[-1]
             part = tf.slice(self._padded(image), [box.top, box.left, 0], [height, width, channels])
             return tf.ensure_shape(part, image.shape if size is None else [height, width, channels])
 
         return {role: cut(image) for role, image in images.items()}
 
-    def _padded(self, image):
+    def _padded(self, image: tf.Tensor) -> tf.Tensor:
         if not self.pad:
             return image
         if self.fill == "reflect":
@@ -185,37 +185,37 @@ class Crop:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flip:
-    """Mirrors all images or none.
+    """Mirrors all images, or none.
 
     Attributes:
-        horizontal: exchange left and right, with `probability`.
-        vertical: exchange top and bottom, with `probability`, independently of the other.
-        probability: chance of each, from 0 to 1.
+      horizontal: swap left and right, with `probability`.
+      vertical: swap top and bottom, with `probability`, independently of `horizontal`.
+      probability: of each, from 0 to 1.
 
     Raises:
-        DataError: a setting cannot be used (at construction).
+      DataError: a setting cannot be used (at construction).
     """
 
     horizontal: bool = True
     vertical: bool = False
     probability: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         base.check_choice(self)
         if not (self.horizontal or self.vertical):
             raise DataError(
-                "Flip.horizontal = False and Flip.vertical = False: one must be True, or leave Flip out."
+                "Flip.horizontal = False and Flip.vertical = False: one must be True, or leave Flip out"
             )
 
-    def draw(self, seed) -> Mirrored:
-        """What is mirrored for a seed int64 [2]."""
+    def draw(self, seed: tf.Tensor) -> Mirrored:
+        """Draws what is mirrored, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
         return Mirrored(
             base.happens(seeds[0], self.probability if self.horizontal else 0),
             base.happens(seeds[1], self.probability if self.vertical else 0),
         )
 
-    def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
+    def __call__(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C]} to the same, for a seed int64 [2]."""
         drawn = self.draw(seed)
         # tf.reverse is five times as fast as a slice with a negative step.
@@ -225,45 +225,47 @@ class Flip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rotation:
-    """Turns all images about their centre, bilinearly, keeping their size.
+    """Rotates all images about their centre, with bilinear interpolation, at the same size.
 
     Attributes:
-        degrees: smallest and largest angle, counter-clockwise; evenly distributed.
-        fill: what comes in at the corners: "reflect" (d c b a | a b c d), or a grey level from 0 to 1.
-        probability: chance that an example is turned, from 0 to 1.
+      degrees: smallest and largest angle, counter-clockwise; uniform.
+      fill: of the corners: "reflect" (d c b a | a b c d), or a grey level from 0 to 1.
+      probability: that an example is rotated, from 0 to 1.
 
     Raises:
-        DataError: a setting cannot be used (at construction).
+      DataError: a setting cannot be used (at construction).
     """
 
     degrees: tuple[float, float] = (-10.0, 10.0)
     fill: float | str = "reflect"
     probability: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         base.check_range(self, "degrees", minimum=-360, maximum=360)
         _check_fill(self)
         base.check_choice(self)
 
-    def draw(self, seed) -> Turn:
-        """Whether and how far to turn, for a seed int64 [2]."""
+    def draw(self, seed: tf.Tensor) -> RotationParameters:
+        """Draws whether and how far to rotate, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
-        return Turn(base.happens(seeds[0], self.probability), base.uniform(seeds[1], self.degrees))
+        return RotationParameters(
+            base.happens(seeds[0], self.probability), base.uniform(seeds[1], self.degrees)
+        )
 
-    def __call__(self, images: dict[str, tf.Tensor], seed) -> dict[str, tf.Tensor]:
+    def __call__(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
         drawn = self.draw(seed)
-        return base.change_if(drawn.happens, images, lambda image: self._turned(image, drawn.degrees))
+        return base.change_if(drawn.happens, images, lambda image: self._rotated(image, drawn.degrees))
 
-    def _turned(self, image, degrees):
+    def _rotated(self, image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
         size = tf.shape(image)[:2]
         y, x = tf.unstack((tf.cast(size, tf.float32) - 1.0) / 2.0)  # the centre
         angle = degrees * (math.pi / 180.0)
         c, s = tf.cos(angle), tf.sin(angle)
-        # Rows of the map from a pixel (x, y) of the result to the place it is read from.
+        # Rows of the map from a pixel (x, y) of the result to the position it is read from.
         transform = tf.stack([c, -s, x - c * x + s * y, s, c, y - s * x - c * y, 0.0, 0.0])
         reflect = self.fill == "reflect"
-        turned = tf.raw_ops.ImageProjectiveTransformV3(
+        rotated = tf.raw_ops.ImageProjectiveTransformV3(
             images=image[None],
             transforms=transform[None],
             output_shape=size,
@@ -271,24 +273,25 @@ class Rotation:
             interpolation="BILINEAR",
             fill_mode="REFLECT" if reflect else "CONSTANT",
         )
-        return tf.clip_by_value(turned[0], 0.0, 1.0)  # rounding errors only
+        return tf.clip_by_value(rotated[0], 0.0, 1.0)  # rounding errors only
 
 
-def _check_fill(owner):
+def _check_fill(owner: Crop | Rotation) -> None:
+    """Raises a DataError unless `fill` is "reflect" or from 0 to 1."""
     if owner.fill != "reflect" and isinstance(owner.fill, str):
         raise DataError(
-            f"{type(owner).__name__}.fill = {owner.fill!r}: must be 'reflect' or a grey level from 0 to 1."
+            f"{type(owner).__name__}.fill = {owner.fill!r}: must be 'reflect' or a grey level from 0 to 1"
         )
     if owner.fill != "reflect":
         base.check_number(owner, "fill", minimum=0, maximum=1)
 
 
-def _size(images):
-    """Height and width of the images, numbers where they are static."""
+def _size(images: dict[str, tf.Tensor]) -> tuple[int | tf.Tensor, int | tf.Tensor]:
+    """Height and width of the images, as ints if they are static."""
     image = next(iter(images.values()))
     dynamic = tf.unstack(tf.shape(image)[:2])
     return tuple(known or size for known, size in zip(image.shape[:2], dynamic, strict=True))
 
 
-def _whole_below(seed, limit):
+def _random_below(seed: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform([], seed, 0, limit, tf.int32)

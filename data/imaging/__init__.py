@@ -1,4 +1,4 @@
-"""Pure image mathematics on tensors; nothing here reads files or keeps state."""
+"""Pure functions of images: colour spaces, metrics, transforms, resampling. No files, no state."""
 
 from data.imaging.bicubic_kernel import cubic_kernel
 from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadamard

@@ -1,4 +1,4 @@
-"""Transforms of square blocks, as codecs make of residuals: Walsh-Hadamard and cosine, orthonormal."""
+"""Orthonormal transforms of square blocks, as in video codecs: Walsh-Hadamard and cosine."""
 
 import math
 
@@ -20,46 +20,46 @@ JPEG_LUMINANCE = np.array(
 """Quantisation steps of the 8x8 DCT of luminance, rows by vertical frequency (Rec. ITU-T T.81, table K.1)."""
 
 
-def block_hadamard(images, *, size):
-    """Walsh-Hadamard transform of every block: H X H^T / size with H of +1 and -1 in Sylvester's order.
+def block_hadamard(images: tf.Tensor, *, size: int) -> tf.Tensor:
+    """Computes the Walsh-Hadamard transform of every block: H X H^T / size, H in Sylvester's order.
 
     Args:
-        images: floating tensor [B, H, W, C]; sides that are no multiple are filled up with zeros.
-        size: pixels a side of a block, a power of 2; codecs take 4 and 8.
+      images: floating [B, H, W, C]; padded with zeros to multiples of `size`.
+      size: height and width of a block in pixels, a power of 2; codecs use 4 and 8.
 
     Returns:
-        Coefficients [B, ceil(H / size), ceil(W / size), C, size, size] of the same dtype.
+      Coefficients [B, ceil(H / size), ceil(W / size), C, size, size] of the same dtype.
 
     Raises:
-        ValueError: `size` is no power of 2.
+      ValueError: `size` is not a power of 2.
     """
     if size < 1 or size & (size - 1):
-        raise ValueError(f"Hadamard blocks of {size}x{size} pixels: the size must be a power of 2.")
+        raise ValueError(f"Hadamard blocks of {size}x{size} pixels: size must be a power of 2")
     x = _butterflies(_blocks(images, size))
     x = _butterflies(tf.linalg.matrix_transpose(x))
     return tf.linalg.matrix_transpose(x) / size
 
 
-def block_dct(images, *, size):
-    """Cosine transform (DCT-II, orthonormal: Rec. ITU-T T.81, A.3.3 for size 8) of every block.
+def block_dct(images: tf.Tensor, *, size: int) -> tf.Tensor:
+    """Computes the DCT-II of every block, orthonormal: Rec. ITU-T T.81, A.3.3 for size 8.
 
     Args:
-        images: floating tensor [B, H, W, C]; sides that are no multiple are filled up with zeros.
-        size: pixels a side of a block.
+      images: floating [B, H, W, C]; padded with zeros to multiples of `size`.
+      size: height and width of a block in pixels.
 
     Returns:
-        Coefficients [B, ceil(H / size), ceil(W / size), C, size, size] of the same dtype, the constant
-        part first; rows by vertical frequency.
+      Coefficients [B, ceil(H / size), ceil(W / size), C, size, size] of the same dtype, the constant
+      part first; rows by vertical frequency.
     """
-    frequency, place = np.mgrid[:size, :size]
-    basis = np.sqrt(2 / size) * np.cos(np.pi * (2 * place + 1) * frequency / (2 * size))
+    frequency, position = np.mgrid[:size, :size]
+    basis = np.sqrt(2 / size) * np.cos(np.pi * (2 * position + 1) * frequency / (2 * size))
     basis[0] = math.sqrt(1 / size)
     x = _blocks(images, size)
     basis = tf.constant(basis, x.dtype)  # [size, size]
     return tf.matmul(tf.matmul(basis, x), basis, transpose_b=True)
 
 
-def _blocks(images, size):
+def _blocks(images: tf.Tensor, size: int) -> tf.Tensor:
     """[B, H, W, C] -> [B, ceil(H / size), ceil(W / size), C, size, size]."""
     shape = tf.shape(images)
     rows, columns = -(-shape[1] // size), -(-shape[2] // size)
@@ -68,7 +68,7 @@ def _blocks(images, size):
     return tf.transpose(x, [0, 1, 3, 5, 2, 4])
 
 
-def _butterflies(x):
+def _butterflies(x: tf.Tensor) -> tf.Tensor:
     """H x over the last axis, by sums and differences only: exact on every device."""
     if x.shape[-1] == 1:
         return x

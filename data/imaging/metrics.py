@@ -1,7 +1,7 @@
-"""Per-image quality measures on the grey levels of uint8 images.
+"""Image quality metrics of uint8 images, per image.
 
-Every function takes two uint8 tensors of one shape [B, H, W, C] and gives float64 [B]; average over
-the set afterwards. Only uint8 is taken, so that no result can be off by a wrong range.
+Every function takes two uint8 tensors of one shape [B, H, W, C] and returns float64 [B]; average over the
+data set afterwards. Only uint8 is accepted, so no result can be wrong because of a wrong value range.
 """
 
 import math
@@ -12,17 +12,17 @@ import tensorflow as tf
 from data.imaging.similarity import structural_similarity
 
 PSNR_CAP_DB = 100.0
-"""PSNR of identical images: their true value, infinity, is not JSON and would poison means."""
+"""PSNR of identical images: infinity, their true value, is not valid JSON and would make means infinite."""
 
 
 def mae(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
-    """Mean absolute difference over H, W, C in grey levels: uint8 [B, H, W, C] twice -> [B]."""
+    """Mean absolute error over H, W, C in grey levels: uint8 [B, H, W, C] twice -> float64 [B]."""
     images, references = _as_float64(images, references)
     return tf.reduce_mean(tf.abs(images - references), axis=[1, 2, 3])  # [B]
 
 
 def mse(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
-    """Mean squared difference over H, W, C: uint8 [B, H, W, C] twice -> float64 [B]."""
+    """Mean squared error over H, W, C: uint8 [B, H, W, C] twice -> float64 [B]."""
     images, references = _as_float64(images, references)
     return tf.reduce_mean(tf.math.squared_difference(images, references), axis=[1, 2, 3])  # [B]
 
@@ -36,14 +36,15 @@ def psnr_db(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     """Peak signal-to-noise ratio, 10 log10(255^2 / MSE), capped at 100 dB.
 
     Args:
-        images, references: uint8 [B, H, W, C].
+      images: uint8 [B, H, W, C].
+      references: uint8 [B, H, W, C].
 
     Returns:
-        float64 [B] in dB; identical images give `PSNR_CAP_DB`.
+      float64 [B] in dB; identical images give `PSNR_CAP_DB`.
 
     Raises:
-        TypeError: a dtype is not uint8.
-        ValueError: the shapes differ or are not [B, H, W, C].
+      TypeError: a dtype is not uint8.
+      ValueError: the shapes differ or are not [B, H, W, C].
     """
     errors = mse(images, references)
     # 10 log10(255^2 / floor) is the cap, and log(0) never happens.
@@ -58,33 +59,36 @@ def ssim(images: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
     and L = 255.
 
     Args:
-        images, references: uint8 [B, H, W, C], H and W at least 11.
+      images: uint8 [B, H, W, C], H and W at least 11.
+      references: uint8 [B, H, W, C].
 
     Returns:
-        float64 [B] in [-1, 1]; 1 for identical images.
+      float64 [B] in [-1, 1]; 1 for identical images.
 
     Raises:
-        TypeError: a dtype is not uint8.
-        ValueError: the shapes differ, are not [B, H, W, C], or a side is shorter than 11.
+      TypeError: a dtype is not uint8.
+      ValueError: the shapes differ, are not [B, H, W, C], or H or W is less than 11.
     """
     x, y = _as_float64(images, references)
     return structural_similarity(x, y, peak=255.0)  # [B]
 
 
-def _as_float64(images, references):
-    """Checks two uint8 tensors of one shape [B, H, W, C] and gives both as float64."""
+def _as_float64(images: tf.Tensor, references: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Checks two uint8 tensors of one shape [B, H, W, C] and returns both as float64."""
     images, references = tf.convert_to_tensor(images), tf.convert_to_tensor(references)
     for tensor in (images, references):
         if tensor.dtype != tf.uint8:
             raise TypeError(
-                f"Image metrics take uint8 in [0, 255], not {tensor.dtype.name}: convert images in "
-                "[-1, 1] with data.imaging.to_uint8."
+                f"image metrics: take uint8 in [0, 255], not {tensor.dtype.name}; convert images in "
+                "[-1, 1] with data.imaging.to_uint8"
             )
         if tensor.shape.rank != 4:
-            raise ValueError(f"Image metrics take shapes [B, H, W, C], not {tensor.shape}.")
+            raise ValueError(f"image metrics: take shapes [B, H, W, C], not {tensor.shape}")
     if not images.shape.is_compatible_with(references.shape):
-        raise ValueError(f"Image metrics need one shape, not {images.shape}, {references.shape}.")
-    # Shapes unknown while tracing are compared when they are known: broadcasting would hide them.
+        raise ValueError(
+            f"image metrics: take two images of one shape, not {images.shape}, {references.shape}"
+        )
+    # Shapes unknown during tracing are compared at run time: broadcasting would hide a difference.
     same_shape = tf.debugging.assert_equal(tf.shape(images), tf.shape(references))
     with tf.control_dependencies([same_shape] if same_shape is not None else []):
         return tf.cast(images, tf.float64), tf.cast(references, tf.float64)
@@ -97,7 +101,7 @@ METRICS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "psnr_db": psnr_db,
     "ssim": ssim,
 }
-"""Each maps two uint8 tensors [B, H, W, C] to float64 [B]; on [0, 255], averaged over the images."""
-
+"""Name of a metric -> function of two uint8 tensors [B, H, W, C] that returns float64 [B]."""
 
 HIGHER_IS_BETTER = {"mae": False, "mse": False, "rmse": False, "psnr_db": True, "ssim": True}
+"""Name of a metric -> whether a higher value is better."""

@@ -1,72 +1,78 @@
-"""Structural similarity of floating-point images, at one scale and at several; differentiable.
+"""Structural similarity (SSIM, MS-SSIM) of floating-point images; differentiable.
 
-Gaussian window 11x11 with sigma 1.5 inside the image only, K1 = 0.01, K2 = 0.03, population covariances.
+Gaussian window 11x11 with sigma 1.5, inside the image only; K1 = 0.01, K2 = 0.03; population covariances.
 """
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 WINDOW = 11
-"""Pixels a side of the window, and so of the smallest image."""
+"""Height and width of the window in pixels, and so of the smallest image."""
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the scales, from fine to coarse, as published."""
 
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
-_SMALLEST = 1e-6  # the power of a negative number is not real, and that of 0 has no finite derivative
+_MIN_MEAN = 1e-6  # a power of a negative number is not real, and that of 0 has no finite derivative
 
 
-def structural_similarity(images, references, *, peak):
+def structural_similarity(images: tf.Tensor, references: tf.Tensor, *, peak: float) -> tf.Tensor:
     """SSIM, Wang et al. 2004 (doi:10.1109/TIP.2003.819861), of each channel, averaged over all of them.
 
     Args:
-        images, references: tensors of one floating dtype, [B, H, W, C] in [0, peak]; H and W at least 11.
-        peak: the largest value an image can have.
+      images: floating [B, H, W, C] in [0, peak]; H and W at least 11.
+      references: the same dtype and shape.
+      peak: the largest possible value of an image.
 
     Returns:
-        [B] of the same dtype in [-1, 1]; 1 for identical images.
+      [B] of the same dtype in [-1, 1]; 1 for identical images.
 
     Raises:
-        ValueError: a side is shorter than 11.
+      ValueError: H or W is less than 11.
     """
-    _check_sides(images, scales=1)
+    _check_size(images, scales=1)
     luminance, structure = _comparisons(images, references, peak)
     return tf.reduce_mean(luminance * structure, axis=[1, 2, 3])  # [B]
 
 
-def multiscale_similarity(images, references, *, peak, weights=MS_SSIM_WEIGHTS):
+def multiscale_similarity(
+    images: tf.Tensor, references: tf.Tensor, *, peak: float, weights: Sequence[float] = MS_SSIM_WEIGHTS
+) -> tf.Tensor:
     """MS-SSIM, Wang et al. 2003 (doi:10.1109/ACSSC.2003.1292216).
 
-    Contrast and structure at every scale, luminance at the coarsest, each averaged over the image, to the
-    power of its weight; the product for each channel, averaged over channels. Scales halve by means of
-    2x2 pixels. Averages below 1e-6 count as 1e-6, with no gradient.
+    Contrast and structure at every scale, and luminance at the coarsest, are averaged over the image and
+    raised to the power of the scale's weight. The result is their product, averaged over channels. The next
+    scale is the mean of 2x2 pixels. Averages below 1e-6 count as 1e-6, with no gradient.
 
     Args:
-        images, references: tensors of one floating dtype, [B, H, W, C] in [0, peak]; H and W more than
-            10 * 2^(scales - 1): 161 for five scales, 41 for three.
-        peak: the largest value an image can have.
-        weights: one exponent a scale, from fine to coarse.
+      images: floating [B, H, W, C] in [0, peak]; H and W more than 10 * 2^(scales - 1): at least 161 for five
+        scales, 41 for three.
+      references: the same dtype and shape.
+      peak: the largest possible value of an image.
+      weights: one exponent per scale, from fine to coarse.
 
     Returns:
-        [B] of the same dtype in (0, 1]; 1 for identical images.
+      [B] of the same dtype in (0, 1]; 1 for identical images.
 
     Raises:
-        ValueError: a side is too short for that many scales.
+      ValueError: H or W is too small for that many scales.
     """
-    _check_sides(images, scales=len(weights))
+    _check_size(images, scales=len(weights))
     product = 1.0
     for scale, weight in enumerate(weights):
         luminance, comparison = _comparisons(images, references, peak)
         if scale == len(weights) - 1:
             comparison *= luminance
         mean = tf.reduce_mean(comparison, axis=[1, 2])  # [B, C]
-        product *= tf.maximum(mean, tf.constant(_SMALLEST, mean.dtype)) ** weight
+        product *= tf.maximum(mean, tf.constant(_MIN_MEAN, mean.dtype)) ** weight
         if scale < len(weights) - 1:  # an odd last row or column is averaged with itself
             images, references = (tf.nn.avg_pool2d(x, 2, 2, "SAME") for x in (images, references))
     return tf.reduce_mean(product, axis=1)  # [B]
 
 
-def _comparisons(x, y, peak):
+def _comparisons(x: tf.Tensor, y: tf.Tensor, peak: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Maps of luminance, and of contrast times structure: [B, H - 10, W - 10, C] each."""
     c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
     mean_x, mean_y = _window_mean(x), _window_mean(y)
@@ -78,7 +84,7 @@ def _comparisons(x, y, peak):
     return luminance, structure
 
 
-def _window_mean(x):
+def _window_mean(x: tf.Tensor) -> tf.Tensor:
     """Gaussian-weighted mean over 11x11 windows: [B, H, W, C] -> [B, H - 10, W - 10, C]."""
     offsets = tf.range(WINDOW, dtype=x.dtype) - (WINDOW - 1) / 2
     weights = tf.exp(-0.5 * (offsets / _SIGMA) ** 2)
@@ -91,16 +97,16 @@ def _window_mean(x):
     return tf.nn.depthwise_conv2d(x, row, strides=[1, 1, 1, 1], padding="VALID")
 
 
-def smallest_side(*, scales=1):
-    """Pixels a side of the smallest image that so many scales take."""
+def min_image_size(*, scales: int = 1) -> int:
+    """Returns the smallest height and width in pixels for a number of scales."""
     return (WINDOW - 1) * 2 ** (scales - 1) + 1  # halves round up
 
 
-def _check_sides(images, *, scales):
-    smallest = smallest_side(scales=scales)
-    for name, side in zip(("height", "width"), images.shape[1:3], strict=True):
-        if side is not None and side < smallest:
+def _check_size(images: tf.Tensor, *, scales: int) -> None:
+    smallest = min_image_size(scales=scales)
+    for name, pixels in zip(("height", "width"), images.shape[1:3], strict=True):
+        if pixels is not None and pixels < smallest:
             at = f" at {scales} scales" if scales > 1 else ""
             raise ValueError(
-                f"SSIM{at} needs images of at least {smallest} pixels a side; the {name} is {side}."
+                f"SSIM{at}: needs images of at least {smallest} x {smallest} pixels; the {name} is {pixels}"
             )

@@ -1,4 +1,4 @@
 """From TFRecord files to batches: order, reading, decoding, cropping, normalisation.
 
-All of it is a pure function of (seed, position).
+A batch is a pure function of (seed, position).
 """

@@ -1,6 +1,8 @@
-"""From a stored image to the part of it that a network sees: load size, crop, flip."""
+"""Resizing, cropping and mirroring: from a stored image to the part of it that a network sees."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,17 +14,17 @@ RESIZE, PAD = "resize", "resize_with_pad"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Framing:
-    """How images of any size become images of one size.
+class ResizeAndCrop:
+    """How images of any size become images of crop_size.
 
     Attributes:
-        load_size: (height, width) in pixels before cropping; None keeps the stored size.
-        crop_size: (height, width) cut out of that.
-        resize: "resize" takes no account of the aspect ratio, as pix2pix does; "resize_with_pad" keeps
-            it, and fills what is left on both sides with `padding`.
-        flip: mirror half of the training examples left and right.
-        random_resized_crop: what training cuts out of the stored image and resizes to crop_size, in the
-            place of load_size and a crop; None for these.
+      load_size: (height, width) in pixels before cropping; None keeps the stored size.
+      crop_size: (height, width) cut out of that.
+      resize: "resize" ignores the aspect ratio, as pix2pix does; "resize_with_pad" keeps it and fills the
+        rest with `padding`.
+      flip: mirror half of the training examples left and right.
+      random_resized_crop: if not None, training cuts this out of the stored image and resizes it to
+        crop_size, instead of load_size and a crop.
     """
 
     load_size: tuple[int, int] | None
@@ -31,19 +33,21 @@ class Framing:
     flip: bool = True
     random_resized_crop: RandomResizedCrop | None = None
 
-    def training(self, images, seed, *, padding):
-        """Gives the same random part of all images of an example, or its mirror image.
+    def training(
+        self, images: Sequence[tf.Tensor], seed: tf.Tensor, *, padding: Sequence[float]
+    ) -> tuple[tf.Tensor, ...]:
+        """Cuts the same random part out of all images of an example, mirrored at random.
 
-        Only that part is resampled, so that the cost is that of the crop.
+        Only that part is resampled, so the cost is that of the crop.
 
         Args:
-            images: sequence of [H, W, C] of one H and W, uint8, uint16 or float32; at least crop_size
-                if there is no load_size; C may differ.
-            seed: int64 [2], see `example_seed`; every place is equally likely.
-            padding: the value beside an image, in its own range, one for each.
+          images: [H, W, C] each, of one H and W, uint8, uint16 or float32; at least crop_size if there
+            is no load_size; C may differ.
+          seed: int64 [2], see `example_seed`; every position is equally likely.
+          padding: for each image, the pixel value for padding.
 
         Returns:
-            A tuple of [*crop_size, C] of the dtypes of `images`.
+          A tuple of [*crop_size, C] of the dtypes of `images`.
         """
         height, width = self.crop_size
         draws = tf.random.split(seed, 3)
@@ -62,10 +66,15 @@ class Framing:
         left = tf.random.stateless_uniform([], draws[1], 0, size[1] - width + 1, tf.int32)
         return self._part(images, size, (top, left), mirrored, padding)
 
-    def evaluation(self, images, *, padding):
-        """Gives all of each image at crop_size or, if there is no load_size, its middle.
+    def evaluation(self, images: Sequence[tf.Tensor], *, padding: Sequence[float]) -> tuple[tf.Tensor, ...]:
+        """Resizes each whole image to crop_size or, if there is no load_size, cuts out its centre.
 
-        Args, Returns: as of `training`.
+        Args:
+          images: as in `training`.
+          padding: as in `training`.
+
+        Returns:
+          A tuple of [*crop_size, C] of the dtypes of `images`.
         """
         height, width = self.crop_size
         if self.load_size is not None:
@@ -74,25 +83,32 @@ class Framing:
         corner = ((size[0] - height) // 2, (size[1] - width) // 2)
         return self._part(images, size, corner, False, padding)
 
-    def check_sizes(self, metadata, *, where):
+    def check_sizes(self, metadata: Mapping[str, Any], *, where: str) -> None:
         """Raises DataError if images that are not resized are too small to cut from.
 
         Args:
-            metadata: of the data set; tells of its smallest images.
-            where: its directory, for the message.
+          metadata: of the data set; names its smallest images.
+          where: its directory, for the message.
         """
         if self.load_size is not None:
             return
-        for side, crop in zip(("height", "width"), self.crop_size, strict=True):
-            smallest = metadata.get(f"smallest_{side}")
+        for length, crop in zip(("height", "width"), self.crop_size, strict=True):
+            smallest = metadata.get(f"smallest_{length}")
             if smallest and smallest["pixels"] < crop:
                 raise DataError(
                     f"{where}: crop_size = {self.crop_size} does not fit into {smallest['name']!r}, whose "
-                    f"{side} is {smallest['pixels']}; lower crop_size, or set load_size to resize the images."
+                    f"{length} is {smallest['pixels']}; lower crop_size, or set load_size to resize images"
                 )
 
-    def _part(self, images, size, corner, mirrored, padding):
-        """The part at `corner` (top, left) of all images at `size`, mirrored or not."""
+    def _part(
+        self,
+        images: Sequence[tf.Tensor],
+        size: Sequence[int | tf.Tensor],
+        corner: tuple[int | tf.Tensor, int | tf.Tensor],
+        mirrored: bool | tf.Tensor,
+        padding: Sequence[float],
+    ) -> tuple[tf.Tensor, ...]:
+        """Cuts the part at `corner` (top, left) out of all images resized to `size`."""
         height, width = self.crop_size
         whole = resizing.Window(
             size=size, top=corner[0], left=corner[1], height=height, width=width, mirrored=mirrored
@@ -108,33 +124,47 @@ class Framing:
         return resizing.cut_window(padded, whole)
 
 
-def example_seed(seed, epoch, example_id):
-    """The stateless seed of one example in one epoch: int64 [2].
+def example_seed(seed: int, epoch: int | tf.Tensor, example_id: tf.Tensor) -> tf.Tensor:
+    """Returns the stateless seed of one example in one epoch: int64 [2].
 
-    It depends on nothing else, so that an example is augmented alike whatever the batch size, the
-    number of workers, or the position at which the stream was opened.
+    It depends on nothing else. So an example is augmented the same way for any batch size, number of workers
+    and position at which the stream was opened.
     """
-    # fold_in draws in the dtype of what it folds in: all of it must be int64 to be reproducible.
-    of_epoch = tf.random.fold_in(tf.constant([seed, 0], tf.int64), tf.cast(epoch, tf.int64))
-    return tf.random.fold_in(of_epoch, tf.cast(example_id, tf.int64))
+    # fold_in draws in the dtype of its argument: all must be int64 to be reproducible.
+    epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), tf.cast(epoch, tf.int64))
+    return tf.random.fold_in(epoch_seed, tf.cast(example_id, tf.int64))
 
 
-def framing_of(*, load_size, crop_size, resize, flip, random_resized_crop):
-    """Makes a `Framing` of settings as a user writes them: a size is one number or (height, width).
+def make_resize_and_crop(
+    *,
+    load_size: int | tuple[int, int],
+    crop_size: int | tuple[int, int],
+    resize: str,
+    flip: bool,
+    random_resized_crop: RandomResizedCrop | None,
+) -> ResizeAndCrop:
+    """Makes a `ResizeAndCrop` from a user's settings, where a size is one number or (height, width).
+
+    Args:
+      load_size: pixels; 0 for no resizing.
+      crop_size: pixels.
+      resize: as in `ResizeAndCrop`.
+      flip: as in `ResizeAndCrop`.
+      random_resized_crop: as in `ResizeAndCrop`.
 
     Raises:
-        DataError: names the setting that cannot be used.
+      DataError: a setting cannot be used; the message names it.
     """
-    crop = _size_of("crop_size", crop_size, least=1)
-    load = None if load_size == 0 else _size_of("load_size", load_size, least=1)
+    crop = _height_and_width("crop_size", crop_size)
+    load = None if load_size == 0 else _height_and_width("load_size", load_size)
     if load and any(large < small for large, small in zip(load, crop, strict=True)):
         raise DataError(
             f"crop_size = {crop_size} is larger than load_size = {load_size}: a crop must fit into the "
-            "resized image; raise load_size or lower crop_size."
+            "resized image; raise load_size or lower crop_size"
         )
     if resize not in (RESIZE, PAD):
-        raise DataError(f"resize = {resize!r}: must be {RESIZE!r} or {PAD!r}.")
-    return Framing(
+        raise DataError(f"resize = {resize!r}: must be {RESIZE!r} or {PAD!r}")
+    return ResizeAndCrop(
         load_size=load,
         crop_size=crop,
         resize=resize,
@@ -143,12 +173,13 @@ def framing_of(*, load_size, crop_size, resize, flip, random_resized_crop):
     )
 
 
-def _size_of(name, size, *, least):
-    """(height, width) of one number or two."""
+def _height_and_width(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    """Checks a size and returns it as (height, width)."""
     both = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(both) != 2 or not all(isinstance(side, int) and side >= least for side in both):
+    if len(both) != 2 or not all(isinstance(pixels, int) and pixels >= 1 for pixels in both):
         raise DataError(
-            f"{name} = {size}: must be at least {least} pixel, one number or (height, width)"
-            + (", or 0 for no resizing." if name == "load_size" else ".")
+            f"{name} = {size}: must be at least 1 pixel, one number or (height, width)"
+            + (", or 0 for no resizing" if name == "load_size" else "")
         )
-    return both
+    height, width = both
+    return height, width

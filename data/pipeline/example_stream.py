@@ -1,8 +1,8 @@
-"""One sequence of examples: read in its order, decoded, framed, augmented."""
+"""A stream of examples: read in order, decoded, cropped, augmented."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -10,52 +10,40 @@ import tensorflow_datasets as tfds
 from data.augmentation.compose import augment
 from data.errors import DataError
 from data.pipeline import damaged_records, image_cache, record_reader, resizing
-from data.pipeline.cropping import Framing, example_seed
-from data.roles import SIDE_VECTOR
+from data.pipeline.cropping import ResizeAndCrop, example_seed
+from data.pipeline.example_decoder import ExampleDecoder, ImageSource
+from data.pipeline.example_order import ExampleOrder
+from data.roles import INPUT
 from data.supply import NO_CACHE, SKIP, Supply
-from data.tfrecords import image_decoding
-from data.tfrecords.image_encoding import format_of
 from data.tfrecords.prepared_dataset import Records
 
 _EVALUATION_EPOCH = -1
-_HALVES = {"left": 0, "right": 1}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageSource:
-    """Where an image lies in a record: a feature, or its "left" or "right" half.
-
-    `channels` is that of the feature unless the image has fewer (a grey side beside a coloured one).
-    """
-
-    feature: str
-    half: str = ""
-    channels: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExampleStream:
-    """Examples of one part of a split.
+    """Examples of a split, or of a part of one.
 
     Attributes:
-        features: the `tfds` features of the records.
-        split: all `Records` of the split.
-        part: those of them that are drawn.
-        sides: role ("input", "target", "side_map") -> `ImageSource`; two roles may have the same image.
-        framing, augmentations: what is done to the images; augmentations only in training.
-        seed: of the order and of all that is random in an example.
-        supply: how records are read.
-        cache_path: gives the file in which this stream would be cached on disk.
-        augments_evaluation: apply the augmentations in evaluation too, each example always alike.
-        input_downscale: how many times smaller inputs become than targets, after all of that.
+      features: the `tfds` features of the records.
+      split: all records of the split.
+      part: those of them that are drawn.
+      sources: role ("input", "target", "side_map") -> `ImageSource`; two roles may have the same image.
+      resize_and_crop: from the stored images to images of one size.
+      augmentations: applied in training, in this order.
+      seed: of the order and of everything random in an example.
+      supply: how records are read.
+      cache_path: returns the file for a cache of this stream on disk.
+      augments_evaluation: apply the augmentations in evaluation too, the same to an example every time.
+      input_downscale: how many times smaller than targets the inputs become, last of all.
     """
 
     features: tfds.features.FeaturesDict
     split: Records
     part: Records
-    sides: Mapping[str, ImageSource]
-    framing: Framing
-    augmentations: tuple
+    sources: Mapping[str, ImageSource]
+    resize_and_crop: ResizeAndCrop
+    augmentations: tuple[Callable, ...]
     seed: int
     supply: Supply
     cache_path: Callable[[], str]
@@ -63,135 +51,151 @@ class ExampleStream:
     input_downscale: int = 1
 
     @functools.cached_property
-    def order(self):
-        """The `data.pipeline.example_order.ExampleOrder` of training."""
+    def order(self) -> ExampleOrder:
+        """The order of training."""
         return record_reader.example_order(
             records=self.part, seed=self.seed, window_bytes=self.supply.window_bytes
         )
 
-    def training(self, *, position_examples, is_kept):
-        """Examples for ever from a position on.
+    def training(self, *, position_examples: int, is_kept: Sequence[bool]) -> tf.data.Dataset:
+        """Yields training examples forever, from a position.
 
         Args:
-            position_examples: examples drawn since the start of the run.
-            is_kept: bool [global batch]; rows of every batch to give, the only ones decoded.
+          position_examples: examples drawn since the start of the run.
+          is_kept: bool [global batch]; the rows of every batch to yield. Only these are decoded.
 
         Returns:
-            A data set of {role: [*crop_size, C] in the stored dtype, or float32 in [0, 1] if there are
-            augmentations; "id": int64 []; "side_vector": float32 [K] if there is one}.
+          A data set of {role: [*crop_size, C] in the stored dtype, or float32 in [0, 1] if there are
+          augmentations; "id": int64 []; "side_vector": float32 [K] if there is one}.
         """
-        read = {"records": self.part, "order": self.order, "position_examples": position_examples}
         if self.supply.service:
-            examples = record_reader.training_windows(**read)
-        elif self._by_id:
-            examples = record_reader.training_ids(**read)
+            read = record_reader.training_windows
+        elif self._reads_by_id:
+            read = record_reader.training_ids
         else:
-            examples = record_reader.training_examples(**read)
+            read = record_reader.training_examples
+        examples = read(records=self.part, order=self.order, position_examples=position_examples)
         if not all(is_kept):
             rows = tf.constant(is_kept)
-            examples = examples.enumerate().filter(lambda drawn, _: rows[drawn % len(is_kept)])
+            examples = examples.enumerate().filter(lambda number, _: rows[number % len(is_kept)])
             examples = examples.map(lambda _, example: example)
         return examples.map(self._traced_training_example, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def evaluation(self):
-        """One pass in storage order, nothing of it random.
+    def evaluation(self) -> tf.data.Dataset:
+        """Yields every example once, in storage order, with nothing random.
 
         Returns:
-            A finite data set of what `training` gives, and "name": string []. Damaged records are left
-            out where training passes over them.
+          A finite data set of what `training` yields, and "name": string []. Damaged records are left out
+          if training skips them.
         """
         if self.supply.on_bad_record == SKIP:
-            examples = tf.data.Dataset.range(*self._tolerant.ids)
+            examples = tf.data.Dataset.range(*self._tolerant_reader.ids)
 
-            def prepare(found):
-                return self._evaluation_example({"record": self._tolerant.record(found), "id": found})
+            def read_and_prepare(example_id: tf.Tensor) -> dict[str, tf.Tensor]:
+                record = self._tolerant_reader.record(example_id)
+                return self._evaluation_example({"record": record, "id": example_id})
 
-            examples = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+            examples = examples.map(read_and_prepare, num_parallel_calls=tf.data.AUTOTUNE)
             return examples.ignore_errors(log_warning=True)
         examples = record_reader.stored_examples(self.part)
         return examples.map(self._traced_evaluation_example, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def value_range(self, role):
-        """(lowest, highest) value that an image of a role can have as stored."""
-        return format_of(self.features[self.sides[role].feature]).value_range
+    def value_range(self, role: str) -> tuple[float, float]:
+        """Returns (lowest, highest) value that an image of a role can have as stored."""
+        return self._decoder.value_range(role)
 
     @property
-    def notes(self):
-        """What there is to tell of reading so far, a list of lines: of the cache, of damaged records."""
+    def notes(self) -> list[str]:
+        """Lines for the log: whether images are cached, and which damaged records were skipped."""
         cache = [] if self.supply.cache == NO_CACHE else [self._cache[1]]
-        return cache + [f"{damaged}: another is trained on in its place" for damaged in self._damaged()]
+        return cache + [f"{damaged}: the next record is used instead" for damaged in self._damaged()]
 
-    def _damaged(self):
-        if self.supply.on_bad_record != SKIP:
-            return []
-        return [f"{path}: record {index} is damaged" for path, index in self._tolerant.damaged()]
+    def check_records(self, position_examples: int | None = None) -> None:
+        """Reads records until one cannot be used; first those drawn next from a position.
 
-    def check_records(self, position_examples=None):
-        """Reads records until one cannot be used, those drawn next from a position on first.
+        If damaged records are skipped, checks instead that there are not too many of them.
 
-        Where damaged records are passed over, says instead whether there were too many of them.
+        Args:
+          position_examples: examples drawn since the start of the run; None reads in storage order.
 
         Raises:
-            DataError: names its file, its index there, and the reason.
+          DataError: a record cannot be used: names its file, its index there, and the reason; or too many
+            are damaged.
         """
         if self.supply.on_bad_record == SKIP:
-            self._check_share()
+            self._check_damaged_share()
             return
         shards = dict.fromkeys(self.part.shards)
         if position_examples is not None:
-            shards = (
-                dict.fromkeys(record_reader.shards_from(self.part, self.order, position_examples)) | shards
-            )
+            next_shards = record_reader.shards_from(self.part, self.order, position_examples)
+            shards = dict.fromkeys(next_shards) | shards
         for shard in shards:
-            if found := damaged_records.first_damaged(shard, self._decoded):
+            if found := damaged_records.first_damaged(shard, self._decoder.decode):
                 index, reason = found
                 raise DataError(
-                    f"{shard.path}: record {index} is damaged ({reason}); prepare the data set again, or go "
-                    "on without it: --gin_param='supply.Supply.on_bad_record = \"skip\"'."
+                    f"{shard.path}: record {index} is damaged ({reason}); prepare the data set again, or "
+                    "skip damaged records: --gin_param='supply.Supply.on_bad_record = \"skip\"'"
                 )
 
-    def _check_share(self):
+    def _check_damaged_share(self) -> None:
         damaged = self._damaged()
-        if len(damaged) > self._tolerant.largest_bad:
+        if len(damaged) > self._tolerant_reader.max_damaged:
             raise DataError(
                 f"{damaged[0]}, and {len(damaged) - 1} more of {self.part.examples} examples, which is more "
-                f"than largest_bad_share = {self.supply.largest_bad_share}; prepare the data set again."
+                f"than largest_bad_share = {self.supply.largest_bad_share}; prepare the data set again"
             )
 
+    def _damaged(self) -> list[str]:
+        if self.supply.on_bad_record != SKIP:
+            return []
+        return [f"{path}: record {index} is damaged" for path, index in self._tolerant_reader.damaged()]
+
     @property
-    def _by_id(self):
-        # The cache is asked first: it must have been filled before an example is traced.
+    def _reads_by_id(self) -> bool:
+        # The cache comes first: it must be filled before an example is traced.
         return self._cache[0] is not None or self.supply.on_bad_record == SKIP
 
-    # Traced once, however often a stream is opened: at every batch boundary, for every evaluation.
+    # Traced once, although a stream is opened again at every batch boundary and for every evaluation.
     @functools.cached_property
-    def _traced_training_example(self):
+    def _traced_training_example(self) -> Callable[..., dict[str, tf.Tensor]]:
         return tf.function(self._training_example, autograph=False)
 
     @functools.cached_property
-    def _traced_evaluation_example(self):
+    def _traced_evaluation_example(self) -> Callable[..., dict[str, tf.Tensor]]:
         return tf.function(self._evaluation_example, autograph=False)
 
-    def _training_example(self, example):
-        epoch = example["epoch"]
+    def _training_example(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        example_id, epoch = example["id"], example["epoch"]
         if "record" in example:
-            return self._trained_on(self._decoded(example["record"]), example["id"], epoch)
+            return self._randomised(self._decoder.decode(example["record"]), example_id, epoch)
         cache = self._cache[0]
         if cache is not None:
-            return self._trained_on(cache.images(example["id"]), example["id"], epoch)
-        return self._tolerant.read(
-            example["id"], lambda record, found: self._trained_on(self._decoded(record), found, epoch)
+            return self._randomised(cache.images(example_id), example_id, epoch)
+        return self._tolerant_reader.read(
+            example_id, lambda record, found: self._randomised(self._decoder.decode(record), found, epoch)
         )
 
-    def _trained_on(self, decoded, example_id, epoch):
-        """Frames and augments the images of an example: {role: image, "id"}, and its vector."""
+    def _randomised(
+        self, decoded: tuple[tf.Tensor, ...], example_id: tf.Tensor, epoch: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Crops and augments an example: {role: image, "id"}, and "side_vector" if there is one."""
         seed = example_seed(self.seed, epoch, example_id)
-        images, vector = self._parted(decoded)
-        framed = self._by_role(self.framing.training(images, seed, padding=self._padding))
-        return self._sized(self._augmented(framed, seed)) | vector | {"id": example_id}
+        images, side_vector = self._decoder.split(decoded)
+        images = self.resize_and_crop.training(images, seed, padding=self._decoder.padding)
+        augmented = self._augmented(self._decoder.by_role(images), seed)
+        return self._with_small_input(augmented) | side_vector | {"id": example_id}
 
-    def _augmented(self, images, seed):
-        """{role: image} after the augmentations, float32 in [0, 1]; unchanged if there are none."""
+    def _evaluation_example(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        decoded, side_vector = self._decoder.split(self._decoder.decode(example["record"]))
+        cropped = self.resize_and_crop.evaluation(decoded, padding=self._decoder.padding)
+        images = self._decoder.by_role(cropped)
+        if self.augments_evaluation:
+            images = self._augmented(images, example_seed(self.seed, _EVALUATION_EPOCH, example["id"]))
+        name = self._decoder.name(example["record"], example["id"])
+        return self._with_small_input(images) | side_vector | {"id": example["id"], "name": name}
+
+    def _augmented(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Applies the augmentations, to float32 in [0, 1]; without any, returns the images unchanged."""
         if not self.augmentations:
             return images
         in_unit_range = {}
@@ -200,74 +204,25 @@ class ExampleStream:
             in_unit_range[role] = (tf.cast(image, tf.float32) - low) / (high - low)
         return augment(self.augmentations, in_unit_range, tf.random.fold_in(seed, tf.constant(1, tf.int64)))
 
-    def _sized(self, images):
-        """{role: image} with the input made smaller, if it is to be."""
+    def _with_small_input(self, images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Makes the input `input_downscale` times smaller."""
         if self.input_downscale == 1:
             return images
-        height, width = (side // self.input_downscale for side in self.framing.crop_size)
-        smaller = resizing.resize(images["input"], height=height, width=width)
+        height, width = (pixels // self.input_downscale for pixels in self.resize_and_crop.crop_size)
+        smaller = resizing.resize(images[INPUT], height=height, width=width)
         if smaller.dtype.is_floating:  # the kernel overshoots; whole numbers are clipped already
-            low, high = (0.0, 1.0) if self.augmentations else self.value_range("input")
+            low, high = (0.0, 1.0) if self.augmentations else self.value_range(INPUT)
             smaller = tf.clip_by_value(smaller, low, high)
-        return images | {"input": smaller}
-
-    def _evaluation_example(self, example):
-        images, vector = self._parted(self._decoded(example["record"]))
-        images = self._by_role(self.framing.evaluation(images, padding=self._padding))
-        if self.augments_evaluation:
-            images = self._augmented(images, example_seed(self.seed, _EVALUATION_EPOCH, example["id"]))
-        if "name" in self.features:
-            name = image_decoding.parse_record(self.features, example["record"])["name"]
-        else:
-            name = tf.strings.as_string(example["id"])
-        return self._sized(images) | vector | {"id": example["id"], "name": name}
+        return images | {INPUT: smaller}
 
     @functools.cached_property
-    def _distinct_sides(self):
-        return tuple(dict.fromkeys(self.sides.values()))
-
-    @property
-    def _padding(self):
-        """What lies beside an image: the lowest value, black."""
-        return tuple(format_of(self.features[side.feature]).value_range[0] for side in self._distinct_sides)
-
-    def _by_role(self, images):
-        of_side = dict(zip(self._distinct_sides, images, strict=True))
-        return {role: of_side[side] for role, side in self.sides.items()}
-
-    def _parted(self, decoded):
-        """What `_decoded` gives: the images, and {"side_vector": float32 [K]} if there is one."""
-        images = len(self._distinct_sides)
-        return decoded[:images], {SIDE_VECTOR: decoded[-1]} if len(decoded) > images else {}
-
-    def _decoded(self, record):
-        """The images of a record, one for each distinct side: [H, W, C] of the stored dtypes; the vector."""
-        parsed = image_decoding.parse_record(self.features, record)
-        decoded = {}
-        for side in self._distinct_sides:
-            key = (side.feature, side.channels)
-            if key not in decoded:
-                decoded[key] = image_decoding.image_of(
-                    parsed,
-                    side.feature,
-                    self.features[side.feature],
-                    channels=side.channels,
-                    max_pixels=self.supply.max_pixels,
-                )
-        images = []
-        for side in self._distinct_sides:
-            image = decoded[side.feature, side.channels]
-            if side.half:
-                half = tf.shape(image)[1] // 2
-                start = _HALVES[side.half] * half
-                image = image[:, start : start + half]
-            images.append(image)
-        return (*images, parsed[SIDE_VECTOR]) if SIDE_VECTOR in self.features else tuple(images)
+    def _decoder(self) -> ExampleDecoder:
+        return ExampleDecoder(features=self.features, sources=self.sources, max_pixels=self.supply.max_pixels)
 
     @functools.cached_property
-    def _tolerant(self):
+    def _tolerant_reader(self) -> damaged_records.TolerantReader:
         first = self.part.shards[0].first_id
-        with tf.init_scope():  # asked for inside a graph, but of use to all
+        with tf.init_scope():  # may be first used inside a graph, and must not belong to it
             return damaged_records.TolerantReader(
                 records=self.split,
                 ids=(first, first + self.part.examples),
@@ -275,27 +230,29 @@ class ExampleStream:
             )
 
     @functools.cached_property
-    def _cache(self):
-        """(the `ImageCache`, or None; what there is to tell of it)."""
+    def _cache(self) -> tuple[image_cache.ImageCache | None, str]:
+        """The `ImageCache`, or None; and a line for the log."""
         if self.supply.cache == NO_CACHE:
             return None, ""
-        if self.supply.on_bad_record == SKIP:
-            first, stop = self._tolerant.ids
-            images = tf.data.Dataset.range(first, stop).map(
-                lambda k: {
-                    "id": k,
-                    "images": self._tolerant.read(k, lambda record, _: self._decoded(record)),
-                },
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
-        else:
-            images = record_reader.stored_examples(self.part).map(
-                lambda example: {"id": example["id"], "images": self._decoded(example["record"])},
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
-        images = images.with_options(self.supply.options)
+        images = self._decoded_examples().with_options(self.supply.options)
         try:
             return image_cache.make_cache(images, supply=self.supply, path=self.cache_path())
         except (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.InvalidArgumentError):
             self.check_records()  # TensorFlow's own error names no file
             raise
+
+    def _decoded_examples(self) -> tf.data.Dataset:
+        """Decodes every example once: {"id": int64 [], "images": what the decoder returns}."""
+        if self.supply.on_bad_record == SKIP:
+            reader = self._tolerant_reader
+
+            def read_and_decode(example_id: tf.Tensor) -> dict:
+                images = reader.read(example_id, lambda record, _: self._decoder.decode(record))
+                return {"id": example_id, "images": images}
+
+            ids = tf.data.Dataset.range(*reader.ids)
+            return ids.map(read_and_decode, num_parallel_calls=tf.data.AUTOTUNE)
+        return record_reader.stored_examples(self.part).map(
+            lambda example: {"id": example["id"], "images": self._decoder.decode(example["record"])},
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )

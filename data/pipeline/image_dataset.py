@@ -1,4 +1,4 @@
-"""What all image data sets share: settings, splits, batches from a position on."""
+"""The base class of all image data sets: settings, splits, and batches from any position."""
 
 import dataclasses
 import functools
@@ -12,8 +12,9 @@ from data import imaging
 from data.augmentation.geometry import RandomResizedCrop
 from data.errors import DataError
 from data.pipeline import cropping, image_cache, normalisation
-from data.pipeline.example_stream import ExampleStream, ImageSource
-from data.roles import SIDE_MAP, SIDE_VECTOR
+from data.pipeline.example_decoder import ImageSource
+from data.pipeline.example_stream import ExampleStream
+from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
 from data.supply import Supply
 from data.synthetic import facades
 from data.tfrecords import prepared_dataset
@@ -21,44 +22,44 @@ from data.tfrecords.prepared_dataset import PreparedDataset, Records
 
 HELD_OUT = "train_held_out"
 _SECOND_STREAM = 0x9E3779B97F4A7C15
-"""Added to the seed for the second of two streams, which are shuffled and augmented apart."""
+"""Added to the seed of the second of two streams, which are shuffled and augmented independently."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageDataset:
-    """Images in a prepared data set, augmented and batched; its subclasses say what an example is.
+    """Images of a prepared data set, augmented and batched. Subclasses define what an example is.
 
-    The order of training examples is a pure function of (seed, epoch), their augmentation of (seed,
-    epoch, example id): a stream opened at any position goes on as one opened at 0 would have.
+    The order of training examples is a pure function of (seed, epoch), their augmentation of (seed, epoch,
+    example id). So a stream opened at any position continues as one opened at 0 would.
 
-    Images are decoded, then resized to load_size, then cropped and mirrored, in the dtype they are
-    stored in; then augmented as float32 in [0, 1]; networks get float32 in [-1, 1], the ends being
-    those of the stored value range, or those of `colour_space`. The map of an example, if it has one, is
-    moved as its images are, and keeps its values; its vector is given as it is stored.
+    Images are decoded, resized to load_size, cropped and mirrored in their stored dtype; then augmented as
+    float32 in [0, 1]. Networks get float32 in [-1, 1]: the ends are those of the stored value range, or of
+    `colour_space`. A side map is cropped and moved with the images of its example but keeps its values. A
+    side vector stays as it is stored.
 
     Attributes:
-        dataset: name in `data_dir` (the latest version is taken), or "synthetic_facades", which is
-            drawn on first use.
-        data_dir: folder of the prepared data sets.
-        load_size: pixels to which images are resized before cropping, one number for a square or
-            (height, width); 0 keeps their size.
-        crop_size: pixels cut out, likewise.
-        resize: "resize" to exactly load_size, or "resize_with_pad", which keeps the aspect ratio and
-            fills up with black; bicubic and antialiased, as Pillow does it.
-        random_resized_crop: `RandomResizedCrop` to take in the place of load_size and a crop.
-        flip: mirror half of the training examples left and right.
-        augmentations: objects of `data.augmentation`, applied in this order when training.
-        colour_space: what all images become at last, in training and in evaluation: one of
-            `data.imaging.COLOUR_SPACES`, scaled to [-1, 1] as `data.imaging.rgb_to_space` says. Another than
-            "rgb" needs images stored as RGB. The engine shows and measures RGB all the same.
-        train_fraction: part of the training examples to train on; the same ones for the same seed, and
-            a larger part contains the smaller ones.
-        seed: of the order and the augmentation.
-        supply: how records are read.
+      dataset: name in `data_dir` (the latest version is used), or "synthetic_facades", which is made on
+        first use.
+      data_dir: folder of the prepared data sets.
+      load_size: pixels to which images are resized before cropping, one number for a square or (height,
+        width); 0 keeps their size.
+      crop_size: pixels of the crop, one number or (height, width).
+      resize: "resize" to exactly load_size, or "resize_with_pad", which keeps the aspect ratio and pads with
+        black; bicubic and antialiased, as in Pillow.
+      random_resized_crop: a `RandomResizedCrop` to use instead of load_size and a crop.
+      flip: mirror half of the training examples left and right.
+      augmentations: objects of `data.augmentation`, applied in this order in training.
+      colour_space: the colour space of all images in training and evaluation, one of
+        `data.imaging.COLOUR_SPACES`, scaled to [-1, 1] as by `data.imaging.rgb_to_space`. All but "rgb" need
+        images stored as RGB. The engine shows and measures RGB in any case.
+      train_fraction: fraction of the training examples to train on; the same ones for the same seed, and a
+        larger fraction contains the smaller ones.
+      seed: of the order and the augmentation.
+      supply: how records are read.
 
     Raises:
-        DataError: a setting cannot be used (at construction), or the data set is not there or does
-            not fit the settings (when it is first looked at).
+      DataError: a setting cannot be used (at construction), or the data set is missing or does not fit the
+        settings (on first use).
     """
 
     dataset: str
@@ -74,26 +75,26 @@ class ImageDataset:
     seed: int = 0
     supply: Supply = dataclasses.field(default_factory=Supply)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
-            raise DataError(f"seed = {self.seed}: must be from 0 to 2**63 - 1.")
+            raise DataError(f"seed = {self.seed}: must be from 0 to 2**63 - 1")
         if not 0 < self.train_fraction <= 1:
-            raise DataError(f"TRAIN_FRACTION = {self.train_fraction}: must be above 0 and at most 1.")
+            raise DataError(f"TRAIN_FRACTION = {self.train_fraction}: must be greater than 0 and at most 1")
         if self.colour_space not in imaging.COLOUR_SPACES:
             raise DataError(
                 f"colour_space = {self.colour_space!r}: not known; choose one of "
-                f"{', '.join(imaging.COLOUR_SPACES)}."
+                f"{', '.join(imaging.COLOUR_SPACES)}"
             )
-        _ = self._framing  # checks its settings
+        _ = self._resize_and_crop  # checks its settings
 
     @property
     def train_examples(self) -> int:
-        """Examples in an epoch, without those held out for evaluation."""
+        """Number of examples in an epoch, without those held out for evaluation."""
         return self.splits["train"]
 
     @functools.cached_property
     def splits(self) -> dict[str, int]:
-        """Examples of each split that `evaluation` takes."""
+        """Name of each split that `evaluation` takes -> its number of examples."""
         return {
             split: max(stream.part.examples for stream in streams) for split, streams in self._streams.items()
         }
@@ -107,23 +108,23 @@ class ImageDataset:
     def example_spec(self) -> dict[str, tf.TensorSpec]:
         """{"input", "target", "side_map": `tf.TensorSpec` float32 [*crop_size, C], "side_vector": [K]}.
 
-        Inputs may be smaller than targets; the last two are there only where the data set has them.
+        Inputs may be smaller than targets. The last two exist only if the data set has them.
         """
-        whole = self._framing.crop_size
-        small = [side // self._input_downscale for side in whole]
+        crop_size = self._resize_and_crop.crop_size
+        input_size = [pixels // self._input_downscale for pixels in crop_size]
         shapes = {
-            role: [*(small if role == "input" else whole), side.channels]
+            role: [*(input_size if role == INPUT else crop_size), source.channels]
             for stream in self._streams["train"]
-            for role, side in stream.sides.items()
+            for role, source in stream.sources.items()
         }
-        shapes = {role: shapes[role] for role in ("input", "target", SIDE_MAP) if role in shapes}
+        shapes = {role: shapes[role] for role in (INPUT, TARGET, SIDE_MAP) if role in shapes}
         if self._opened.side_vector_size:
             shapes[SIDE_VECTOR] = [self._opened.side_vector_size]
         return {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
 
     @property
     def side_classes(self) -> tuple[str, ...]:
-        """Names of the classes for which the numbers of "side_vector" stand; empty if they do not."""
+        """Names of the classes that "side_vector" encodes; empty if it does not encode classes."""
         return self._opened.side_classes
 
     def batches(
@@ -133,106 +134,111 @@ class ImageDataset:
         global_batch: int,
         rows: Sequence[int] | None = None,
     ) -> tf.data.Dataset:
-        """Training batches for ever, from a position on.
+        """Yields training batches forever, from a position.
 
         Args:
-            position_examples: examples drawn since the start of the run.
-            global_batch: examples a step; a batch may straddle two epochs.
-            rows: the rows of every global batch to give, rising, and the only ones that are decoded;
-                all when None.
+          position_examples: examples drawn since the start of the run.
+          global_batch: examples per step; a batch may contain examples of two epochs.
+          rows: indices of the rows of every global batch to yield, rising; only these are decoded. None
+            yields all.
 
         Returns:
-            A `tf.data.Dataset` of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], of
-            `colour_space`, "id": int64 [b]}, and what else `example_spec` has; an id is an example's index in
-            the stored split.
+          An infinite data set of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], in
+          `colour_space`; "id": int64 [b]}, and the side information of `example_spec`. An id is an example's
+          index in the stored split.
 
         Raises:
-            DataError: the data set cannot be used.
-            ValueError: an argument is out of range.
+          DataError: the data set cannot be used.
+          ValueError: an argument is out of range.
         """
         kept = list(range(global_batch) if rows is None else rows)
         if position_examples < 0 or not kept or kept != sorted(set(kept) & set(range(global_batch))):
             raise ValueError(
                 f"position_examples = {position_examples}, global_batch = {global_batch}, rows = "
-                f"{rows}: need position_examples >= 0 and rising rows from 0 to global_batch - 1."
+                f"{rows}: must be position_examples >= 0 and rising rows from 0 to global_batch - 1"
             )
         is_kept = [row in set(kept) for row in range(global_batch)]
         streams = self._streams["train"]
-        examples = _joined(
-            [s.training(position_examples=position_examples, is_kept=is_kept) for s in streams]
-        )
+        examples = _zip([s.training(position_examples=position_examples, is_kept=is_kept) for s in streams])
         batches = examples.batch(len(kept))
         if self.supply.service:
             batches = batches.apply(
                 tf.data.experimental.service.distribute(
                     processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
                     service=self.supply.service,
-                    # Processes that train together draw from one job, others each from its own.
+                    # Processes with all rows draw from one job each; workers of one run share a job.
                     job_name=None if all(is_kept) else f"{self.dataset} {self.seed} {position_examples}",
                 )
             )
-        return self._delivered(batches, in_unit_range=bool(self.augmentations))
+        return self._normalised(batches, in_unit_range=bool(self.augmentations))
 
     def evaluation(self, split: str, *, batch: int) -> tf.data.Dataset:
-        """One pass over a split in storage order, without augmentation.
+        """Yields every example of a split once, in storage order, without augmentation.
 
-        Images are resized to crop_size, or cropped in the middle if load_size is 0.
+        Images are resized to crop_size, or centre-cropped if load_size is 0.
 
         Args:
-            split: a key of `splits`.
-            batch: examples a batch; the last one may be smaller.
+          split: a key of `splits`.
+          batch: examples per batch; the last one may be smaller.
 
         Returns:
-            A finite data set of what `batches` gives, and "name": string [b].
+          A finite data set of what `batches` yields, and "name": string [b].
 
         Raises:
-            DataError: there is no such split, or the data set cannot be used.
+          DataError: the split does not exist, or the data set cannot be used.
         """
         if split not in self._streams:
             raise DataError(
-                f"data set {self.dataset!r} in {self.data_dir} has no split {split!r}; choose one "
-                f"of {', '.join(self._streams)}."
+                f"data set {self.dataset!r} in {self.data_dir}: has no split {split!r}; choose one "
+                f"of {', '.join(self._streams)}"
             )
         streams = [stream.evaluation() for stream in self._streams[split]]
-        if len(streams) > 1:  # where one side has fewer examples than the other, it begins again
+        if len(streams) > 1:  # a domain with fewer examples than the other begins again
             streams = [stream.repeat() for stream in streams]
-        examples = _joined(streams).take(self.splits[split])
+        examples = _zip(streams).take(self.splits[split])
         in_unit_range = self._augments_evaluation and bool(self.augmentations)
-        return self._delivered(examples.batch(batch), in_unit_range=in_unit_range)
+        return self._normalised(examples.batch(batch), in_unit_range=in_unit_range)
 
     def check_records(self, split: str, position_examples: int | None = None) -> None:
-        """Reads records of a split until one cannot be used; those drawn next from a position on first.
+        """Reads records of a split until one cannot be used.
+
+        Args:
+          split: a key of `splits`.
+          position_examples: read the records drawn next from this position first; None reads in storage
+            order.
 
         Raises:
-            DataError: names the first that cannot be used: its file, its index there, and the reason.
+          DataError: a record cannot be used: names its file, its index there, and the reason.
         """
         for stream in self._streams[split]:
             stream.check_records(position_examples)
 
     def notes(self) -> list[str]:
-        """What reading has to tell so far: whether images are cached, which records were passed over."""
+        """Returns lines for the log: whether images are cached, which damaged records were skipped."""
         return [note for stream in self._streams["train"] for note in stream.notes]
 
     is_paired: ClassVar[bool] = True
-    """Whether a target is what its input should become."""
+    """Whether the target of an example is the desired output for its input."""
 
     _augments_evaluation: ClassVar[bool] = False
-    """Whether the augmentations belong to the task and not only to training."""
+    """Whether the augmentations are part of the task, and so apply in evaluation too."""
 
-    _input_downscale: ClassVar[int] = 1
-    """How many times smaller inputs are than targets, along each side."""
+    @property
+    def _input_downscale(self) -> int:
+        """How many times smaller than targets inputs are, in height and width."""
+        return 1
 
-    def _sides(self, opened: PreparedDataset) -> tuple[Mapping[str, ImageSource], ...]:
-        """For each stream of an example: role ("input", "target") -> where that image lies."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what an example is")
+    def _sources(self, opened: PreparedDataset) -> tuple[Mapping[str, ImageSource], ...]:
+        """For each stream of an example: role ("input", "target") -> `ImageSource`."""
+        raise NotImplementedError(f"{type(self).__name__} must define _sources")
 
     def _split_names(self, opened: PreparedDataset) -> Mapping[str, tuple[str, ...]]:
-        """Split -> name in the data set of each stream."""
+        """Split -> for each stream, its name in the data set."""
         return {split: (split,) for split in opened.splits}
 
     @functools.cached_property
-    def _framing(self) -> cropping.Framing:
-        return cropping.framing_of(
+    def _resize_and_crop(self) -> cropping.ResizeAndCrop:
+        return cropping.make_resize_and_crop(
             load_size=self.load_size,
             crop_size=self.crop_size,
             resize=self.resize,
@@ -240,13 +246,13 @@ class ImageDataset:
             random_resized_crop=self.random_resized_crop,
         )
 
-    def _delivered(self, batches, *, in_unit_range):
+    def _normalised(self, batches: tf.data.Dataset, *, in_unit_range: bool) -> tf.data.Dataset:
         ranges = {
             role: (0.0, 1.0) if in_unit_range else stream.value_range(role)
             for stream in self._streams["train"]
-            for role in stream.sides
+            for role in stream.sources
         }
-        batches = normalisation.delivered(batches, ranges=ranges, colour_space=self.colour_space)
+        batches = normalisation.normalise(batches, ranges=ranges, colour_space=self.colour_space)
         return batches.with_options(self.supply.options)
 
     @functools.cached_property
@@ -258,44 +264,63 @@ class ImageDataset:
 
     @functools.cached_property
     def _streams(self) -> dict[str, tuple[ExampleStream, ...]]:
-        """The streams of every split; "train" without what is held out."""
+        """The streams of every split; "train" without the examples held out for evaluation."""
         opened, names = self._opened, self._split_names(self._opened)
-        sides = self._sides(opened)
-        if SIDE_MAP in opened.features:
-            beside = ImageSource(feature=SIDE_MAP, channels=opened.features[SIDE_MAP].shape[-1])
-            sides = tuple({**of_stream, SIDE_MAP: beside} for of_stream in sides)
+        sources = self._sources_with_map(opened)
         if "train" not in names:
-            raise DataError(f"{opened.directory}: has no examples in a split named 'train'.")
-        self._framing.check_sizes(opened.metadata, where=opened.directory)
-        normalisation.check_channels(sides, self.colour_space, where=opened.directory)
+            raise DataError(
+                f"{opened.directory}: has no examples in a split named 'train'; prepare the data set with one"
+            )
+        self._resize_and_crop.check_sizes(opened.metadata, where=opened.directory)
+        normalisation.check_channels(sources, self.colour_space, where=opened.directory)
         streams = {}
-        for split, of_split in names.items():
-            whole = [opened.splits[name] for name in of_split]
-            parts = {split: whole}
-            if split == "train":
-                if "val" not in names:
-                    train, held_out = zip(
-                        *(prepared_dataset.without_held_out(of_side, opened.directory) for of_side in whole),
-                        strict=True,
-                    )
-                    parts = {split: train, HELD_OUT: held_out}
-                parts[split] = [part.fraction(self.train_fraction, self.seed) for part in parts[split]]
-            for name, drawn in parts.items():
+        for split, stored_names in names.items():
+            stored = [opened.splits[name] for name in stored_names]
+            for name, parts in self._parts(split, stored, has_val="val" in names).items():
                 streams[name] = tuple(
-                    self._stream(number, whole[number], part, sides[number])
-                    for number, part in enumerate(drawn)
+                    self._stream(number, *of_stream)
+                    for number, of_stream in enumerate(zip(stored, parts, sources, strict=True))
                 )
         return streams
 
+    def _sources_with_map(self, opened: PreparedDataset) -> tuple[Mapping[str, ImageSource], ...]:
+        """The sources of each stream, with that of the side map if the data set has one."""
+        sources = self._sources(opened)
+        if SIDE_MAP not in opened.features:
+            return sources
+        side_map = ImageSource(feature=SIDE_MAP, channels=opened.features[SIDE_MAP].shape[-1])
+        return tuple({**of_stream, SIDE_MAP: side_map} for of_stream in sources)
+
+    def _parts(self, split: str, stored: Sequence[Records], *, has_val: bool) -> dict[str, list[Records]]:
+        """Divides a stored split.
+
+        Args:
+          split: its name.
+          stored: its records, for each stream.
+          has_val: whether there is a split to evaluate while training.
+
+        Returns:
+          Name of a split -> its records, for each stream.
+        """
+        if split != "train":
+            return {split: list(stored)}
+        train, parts = list(stored), {}
+        if not has_val:
+            divided = [prepared_dataset.split_held_out(records, self._opened.directory) for records in stored]
+            train = [kept for kept, _ in divided]
+            parts[HELD_OUT] = [held_out for _, held_out in divided]
+        return {split: [records.fraction(self.train_fraction, self.seed) for records in train]} | parts
+
     def _stream(
-        self, number: int, whole: Records, part: Records, sides: Mapping[str, ImageSource]
+        self, number: int, split: Records, part: Records, sources: Mapping[str, ImageSource]
     ) -> ExampleStream:
+        """Stream `number` of an example: the part of a stored split that it draws from."""
         return ExampleStream(
             features=self._opened.features,
-            split=whole,
+            split=split,
             part=part,
-            sides=sides,
-            framing=self._framing,
+            sources=sources,
+            resize_and_crop=self._resize_and_crop,
             augmentations=tuple(self.augmentations),
             seed=(self.seed + number * _SECOND_STREAM) % 2**63,
             supply=self.supply,
@@ -305,8 +330,8 @@ class ImageDataset:
         )
 
 
-def _joined(streams: Sequence[tf.data.Dataset]) -> tf.data.Dataset:
-    """One example of each stream together; id and name are those of the first."""
+def _zip(streams: Sequence[tf.data.Dataset]) -> tf.data.Dataset:
+    """Joins one example of each stream into one; id and name are those of the first."""
     if len(streams) == 1:
         return streams[0]
     return tf.data.Dataset.zip(*streams).map(lambda first, second: second | first)

@@ -1,4 +1,4 @@
-"""From batches as they are stored to batches as networks want them."""
+"""The last step of the pipeline: from batches as stored to float32 in [-1, 1], in the colour space wanted."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,35 +6,43 @@ import tensorflow as tf
 
 from data import imaging
 from data.errors import DataError
-from data.pipeline.example_stream import ImageSource
+from data.pipeline.example_decoder import ImageSource
 from data.roles import SIDE_MAP
 
 
-def check_channels(sides: Sequence[Mapping[str, ImageSource]], colour_space: str, *, where: str) -> None:
-    """Raises DataError for images that have no red, green and blue to make another colour space of."""
+def check_channels(sources: Sequence[Mapping[str, ImageSource]], colour_space: str, *, where: str) -> None:
+    """Raises DataError if an image without red, green and blue is to become another colour space.
+
+    Args:
+      sources: for each stream, role -> `ImageSource`.
+      colour_space: one of `imaging.COLOUR_SPACES`.
+      where: directory of the data set, for the message.
+    """
     if colour_space == "rgb":
         return
-    for role, side in (item for of_stream in sides for item in of_stream.items()):
-        if side.channels != 3 and role != SIDE_MAP:
+    for role, source in (item for of_stream in sources for item in of_stream.items()):
+        if source.channels != 3 and role != SIDE_MAP:
             raise DataError(
                 f"{where}: colour_space = {colour_space!r} needs images of 3 channels, but the {role} "
-                f"(feature {side.feature!r}) has {side.channels}; set colour_space to 'rgb', which leaves "
-                "images as they are."
+                f"(feature {source.feature!r}) has {source.channels}; set colour_space to 'rgb', which "
+                "leaves images as they are"
             )
 
 
-def delivered(
+def normalise(
     batches: tf.data.Dataset, *, ranges: Mapping[str, tuple[float, float]], colour_space: str
 ) -> tf.data.Dataset:
-    """Images of the stored dtype, small to keep and to move, become float32 at the last moment.
+    """Maps images of the stored dtype to float32 in [-1, 1].
+
+    This is done last, because the stored dtypes take less memory.
 
     Args:
-        batches: of {role: [B, H, W, C]} and more, which stays as it is.
-        ranges: role -> (lowest, highest) value, which become -1 and 1.
-        colour_space: that all images but maps are given in, one of `imaging.COLOUR_SPACES`.
+      batches: of {role: [B, H, W, C]}; other keys stay as they are.
+      ranges: role -> (lowest, highest) value, which become -1 and 1.
+      colour_space: one of `imaging.COLOUR_SPACES`, for all images but maps.
     """
 
-    def to_signed(batch):
+    def normalised(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         signed = {
             role: imaging.range_to_signed(batch[role], low=low, high=high)
             for role, (low, high) in ranges.items()
@@ -47,6 +55,6 @@ def delivered(
             }
         return batch | signed
 
-    # Another space takes as long as decoding.
+    # Converting to another colour space takes as long as decoding.
     parallel = 1 if colour_space == "rgb" else tf.data.AUTOTUNE
-    return batches.map(to_signed, num_parallel_calls=parallel).prefetch(1)
+    return batches.map(normalised, num_parallel_calls=parallel).prefetch(1)

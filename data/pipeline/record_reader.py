@@ -1,23 +1,24 @@
-"""Streams of records, still encoded: for training from any position on, or in storage order.
+"""Data sets of records, still encoded: for training from any position, or in storage order.
 
 Training reads in one of three ways, all in the order of `data.pipeline.example_order`:
-- `training_examples` reads shards one after the other, windows of them at a time: the usual way;
-- `training_ids` reads nothing, for sources that can be asked for any example by its id;
-- `training_windows` gives windows to be read apart from one another, for tf.data service.
+- `training_examples` reads shards one after the other, a window at a time: the usual way;
+- `training_ids` reads nothing, for sources that return an example by its id;
+- `training_windows` reads each window on its own, for the tf.data service.
 """
 
 import tensorflow as tf
 
 from data.pipeline.example_order import ExampleOrder
+from data.tfrecords.prepared_dataset import Records, Shard
 
 
-def example_order(*, records, seed, window_bytes):
-    """The `ExampleOrder` of training on records; a small set is one window.
+def example_order(*, records: Records, seed: int, window_bytes: int) -> ExampleOrder:
+    """Returns the `ExampleOrder` of training on records; a small data set is one window.
 
     Args:
-        records: `data.tfrecords.prepared_dataset.Records`.
-        seed: of the order.
-        window_bytes: encoded bytes of the records shuffled together.
+      records: what to train on.
+      seed: of the order.
+      window_bytes: encoded bytes of the records shuffled together.
     """
     window_examples = max(1, int(window_bytes // records.bytes_per_record))
     return ExampleOrder(
@@ -27,105 +28,121 @@ def example_order(*, records, seed, window_bytes):
     )
 
 
-def stored_examples(records):
+def stored_examples(records: Records) -> tf.data.Dataset:
     """Reads records once, in storage order.
 
-    Args:
-        records: `data.tfrecords.prepared_dataset.Records`.
-
     Returns:
-        A finite data set of {"record": string [], "id": int64 []}.
+      A finite data set of {"record": string [], "id": int64 []}.
     """
     return _read_shards(_shard_table(records))
 
 
-def training_examples(*, records, order, position_examples):
-    """Reads records for ever, from a position on.
+def training_examples(*, records: Records, order: ExampleOrder, position_examples: int) -> tf.data.Dataset:
+    """Reads records forever, from a position.
 
-    Opening at a position passes over whole shards by their record counts, and over records of one
-    shard undecoded. At most three windows are in memory: the one drawn from, the next one, and what
-    collecting that one takes for a moment.
+    Opening at a position skips whole shards by their record counts, and records of one shard undecoded. At
+    most three windows are in memory: the one drawn from, the next one, and a temporary copy while the next
+    one is collected.
 
     Args:
-        records: `data.tfrecords.prepared_dataset.Records` to train on.
-        order: their `ExampleOrder`.
-        position_examples: examples drawn since the start of the run.
+      records: what to train on.
+      order: the order of these records.
+      position_examples: examples drawn since the start of the run.
 
     Returns:
-        An infinite data set of {"record": string [], "id": int64 [], "epoch": int64 []}.
+      An infinite data set of {"record": string [], "id": int64 [], "epoch": int64 []}.
     """
     table = _shard_table(records)
-    place = order.locate(position_examples)
+    start = order.locate(position_examples)
 
-    def epoch_windows(epoch):
-        first_window = tf.where(epoch == place.epoch, tf.constant(place.window, tf.int64), 0)
+    def epoch_windows(epoch: tf.Tensor) -> tf.data.Dataset:
+        first_window = tf.where(epoch == start.epoch, tf.constant(start.window, tf.int64), 0)
         windows = _read_shards(_rest_of_epoch(order, table, epoch, first_window))
         windows = windows.batch(order.window_examples)
-        # With `counter` or `from_tensors` TensorFlow's deterministic mode would decode in one thread.
+        # In deterministic mode one stateful operation in any function of a data set makes all of it
+        # sequential: decoding would run in one thread. `counter` and `from_tensors` are stateful; `range` and
+        # `from_tensor_slices` are not.
         numbers = tf.data.Dataset.range(first_window, tf.int64.max)
         epochs = tf.data.Dataset.from_tensor_slices([epoch]).repeat()
         return tf.data.Dataset.zip(epochs, numbers, windows)
 
-    def shuffled(epoch, window, examples):
-        return _drawn(order, epoch, window, examples)
+    def shuffled(epoch: tf.Tensor, window: tf.Tensor, examples: dict[str, tf.Tensor]) -> tf.data.Dataset:
+        return _shuffled_window(order, epoch, window, examples)
 
-    windows = tf.data.Dataset.counter(place.epoch, dtype=tf.int64).flat_map(epoch_windows)
-    return windows.prefetch(1).flat_map(shuffled).skip(place.offset)
+    windows = tf.data.Dataset.counter(start.epoch, dtype=tf.int64).flat_map(epoch_windows)
+    return windows.prefetch(1).flat_map(shuffled).skip(start.offset)
 
 
-def training_ids(*, records, order, position_examples):
-    """Gives for ever what `training_examples` would draw, and reads nothing.
+def training_ids(*, records: Records, order: ExampleOrder, position_examples: int) -> tf.data.Dataset:
+    """Yields the ids and epochs of `training_examples`, and reads nothing.
 
-    Args, Returns: as there, without "record".
+    Args:
+      records: what to train on.
+      order: the order of these records.
+      position_examples: examples drawn since the start of the run.
+
+    Returns:
+      An infinite data set of {"id": int64 [], "epoch": int64 []}.
     """
     first_ids = _shard_table(records)["first_id"]
-    place = order.locate(position_examples)
+    start = order.locate(position_examples)
 
-    def epoch_windows(epoch):
-        first_window = tf.where(epoch == place.epoch, tf.constant(place.window, tf.int64), 0)
+    def epoch_windows(epoch: tf.Tensor) -> tf.data.Dataset:
+        first_window = tf.where(epoch == start.epoch, tf.constant(start.window, tf.int64), 0)
         numbers = tf.data.Dataset.range(first_window, order.windows)
         return numbers.map(lambda window: (epoch, window))
 
-    def drawn(epoch, window):
+    def window_ids(epoch: tf.Tensor, window: tf.Tensor) -> tf.data.Dataset:
         shards, indices = order.window_records(epoch, window)
         ids = tf.data.Dataset.from_tensor_slices(tf.gather(first_ids, shards) + indices)
         return ids.map(lambda example_id: {"id": example_id, "epoch": epoch})
 
-    windows = tf.data.Dataset.counter(place.epoch, dtype=tf.int64).flat_map(epoch_windows)
-    return windows.flat_map(drawn).skip(place.offset)
+    windows = tf.data.Dataset.counter(start.epoch, dtype=tf.int64).flat_map(epoch_windows)
+    return windows.flat_map(window_ids).skip(start.offset)
 
 
-def training_windows(*, records, order, position_examples):
-    """As `training_examples`, but each window is read for itself, so that they may be shared out.
+def training_windows(*, records: Records, order: ExampleOrder, position_examples: int) -> tf.data.Dataset:
+    """Reads what `training_examples` reads, each window on its own, so that processes can share them.
 
-    Windows do not begin where shards do: on average half a shard is passed over for each.
+    Starts with the first example of the window at the position. Windows do not begin where shards do: each
+    skips half a shard on average.
+
+    Args:
+      records: what to train on.
+      order: the order of these records.
+      position_examples: examples drawn since the start of the run.
+
+    Returns:
+      An infinite data set of {"record": string [], "id": int64 [], "epoch": int64 []}.
     """
     table = _shard_table(records)
-    place = order.locate(position_examples)
-    first = place.epoch * order.windows + place.window
+    start = order.locate(position_examples)
+    first = start.epoch * order.windows + start.window
 
-    def one_window(number):
+    def one_window(number: tf.Tensor) -> tf.data.Dataset:
         epoch, window = number // order.windows, number % order.windows
         examples = _read_shards(_rest_of_epoch(order, table, epoch, window))
         examples = examples.batch(order.window_examples).take(1)
-        return examples.flat_map(lambda read: _drawn(order, epoch, window, read))
+        return examples.flat_map(lambda read: _shuffled_window(order, epoch, window, read))
 
     return tf.data.Dataset.range(first, tf.int64.max).flat_map(one_window)
 
 
-def shards_from(records, order, position_examples):
-    """The `Shard`s that training reads next from a position on, for three windows, in that order."""
-    place = order.locate(position_examples)
-    found = {}
+def shards_from(records: Records, order: ExampleOrder, position_examples: int) -> list[Shard]:
+    """Returns the shards that the next three windows from a position need, in reading order."""
+    start = order.locate(position_examples)
+    found: dict[Shard, None] = {}
     for ahead in range(3):
-        epoch, window = divmod(place.epoch * order.windows + place.window + ahead, order.windows)
+        epoch, window = divmod(start.epoch * order.windows + start.window + ahead, order.windows)
         for number in order.window_records(epoch, window)[0].numpy():
             found[records.shards[number]] = None
     return list(found)
 
 
-def _rest_of_epoch(order, table, epoch, window):
-    """The table of what is left to read of an epoch from the start of a window on."""
+def _rest_of_epoch(
+    order: ExampleOrder, table: dict[str, tf.Tensor], epoch: tf.Tensor, window: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """The shard table of what is left to read of an epoch from the start of a window."""
     shards, skips = order.rest_of_epoch(epoch, window)
     rest = {name: tf.gather(column, shards) for name, column in table.items()}
     rest["skip_records"] += skips
@@ -134,13 +151,15 @@ def _rest_of_epoch(order, table, epoch, window):
     return rest
 
 
-def _drawn(order, epoch, window, examples):
-    """The examples of a window one by one, shuffled; picked from it, as a shuffled copy would double it."""
+def _shuffled_window(
+    order: ExampleOrder, epoch: tf.Tensor, window: tf.Tensor, examples: dict[str, tf.Tensor]
+) -> tf.data.Dataset:
+    """The examples of a window one by one, shuffled. Indexed one by one: a shuffled copy would double it."""
     permutation = tf.data.Dataset.from_tensor_slices(order.window_permutation(epoch, window))
     return permutation.map(lambda k: {name: x[k] for name, x in examples.items()} | {"epoch": epoch})
 
 
-def _shard_table(records):
+def _shard_table(records: Records) -> dict[str, tf.Tensor]:
     """The shards as columns: path string [S]; skip_records, records, first_id int64 [S]."""
     table = {"path": tf.constant([shard.path for shard in records.shards])}
     for name in ("skip_records", "records", "first_id"):
@@ -148,16 +167,16 @@ def _shard_table(records):
     return table
 
 
-def _read_shards(table):
-    """Reads the runs of records in a table of shards, one after the other."""
+def _read_shards(table: dict[str, tf.Tensor]) -> tf.data.Dataset:
+    """Reads the runs of records in a shard table, one after the other."""
     return tf.data.Dataset.from_tensor_slices(table).flat_map(_read_shard)
 
 
-def _read_shard(shard):
+def _read_shard(shard: dict[str, tf.Tensor]) -> tf.data.Dataset:
     """Reads one run of records: {"record": string [], "id": int64 []}."""
     stored = tf.data.TFRecordDataset(shard["path"]).skip(shard["skip_records"])
-    # Without the assertion a file cut at a record's end would shift every later example unseen.
-    all_there = tf.data.experimental.assert_cardinality(shard["records"])
-    stored = stored.take(shard["records"]).apply(all_there)
+    # Without the assertion a file cut at the end of a record would shift all later examples unnoticed.
+    is_complete = tf.data.experimental.assert_cardinality(shard["records"])
+    stored = stored.take(shard["records"]).apply(is_complete)
     ids = tf.data.Dataset.range(shard["first_id"], shard["first_id"] + shard["records"])
     return tf.data.Dataset.zip({"record": stored, "id": ids})

@@ -1,18 +1,19 @@
-"""Resampling as Pillow's bicubic filter does it, and only of the part of an image that is wanted.
+"""Bicubic resizing with the pixels of Pillow, only of the part of an image that is needed.
 
-A resampled line is a banded matrix times the line: every output pixel weighs a few neighbours. Outputs
-are computed in blocks that share one run of inputs, as small dense products, which is several times
-faster than TensorFlow's own antialiased resize and equals Pillow, which rounds after each of its passes.
+Resampling an axis is a product with a banded matrix: every output pixel is a weighted sum of a few inputs.
+Outputs are computed in blocks that share one run of inputs, as small dense products. That is several times
+faster than TensorFlow's own antialiased resize, and equals Pillow, which rounds after each of its passes.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from data import imaging
 
 _BLOCK = 16
-"""Outputs a product: of more, most weights would be 0; of fewer, the products would be too small."""
+"""Outputs per product: with more, most weights would be 0; with fewer, the products would be too small."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,13 +21,15 @@ class Window:
     """A part of a resized image.
 
     Attributes:
-        size: (height, width) in pixels that the whole image would be resized to; ints or tensors.
-        top, left: the part's first row and column in the resized image; ints or tensors.
-        height, width: of the part; ints.
-        mirrored: bool or tensor; give the part mirrored left and right.
+      size: (height, width) in pixels to which the whole image would be resized.
+      top: first row of the part in the resized image.
+      left: first column of the part in the resized image.
+      height: of the part.
+      width: of the part.
+      mirrored: mirror the part left and right.
     """
 
-    size: tuple
+    size: Sequence[int | tf.Tensor]
     top: int | tf.Tensor
     left: int | tf.Tensor
     height: int
@@ -34,41 +37,42 @@ class Window:
     mirrored: bool | tf.Tensor = False
 
 
-def resize(image, *, height, width):
+def resize(image: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
     """Resizes a whole image; see `resize_window`.
 
     Args:
-        image: [H, W, C].
-        height, width: new size in pixels, ints.
+      image: [H, W, C].
+      height: new height in pixels.
+      width: new width in pixels.
 
     Returns:
-        [height, width, C] of the same dtype.
+      [height, width, C] of the same dtype.
     """
     whole = Window(size=(height, width), top=0, left=0, height=height, width=width)
     return resize_window((image,), whole)[0]
 
 
-def resize_window(images, window):
-    """Gives the same part of several images as if they had been resized.
+def resize_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tensor, ...]:
+    """Returns the same part of several images, as if they had been resized.
 
-    Keys's cubic kernel with a = -0.5, widened (antialiasing) along a side that shrinks and only there.
-    Columns are resampled first, then rows. Whole numbers are rounded and clipped to their dtype after
-    each pass, as Pillow does with 8 bits (its newer versions begin with the rows of some images whose
-    height shrinks); float32 is neither rounded nor clipped.
+    Keys's cubic kernel with a = -0.5, widened (antialiasing) only along an axis that shrinks. The columns are
+    resampled first, then the rows. Integers are rounded and clipped to their dtype after each pass, as Pillow
+    does with 8 bits (its newer versions begin with the rows of some images whose height shrinks). float32 is
+    neither rounded nor clipped.
 
     Args:
-        images: sequence of [H, W, C] of one H and W, uint8, uint16 or float32; C static.
-        window: a `Window`.
+      images: [H, W, C] each, of one H and W, uint8, uint16 or float32; C static.
+      window: the part.
 
     Returns:
-        A tuple of [window.height, window.width, C] of the dtypes of `images`.
+      A tuple of [window.height, window.width, C] of the dtypes of `images`.
     """
     images = [tf.convert_to_tensor(image) for image in images]
     return tuple(_sampled(images, window))
 
 
-def _sampled(images, window):
-    """The window of each image, resampled; where it lies beside the image, anything."""
+def _sampled(images: Sequence[tf.Tensor], window: Window) -> list[tf.Tensor]:
+    """The window of each image, resampled; undefined where it lies outside the image."""
     mirrored = tf.cast(window.mirrored, tf.int32)
     inputs, weights = _banded_weights(
         lengths=tf.shape(images[0])[:2],
@@ -80,8 +84,8 @@ def _sampled(images, window):
     return [_resampled(image, inputs, weights, window.height, window.width) for image in images]
 
 
-def cut_window(images, window):
-    """Gives the same part of several images of window.size; as `resize_window`, without resampling."""
+def cut_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tensor, ...]:
+    """Cuts the same part out of several images that have window.size already."""
     corner, extent = [window.top, window.left, 0], [window.height, window.width]
     parts = []
     for image in images:
@@ -91,43 +95,50 @@ def cut_window(images, window):
     return tuple(parts)
 
 
-def resize_with_pad(image, *, height, width, value):
-    """Resizes to the largest size of the same aspect ratio that fits, in the middle of a constant.
+def resize_with_pad(image: tf.Tensor, *, height: int, width: int, value: float) -> tf.Tensor:
+    """Resizes to the largest size of the same aspect ratio that fits, and pads the rest evenly.
 
     Args:
-        image: [H, W, C].
-        height, width: new size in pixels, ints.
-        value: of the pixels beside the image.
+      image: [H, W, C].
+      height: new height in pixels, with padding.
+      width: new width in pixels, with padding.
+      value: of the padding.
 
     Returns:
-        [height, width, C] of the same dtype.
+      [height, width, C] of the same dtype.
     """
     image = tf.convert_to_tensor(image)
     rows, columns = tf.unstack(tf.shape(image)[:2])
     scale = tf.minimum(height / rows, width / columns)
     inner = [
-        tf.clip_by_value(tf.cast(tf.round(tf.cast(side, tf.float64) * scale), tf.int32), 1, limit)
-        for side, limit in ((rows, height), (columns, width))
+        tf.clip_by_value(tf.cast(tf.round(tf.cast(length, tf.float64) * scale), tf.int32), 1, limit)
+        for length, limit in ((rows, height), (columns, width))
     ]
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    # Sampled on the whole canvas, whose size is static; what lies beside the image is then replaced.
+    # Resampled over the whole result, whose size is static; the padding then replaces what is outside.
     canvas = Window(size=inner, top=-top, left=-left, height=height, width=width)
     row, column = tf.range(height)[:, None] - top, tf.range(width)[None] - left
     inside = (row >= 0) & (row < inner[0]) & (column >= 0) & (column < inner[1])
     return tf.where(inside[..., None], _sampled((image,), canvas)[0], tf.cast(value, image.dtype))
 
 
-def _banded_weights(*, lengths, new_lengths, firsts, steps, count):
+def _banded_weights(
+    *, lengths: tf.Tensor, new_lengths: tf.Tensor, firsts: tf.Tensor, steps: tf.Tensor, count: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The banded matrices of both axes, axis 0 for rows, in blocks of outputs.
 
+    Output k of an axis is its resized pixel firsts + k * steps.
+
     Args:
-        lengths, new_lengths: int32 [2], of the axis as it is and as it would be.
-        firsts, steps: int32 [2]; output k of an axis is its resized pixel firsts + k * steps.
-        count: outputs of the longer axis.
+      lengths: int32 [2], of the axes before resizing.
+      new_lengths: int32 [2], of the axes after resizing.
+      firsts: int32 [2].
+      steps: int32 [2].
+      count: outputs of the longer axis.
 
     Returns:
-        inputs: int32 [2, blocks, S], the pixels that the outputs of a block weigh.
-        weights: float32 [2, blocks, _BLOCK, S].
+      inputs: int32 [2, blocks, S], the pixels of which the outputs of a block are sums.
+      weights: float32 [2, blocks, _BLOCK, S].
     """
     blocks = -(-count // _BLOCK)
     scale = tf.cast(lengths, tf.float64) / tf.cast(new_lengths, tf.float64)  # [2]
@@ -142,19 +153,19 @@ def _banded_weights(*, lengths, new_lengths, firsts, steps, count):
     distance = tf.cast(tf.abs(distance / support[:, None, None, None]), tf.float32)
     inside = (inputs >= 0) & (inputs < lengths[:, None, None])
     weights = tf.where(inside[:, :, None, :], imaging.cubic_kernel(distance), 0.0)
-    # Outputs past the last one, there to fill a block, may weigh nothing.
+    # Outputs past the last one, which fill a block, may have no weights.
     weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=-1, keepdims=True))
     return tf.clip_by_value(inputs, 0, lengths[:, None, None] - 1), weights
 
 
-def _resampled(image, inputs, weights, height, width):
+def _resampled(image: tf.Tensor, inputs: tf.Tensor, weights: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """One image times the banded matrices: [H, W, C] -> [height, width, C]."""
     channels, dtype = image.shape[-1], image.dtype
     row_blocks, column_blocks = -(-height // _BLOCK), -(-width // _BLOCK)
     rows, columns = inputs[0, :row_blocks], inputs[1, :column_blocks]
     top = tf.reduce_min(rows)
-    # Of the rows, only those the part needs. Cut between cast and transpose, or TensorFlow would swap
-    # these and complain of each program that oneDNN cannot transpose uint8.
+    # Only the rows that the part needs. Cut between cast and transpose: otherwise TensorFlow would swap these
+    # two, and log in every program that oneDNN cannot transpose uint8.
     image = tf.cast(image, tf.float32)[top : tf.reduce_max(rows) + 1]
     needed = tf.shape(image)[0]
     image = tf.transpose(image, [1, 0, 2])  # [W, needed, C]
@@ -167,8 +178,8 @@ def _resampled(image, inputs, weights, height, width):
     return tf.cast(_rounded(image[:height, :width], dtype), dtype)
 
 
-def _rounded(values, dtype):
-    """Float values rounded and clipped to what a dtype holds; as they are for float32."""
+def _rounded(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Rounds and clips to the values of an integer dtype; changes nothing for float32."""
     if dtype.is_floating:
         return values
     return tf.clip_by_value(tf.floor(values + 0.5), 0.0, float(dtype.max))

@@ -1,4 +1,1 @@
-"""Prepared data sets on disk, and how an image is kept in a record and decoded from it.
-
-The format is TFDS's.
-"""
+"""Prepared data sets on disk, in TFDS's format, and the encoding of images in their records."""

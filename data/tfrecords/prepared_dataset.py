@@ -1,11 +1,12 @@
-"""Prepared data sets: where the TFRecord shards of a TFDS data set lie and what they hold."""
+"""Prepared data sets: finding a TFDS data set, its TFRecord shards and its features."""
 
 import contextlib
 import dataclasses
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -16,12 +17,11 @@ from data.errors import DataError
 from data.roles import SIDE_VECTOR
 
 DESCRIPTION = "dataset_info.json"
-"""The file without which a folder is no data set."""
+"""Every folder of a data set has this file."""
 
-
-_LARGEST_HELD_OUT = 100
+_MAX_HELD_OUT = 100
 _HELD_OUT_FRACTION = 0.05
-_DESCRIBING = (".json", ".txt")  # endings of TFDS's files beside the shards
+_METADATA_SUFFIXES = (".json", ".txt")  # of TFDS's files beside the shards
 _FRAME_BYTES = 16  # length and checksums that TFRecord adds to each record
 
 
@@ -30,10 +30,10 @@ class Shard:
     """A run of records in one TFRecord file.
 
     Attributes:
-        path: the file.
-        skip_records: records of the file before the run.
-        records: records of the run.
-        first_id: id of the first one: its index in the split's storage order.
+      path: the file.
+      skip_records: records of the file before the run.
+      records: records of the run.
+      first_id: id of the first one, its index in the split's storage order.
     """
 
     path: str
@@ -44,18 +44,23 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Records:
-    """One split, or a part of one, in storage order."""
+    """The records of a split, or of a part of one, in storage order.
+
+    Attributes:
+      shards: the runs of records.
+      bytes_per_record: mean size of a record of the split.
+    """
 
     shards: tuple[Shard, ...]
     bytes_per_record: float
 
     @property
-    def examples(self):
-        """Number of examples."""
+    def examples(self) -> int:
+        """Number of records."""
         return sum(shard.records for shard in self.shards)
 
-    def part(self, start, stop):
-        """The records from number `start` up to but without `stop`; ids stay those of the split."""
+    def part(self, start: int, stop: int) -> Self:
+        """Returns the records from `start` to `stop` - 1; they keep their ids."""
         kept, position = [], 0
         for shard in self.shards:
             first = max(start - position, 0)
@@ -72,31 +77,39 @@ class Records:
             position += shard.records
         return dataclasses.replace(self, shards=tuple(kept))
 
-    def fraction(self, fraction, seed):
-        """A run of records that is a given part of all, at least one; the same for the same seed.
+    def fraction(self, fraction: float, seed: int) -> Self:
+        """Returns a run of records at a random position, the same for the same seed; at least one record.
 
-        A larger part contains every smaller one of the same seed. Records are stored shuffled, so a run
-        of them is a fair sample.
+        A larger fraction contains every smaller one of the same seed. Records are stored shuffled, so a run
+        is a fair sample.
         """
         count = max(1, round(fraction * self.examples))
-        place = np.random.default_rng(seed).random()
-        start = int(place * (self.examples - count))
+        position = np.random.default_rng(seed).random()
+        start = int(position * (self.examples - count))
         return self.part(start, start + count)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PreparedDataset:
-    """A prepared data set: `directory`, its TFDS `features`, its splits, and its metadata."""
+    """A prepared data set.
+
+    Attributes:
+      name: name, or name/config.
+      directory: of the version that was opened.
+      features: its `tfds` features.
+      splits: name -> records, of each split with records.
+      metadata: written by `data.prepare`; empty for the data sets of others.
+    """
 
     name: str
     directory: str
     features: tfds.features.FeaturesDict
     splits: Mapping[str, Records]
-    metadata: Mapping
+    metadata: Mapping[str, Any]
 
     @property
-    def image_features(self):
-        """Name of each image feature -> its channels; Image, or Tensor [H, W, C]."""
+    def image_features(self) -> dict[str, int]:
+        """Name of each image feature (Image, or Tensor [H, W, C]) -> its channels."""
         return {
             name: feature.shape[-1]
             for name, feature in self.features.items()
@@ -105,31 +118,31 @@ class PreparedDataset:
         }
 
     @property
-    def side_vector_size(self):
-        """Numbers of the vector beside each example; 0 if there are none."""
+    def side_vector_size(self) -> int:
+        """Length of the side vector of an example; 0 if there is none."""
         return self.features[SIDE_VECTOR].shape[0] if SIDE_VECTOR in self.features else 0
 
     @property
-    def side_classes(self):
-        """Names of the classes that the vector's numbers stand for; empty if they do not."""
+    def side_classes(self) -> tuple[str, ...]:
+        """Names of the classes that the side vector encodes; empty if it does not encode classes."""
         return tuple(self.metadata.get("side_classes", ()))
 
 
-def find_dataset(dataset, data_dir):
-    """Gives the directory of the latest version of a data set as str, or None when there is none.
+def find_dataset(dataset: str, data_dir: gfile.Path) -> str | None:
+    """Returns the directory of the latest version of a data set, or None if there is none.
 
     Args:
-        dataset: name, or name/config.
-        data_dir: folder of the data sets.
+      dataset: name, or name/config.
+      data_dir: folder of the data sets.
 
     Raises:
-        DataError: the name is not one, it has several configurations to choose from, or its folder
-            cannot be read.
+      DataError: the name is not valid, the data set has several configurations, or its folder cannot be
+        read.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.+-]+(/[A-Za-z0-9_.+-]+)?", dataset) or ".." in dataset:
-        raise DataError(f"data set {dataset!r}: not a name; write a name such as 'facades'.")
+        raise DataError(f"data set {dataset!r}: not a name; use a name such as 'facades'")
     root = os.path.join(os.fspath(data_dir), dataset)
-    found = {}  # configuration, or the data set itself -> its versions
+    found: dict[str, str] = {}  # folder of a configuration, or of the data set -> its latest version
     try:
         for name in ["", *_names_in(root)]:
             folder = os.path.join(root, name) if name else root
@@ -142,41 +155,44 @@ def find_dataset(dataset, data_dir):
             if versions:
                 found[folder] = max(versions, key=tfds.core.Version)
     except OSError as error:
-        raise DataError(f"{error.filename or root}: cannot be read ({error.strerror}); check it.") from error
+        raise DataError(f"{error.filename or root}: cannot be read ({error.strerror}); check it") from error
     if len(found) > 1:
         configs = sorted(os.path.relpath(folder, os.fspath(data_dir)) for folder in found)
-        raise DataError(f"data set {dataset!r} in {data_dir}: choose one of {', '.join(configs)}.")
+        raise DataError(
+            f"data set {dataset!r} in {data_dir}: has several configurations; choose one of "
+            f"{', '.join(configs)}"
+        )
     return next((os.path.join(folder, version) for folder, version in found.items()), None)
 
 
-def open_dataset(dataset, data_dir):
+def open_dataset(dataset: str, data_dir: gfile.Path) -> PreparedDataset:
     """Opens a prepared TFDS data set.
 
     Args:
-        dataset: name, or name/config; the latest version is taken.
-        data_dir: folder of the data sets.
+      dataset: name, or name/config; the latest version is opened.
+      data_dir: folder of the data sets.
 
     Returns:
-        A `PreparedDataset`.
+      A `PreparedDataset`.
 
     Raises:
-        DataError: it was never prepared, a shard is missing, or it is not in TFRecord format.
+      DataError: it is not there, a file of it is missing or cut short, or it is not in TFRecord format.
     """
     directory = find_dataset(dataset, data_dir)
     if directory is None:
         raise DataError(
             f"data set {dataset!r} is not in {os.fspath(data_dir)!r}: prepare it with `python -m "
             f"data.prepare --layout=side_by_side --source=YOUR_IMAGES --name={dataset} "
-            f"--data_dir={data_dir}` (or --layout=paired, unpaired, single)."
+            f"--data_dir={data_dir}` (or --layout=paired, unpaired, single)"
         )
     try:
-        with _on_a_disk(directory) as description:
+        with _local_metadata(directory) as description:
             info = tfds.builder_from_directory(description).info
-    except Exception as error:  # whatever TFDS trips over, the files are at fault
+    except Exception as error:  # TFDS raises errors of any kind for damaged files
         reason = str(error).strip().split("\n")[0]
-        raise DataError(f"{directory}: cannot be read ({reason}); prepare it again.") from error
+        raise DataError(f"{directory}: cannot be read ({reason}); prepare it again") from error
     if info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise DataError(f"{directory}: stored as {info.file_format}; only TFRecord files are read.")
+        raise DataError(f"{directory}: stored as {info.file_format}, which is not TFRecord; prepare it again")
     return PreparedDataset(
         name=dataset,
         directory=directory,
@@ -188,60 +204,60 @@ def open_dataset(dataset, data_dir):
     )
 
 
-def without_held_out(train, where):
-    """A split in two `Records`: what is trained on, and its end, held out for evaluation.
+def split_held_out(train: Records, where: str) -> tuple[Records, Records]:
+    """Divides a training split into what is trained on, and its end, which is held out for evaluation.
 
     Args:
-        train: all of the split.
-        where: its directory, for the message.
+      train: all of the split.
+      where: its directory, for the message.
 
     Raises:
-        DataError: there is one example only.
+      DataError: there is only one example.
     """
-    held_out = min(_LARGEST_HELD_OUT, max(1, int(train.examples * _HELD_OUT_FRACTION)))
+    held_out = min(_MAX_HELD_OUT, max(1, int(train.examples * _HELD_OUT_FRACTION)))
     if held_out == train.examples:
         raise DataError(
-            f"{where}: its only example would be held out for evaluation; add examples or a split 'val'."
+            f"{where}: its only example would be held out for evaluation; add examples or a split 'val'"
         )
     kept = train.examples - held_out
     return train.part(0, kept), train.part(kept, train.examples)
 
 
-def _names_in(folder):
-    """The names of what a folder holds; none if it is none."""
+def _names_in(folder: str) -> list[str]:
+    """The names of the entries of a folder; [] if it does not exist."""
     return gfile.list_dir(folder) if gfile.is_dir(folder) else []
 
 
 @contextlib.contextmanager
-def _on_a_disk(directory):
-    """A folder on a disk with what TFDS reads to describe a data set: TFDS knows few kinds of store."""
+def _local_metadata(directory: str) -> Iterator[str]:
+    """A folder on a disk with the metadata files of a data set: TFDS cannot read all object stores."""
     if not gfile.is_url(directory):
         yield directory
         return
     with tempfile.TemporaryDirectory(prefix="gantry_description_") as copies:
         for name in gfile.list_dir(directory):
-            if name.endswith(_DESCRIBING):
+            if name.endswith(_METADATA_SUFFIXES):
                 tf.io.gfile.copy(os.path.join(directory, name), os.path.join(copies, name))
         yield copies
 
 
-def _records(split, directory):
-    """Gives the `Records` of a TFDS split in a directory after checking that its files are there."""
+def _records(split: tfds.core.SplitInfo, directory: str) -> Records:
+    """Returns the records of a TFDS split in a directory; checks that its files are complete."""
     shards, first_id, stored_bytes = [], 0, 0
     for filename, length in zip(split.filenames, split.shard_lengths, strict=True):
         path = os.path.join(directory, filename)
         try:
             stored_bytes += gfile.size_and_mtime(path)[0]
         except FileNotFoundError as error:
-            raise DataError(f"{path}: this file of the data set is missing; prepare it again.") from error
+            raise DataError(f"{path}: this file of the data set is missing; prepare it again") from error
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); check it.") from error
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check it") from error
         if length:
             shards.append(Shard(path=path, skip_records=0, records=length, first_id=first_id))
         first_id += length
     if stored_bytes < split.num_bytes + _FRAME_BYTES * split.num_examples:
         raise DataError(
             f"{directory}: the files of split {split.name!r} are cut short; copy or "
-            "prepare the data set again."
+            "prepare the data set again"
         )
     return Records(shards=tuple(shards), bytes_per_record=split.num_bytes / split.num_examples)

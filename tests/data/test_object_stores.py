@@ -1,4 +1,4 @@
-"""Sources and data sets in a store: what a disk gives, ram:// gives too."""
+"""Files and data sets in an object store: ram:// returns what a disk returns."""
 
 import io
 import os

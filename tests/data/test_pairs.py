@@ -46,7 +46,7 @@ def two_epochs(small_set):
     return drawn(pairs(small_set), 2 * EXAMPLES, global_batch=4)
 
 
-def test_spec_says_what_comes(small_set):
+def test_example_spec_describes_the_batches(small_set):
     source = pairs(small_set)
     batch = next(iter(source.batches(position_examples=0, global_batch=3)))
     assert source.train_examples == EXAMPLES
@@ -196,7 +196,7 @@ def test_evaluation_is_in_storage_order(small_set, pair_of):
         assert np.abs((image + 1) * 127.5 - expected).max() < 1.01
 
 
-def test_evaluation_crops_the_middle_without_resizing(small_set, pair_of):
+def test_evaluation_crops_the_centre_without_resizing(small_set, pair_of):
     batch = next(iter(pairs(small_set, load_size=0).evaluation("test", batch=2)))
     image = pair_of(23)[1]
     top, left = (side - 32 for side in image.shape[:2])
@@ -222,7 +222,7 @@ def test_strategy_splits_uneven_batches(small_set):
     ],
 )
 def test_arguments_out_of_range(small_set, where):
-    with pytest.raises(ValueError, match="need position_examples >= 0"):
+    with pytest.raises(ValueError, match="must be position_examples >= 0"):
         pairs(small_set).batches(**where)
 
 

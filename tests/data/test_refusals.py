@@ -1,4 +1,4 @@
-"""Data sets and settings that cannot be used are refused in one line that says how to mend it."""
+"""Unusable data sets and settings raise one line that says how to mend it."""
 
 import pathlib
 import shutil
@@ -40,7 +40,7 @@ def test_data_set_that_was_never_prepared(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../small", "", "a/b/c", "/etc"])
-def test_names_that_are_none(small_set, name):
+def test_invalid_names(small_set, name):
     refused("not a name", dataset=name, data_dir=small_set)
 
 

@@ -40,11 +40,11 @@ def test_however_records_are_read_the_stream_is_the_same(copy, small_set, supply
         np.testing.assert_array_equal(found[name], values)
 
 
-def test_a_cache_on_disk_is_made_once_and_anew_for_other_records(copy):
+def test_a_cache_on_disk_is_made_once_and_again_for_other_records(copy):
     source = pairs(str(copy), supply={"cache": "disk"})
     drawn(source, batches=1)
     [first] = (copy / ".cache").iterdir()
-    assert source.notes() == [f"decoded images are kept in {first}: 22 examples"]
+    assert source.notes() == [f"decoded images are cached in {first}: 22 examples"]
     written = first.stat().st_mtime_ns
     drawn(pairs(str(copy), supply={"cache": "disk"}), batches=1)
     assert first.stat().st_mtime_ns == written
@@ -52,7 +52,7 @@ def test_a_cache_on_disk_is_made_once_and_anew_for_other_records(copy):
     assert len(list((copy / ".cache").iterdir())) == 2
 
 
-def test_what_does_not_fit_is_not_cached_and_said(small_set):
+def test_what_does_not_fit_is_not_cached_and_noted(small_set):
     supply = {"cache": "memory", "ram_budget_bytes": 160_000}  # 22 pairs take 4 bytes x 2000 x 22
     source = pairs(small_set, supply=supply)
     found = drawn(source)
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_not_cached_and_said(small_set):
     np.testing.assert_array_equal(found["input"], drawn(pairs(small_set))["input"])
     fits = pairs(small_set, supply=supply | {"ram_budget_bytes": 400_000})
     drawn(fits)
-    assert fits.notes() == ["decoded images are kept in memory: 22 examples, 0 MiB"]
+    assert fits.notes() == ["decoded images are cached in memory: 22 examples, 0 MiB"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_not_cached_and_said(small_set):
         ({"cache": "gpu"}, "cache = 'gpu': must be one of none, memory, disk"),
         ({"on_bad_record": "ignore"}, "on_bad_record = 'ignore'"),
         ({"window_bytes": 0}, "window_bytes = 0: must be at least 1"),
-        ({"window_bytes": 2**29}, "3 windows are held at once"),
+        ({"window_bytes": 2**29}, "3 windows are in memory at once"),
         ({"largest_bad_share": 1.0}, "largest_bad_share = 1.0"),
         ({"service": "grpc://localhost:1", "cache": "memory"}, "service = 'grpc://localhost:1'"),
     ],
@@ -105,6 +105,6 @@ def test_parts_are_the_same_for_a_seed_and_grow(small_set):
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
-def test_fractions_that_are_none(small_set, fraction):
+def test_invalid_fractions(small_set, fraction):
     with pytest.raises(DataError, match="TRAIN_FRACTION = "):
         pairs(small_set, train_fraction=fraction)

@@ -109,7 +109,7 @@ def test_channels_and_direction(data_dir):
     assert batch["name"].numpy().tolist() == [b"0", b"1", b"2"]
 
 
-def test_domains_are_cut_apart_from_each_other(data_dir):
+def test_domains_are_cropped_independently(data_dir):
     ramp = np.broadcast_to(np.arange(24, dtype=np.uint8)[None, :, None] * 10, (20, 24, 3))
     stored = image_encoding.StoredFormat(channels=3, dtype="uint8", value_range=(0, 255))
     examples = {split: [ramp] * 8 for split in COUNTS}
@@ -122,9 +122,9 @@ def test_domains_are_cut_apart_from_each_other(data_dir):
 
 
 def test_data_sets_of_another_kind_are_refused(data_dir, small_set):
-    with pytest.raises(DataError, match="holds no unpaired images .*prepare it with --layout=unpaired"):
+    with pytest.raises(DataError, match="has no unpaired images .*prepare it with --layout=unpaired"):
         _ = UnpairedImages(dataset="small", data_dir=small_set).train_examples
-    with pytest.raises(DataError, match="holds no pairs"):
+    with pytest.raises(DataError, match="has no pairs"):
         _ = PairedImages(dataset="deep", data_dir=data_dir).train_examples
     with pytest.raises(DataError, match="no image feature 'image' .*--layout=single"):
         _ = SingleImages(dataset="small", data_dir=small_set).train_examples

@@ -1,4 +1,4 @@
-"""What holds for every augmentation, alone and in a list: shapes, roles, chance, repeatability."""
+"""Every augmentation, alone and in a list: shapes, roles, probability, repeatability."""
 
 import functools
 
@@ -168,12 +168,12 @@ def test_degradations_are_of_the_input_colours_of_both():
 
 
 @pytest.mark.parametrize("kind", PHOTOMETRIC)
-def test_a_missing_role_is_passed_over(kind):
+def test_a_missing_role_is_ignored(kind):
     only = {"target": PAIR["target"]}
     assert_same(kind(on="input", **PHOTOMETRIC[kind])(only, SEED), only)
 
 
-def test_a_list_of_none_changes_nothing():
+def test_no_augmentations_change_nothing():
     assert_same(augment((), PAIR, SEED), PAIR)
 
 

@@ -1,4 +1,4 @@
-"""Crops, mirror images and rotations against Pillow, NumPy and SciPy; draws by torchvision's rules."""
+"""Crops, flips and rotations against Pillow, NumPy and SciPy; random draws as in torchvision."""
 
 import functools
 
@@ -115,7 +115,7 @@ def test_random_resized_crop_draws_again_what_does_not_fit():
     "size, expected",
     [((12, 300), (0, 142, 12, 16)), ((300, 12), (142, 0, 16, 12)), ((1, 1), (0, 0, 1, 1))],
 )
-def test_random_resized_crop_takes_the_middle_where_nothing_fits(size, expected):
+def test_random_resized_crop_is_centred_if_nothing_fits(size, expected):
     box = RandomResizedCrop(scale=(0.9, 1.0)).draw(seed_of(0), *size)
     assert tuple(map(int, box)) == expected
 

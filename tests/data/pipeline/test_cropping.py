@@ -85,7 +85,7 @@ def test_a_window_is_a_part_of_the_whole(size, mirrored):
 
 def test_rectangles_and_random_resized_crops():
     image = textured(50, 80)
-    frame = cropping.framing_of(
+    frame = cropping.make_resize_and_crop(
         load_size=(40, 60), crop_size=(24, 40), resize="resize", flip=False, random_resized_crop=None
     )
     seed = cropping.example_seed(0, 0, 3)
@@ -125,7 +125,7 @@ def test_settings_that_cannot_be_used(settings, match):
         "random_resized_crop": None,
     }
     with pytest.raises(DataError, match=match):
-        cropping.framing_of(**usual | settings)
+        cropping.make_resize_and_crop(**usual | settings)
 
 
 def test_resize_to_the_same_size_changes_nothing():
@@ -138,7 +138,7 @@ def cut_of(seed, size=8, flip=True):
     y, x = np.mgrid[:12, :15]
     image = np.stack([y, x], -1).astype(np.uint8)
     other = (10 * y + 1)[:, :, None].astype(np.uint8)
-    frame = cropping.Framing(load_size=None, crop_size=(size, size), flip=flip)
+    frame = cropping.ResizeAndCrop(load_size=None, crop_size=(size, size), flip=flip)
     cut, other_cut = frame.training((image, other), seed, padding=(0, 0))
     np.testing.assert_array_equal(other_cut[:, :, 0], 10 * cut[:, :, 0] + 1)  # cut alike
     return cut.numpy()
@@ -177,5 +177,5 @@ def test_seed_depends_on_each_of_its_parts():
 
 def test_centre_crop():
     image = np.arange(5 * 7).reshape(5, 7, 1).astype(np.uint8)
-    frame = cropping.Framing(load_size=None, crop_size=(3, 3))
+    frame = cropping.ResizeAndCrop(load_size=None, crop_size=(3, 3))
     np.testing.assert_array_equal(frame.evaluation((image,), padding=(0,))[0], image[1:4, 2:5])

@@ -1,4 +1,4 @@
-"""Records damaged on disk: found by file, index and reason, or passed over and replaced."""
+"""Damaged records on disk: named by file, index and reason, or skipped and replaced."""
 
 import pathlib
 import shutil

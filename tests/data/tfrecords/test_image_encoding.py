@@ -111,14 +111,17 @@ def test_formats_of_public_data_sets():
 @pytest.mark.parametrize(
     "feature, match",
     [
-        (tfds.features.Image(shape=(None, None, None)), "no image of known channels"),
-        (tfds.features.Tensor(shape=(4, 4), dtype=np.uint8), "no image of known channels"),
-        (tfds.features.Tensor(shape=(4, 4, 3), dtype=np.int32), "no image of known channels"),
-        (tfds.features.Tensor(shape=(4, 4, 3), dtype=np.float32), "value range is not written down"),
-        (tfds.features.Image(shape=(4, 4, 1), dtype=np.float32), "in the bytes of a PNG are not read"),
+        (tfds.features.Image(shape=(None, None, None)), "not an image with a known number of channels"),
+        (tfds.features.Tensor(shape=(4, 4), dtype=np.uint8), "not an image with a known number of channels"),
+        (
+            tfds.features.Tensor(shape=(4, 4, 3), dtype=np.int32),
+            "not an image with a known number of channels",
+        ),
+        (tfds.features.Tensor(shape=(4, 4, 3), dtype=np.float32), "without a stored value range"),
+        (tfds.features.Image(shape=(4, 4, 1), dtype=np.float32), "as the bytes of a PNG are not supported"),
     ],
 )
-def test_features_that_are_no_images_of_ours(feature, match):
+def test_features_without_a_format(feature, match):
     with pytest.raises(DataError, match=match):
         image_encoding.format_of(feature)
 
@@ -143,7 +146,7 @@ def test_common_format(kinds, channels, dtype, value_range):
         assert found == StoredFormat(channels=channels, dtype=dtype, value_range=value_range)
 
 
-def test_a_value_range_that_is_given():
+def test_a_given_value_range():
     found = image_encoding.common_format([kind(1, "float32"), kind(3, "float32")], value_range=(0.0, 2.5))
     assert found == StoredFormat(channels=3, dtype="float32", value_range=(0.0, 2.5))
     found = image_encoding.common_format([kind(1, "uint16")], value_range=[0, 4095])
@@ -155,17 +158,21 @@ def test_a_value_range_that_is_given():
     [
         ([], {}, "no images"),
         ([kind(1, "float32")], {}, "float32 images need their value range"),
-        ([kind(1, "float32"), kind(1)], {"value_range": (0, 1)}, "of float32 and uint8 stand side by side"),
-        ([kind(1, "uint16"), kind(1, "uint16", value_range=(0, 1023))], {}, "0 to 1023 and 0 to 65535 stand"),
-        ([kind(1), kind(1, "uint16", value_range=(0, 1023))], {}, "values 0 to 255 and 0 to 1023 stand"),
+        ([kind(1, "float32"), kind(1)], {"value_range": (0, 1)}, "of float32 and uint8 are mixed"),
+        (
+            [kind(1, "uint16"), kind(1, "uint16", value_range=(0, 1023))],
+            {},
+            "0 to 1023 and 0 to 65535 are mixed",
+        ),
+        ([kind(1), kind(1, "uint16", value_range=(0, 1023))], {}, "values 0 to 255 and 0 to 1023 are mixed"),
         ([kind(1), kind(1, "uint16")], {"value_range": (0, 200)}, "one value range is given for"),
-        ([kind(5), kind(6)], {}, "of 5, 6 channels stand side by side"),
+        ([kind(5), kind(6)], {}, "of 5, 6 channels are mixed"),
         (
             [kind(3), kind(4, alpha=False)],
             {},
-            "of 3, 4 channels stand side by side, and 4 channels are neither",
+            "of 3, 4 channels are mixed, and 4 channels are neither",
         ),
-        ([kind(4), kind(4, alpha=False)], {}, "of 4 channels stand side by side"),
+        ([kind(4), kind(4, alpha=False)], {}, "of 4 channels are mixed"),
         ([kind(1)], {"value_range": (0, 256)}, "value range 0 to 256: must be two numbers that uint8"),
         ([kind(1)], {"value_range": (9, 9)}, "value range 9 to 9"),
         ([kind(1, "float32")], {"value_range": (0, float("inf"))}, "value range 0 to inf"),
@@ -281,8 +288,8 @@ def test_floats(tmp_path, channels, stored_channels):
     [
         (np.nan, "not finite"),
         (-np.inf, "not finite"),
-        (2.1, "holds values from 0 to 2.1, outside the value range -1.5 to 2"),
-        (-1.6, "holds values from -1.6 to 0, outside"),
+        (2.1, "has values from 0 to 2.1, outside the value range -1.5 to 2"),
+        (-1.6, "has values from -1.6 to 0, outside"),
     ],
 )
 def test_floats_outside_their_range(tmp_path, value, match):
@@ -313,13 +320,13 @@ def test_12_bits_in_16(tmp_path):
 @pytest.mark.parametrize(
     "channels, dtype, stored, match",
     [
-        (3, "uint8", (1, "uint8"), "3 channels do not become 1 without loss"),
-        (4, "uint8", (3, "uint8"), "has transparent parts, which 3 channels do not hold"),
+        (3, "uint8", (1, "uint8"), "3 channels cannot become 1 without loss"),
+        (4, "uint8", (3, "uint8"), "has transparent parts, which 3 channels cannot store"),
         (2, "uint8", (1, "uint8"), "has transparent parts"),
         (2, "uint8", (3, "uint8"), "has transparent parts"),
-        (3, "uint8", (5, "uint8"), "3 channels do not become 5"),
-        (3, "uint16", (3, "uint8"), "uint16 does not become uint8"),
-        (3, "uint8", (3, "float32"), "uint8 does not become float32"),
+        (3, "uint8", (5, "uint8"), "3 channels cannot become 5"),
+        (3, "uint16", (3, "uint8"), "uint16 cannot become uint8"),
+        (3, "uint8", (3, "float32"), "uint8 cannot become float32"),
     ],
 )
 def test_formats_that_would_lose_something(tmp_path, channels, dtype, stored, match):
@@ -367,18 +374,18 @@ def test_digests_of_halves(tmp_path):
 def test_what_the_pipeline_could_not_decode_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(image_encoding, "_DECODABLE_PIXELS", 24 * 32)
     smooth(24, 32).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="a.png: is 32x24, too large for TensorFlow; divide it"):
+    with pytest.raises(DataError, match="a.png: is 32x24, too large for TensorFlow; split it"):
         encode(tmp_path / "a.png", StoredFormat(channels=3, dtype="uint8", value_range=(0, 255)))
 
 
 def test_encode_pixels_takes_only_what_the_format_says():
     stored = StoredFormat(channels=3, dtype="uint8", value_range=(0, 255))
     for wrong in (np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4, 3), np.uint16)):
-        with pytest.raises(ValueError, match="are not StoredFormat"):
+        with pytest.raises(ValueError, match="are not of StoredFormat"):
             image_encoding.encode_pixels(wrong, stored)
 
 
-def test_decoding_refuses_two_channels_that_are_none():
+def test_two_channels_are_decoded_only_if_stored():
     grey = tf.io.encode_png(np.zeros((4, 4, 1), np.uint8))
     with pytest.raises(tf.errors.InvalidArgumentError):
         image_decoding.decode_image(grey, channels=2)

@@ -40,7 +40,7 @@ def test_training_goes_on_and_says_so(make_trainer, small_pix2pix, damaged):
     trainer = make_trainer(small_pix2pix(), data(damaged[0], on_bad_record="skip"), **SETTINGS)
     trainer.run()
     log = pathlib.Path(trainer.run_directory.path, "log.txt").read_text()
-    assert log.count(f"{damaged[1]}: record 0 is damaged: another is trained on in its place") == 1
+    assert log.count(f"{damaged[1]}: record 0 is damaged: the next record is used instead") == 1
 
 
 def test_training_says_what_is_cached(make_trainer, small_pix2pix, synthetic_datasets):
@@ -48,4 +48,4 @@ def test_training_says_what_is_cached(make_trainer, small_pix2pix, synthetic_dat
     trainer = make_trainer(small_pix2pix(), data(synthetic_datasets, cache="memory"), **settings)
     trainer.run()
     log = pathlib.Path(trainer.run_directory.path, "log.txt").read_text()
-    assert log.count("decoded images are kept in memory: 400 examples") == 1
+    assert log.count("decoded images are cached in memory: 400 examples") == 1

@@ -1,0 +1,112 @@
+"""Decoding a record into the images of an example, one for each role."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data.roles import SIDE_VECTOR
+from data.tfrecords import image_decoding
+from data.tfrecords.image_encoding import format_of
+
+_HALVES = {"left": 0, "right": 1}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """Where an image lies in a record.
+
+    Attributes:
+      feature: name of the feature.
+      half: "left" or "right" for half of that image; "" for all of it.
+      channels: those of the feature, unless the image has fewer (grey images of A beside coloured ones of B).
+    """
+
+    feature: str
+    half: str = ""
+    channels: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExampleDecoder:
+    """Decodes records.
+
+    Attributes:
+      features: the `tfds` features of the records.
+      sources: role ("input", "target", "side_map") -> `ImageSource`. Two roles may have the same image, which
+        is decoded once.
+      max_pixels: larger images fail, before they are decoded.
+    """
+
+    features: tfds.features.FeaturesDict
+    sources: Mapping[str, ImageSource]
+    max_pixels: int
+
+    def decode(self, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Decodes a record, in the graph.
+
+        Args:
+          record: string [].
+
+        Returns:
+          An image [H, W, C] of the stored dtype for each distinct source; last the side vector, if the data
+          set has one.
+        """
+        parsed = image_decoding.parse_record(self.features, record)
+        decoded: dict[tuple[str, int], tf.Tensor] = {}
+        for source in self._distinct_sources:
+            key = (source.feature, source.channels)
+            if key not in decoded:
+                decoded[key] = image_decoding.image_of(
+                    parsed,
+                    source.feature,
+                    self.features[source.feature],
+                    channels=source.channels,
+                    max_pixels=self.max_pixels,
+                )
+        images = [
+            _half_of(decoded[source.feature, source.channels], source.half)
+            for source in self._distinct_sources
+        ]
+        return (*images, parsed[SIDE_VECTOR]) if SIDE_VECTOR in self.features else tuple(images)
+
+    def split(self, decoded: tuple[tf.Tensor, ...]) -> tuple[tuple[tf.Tensor, ...], dict[str, tf.Tensor]]:
+        """Splits what `decode` returns into the images, and {"side_vector": float32 [K]} or {}."""
+        images = len(self._distinct_sources)
+        return decoded[:images], {SIDE_VECTOR: decoded[-1]} if len(decoded) > images else {}
+
+    def by_role(self, images: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns role -> image, for one image of each distinct source."""
+        of_source = dict(zip(self._distinct_sources, images, strict=True))
+        return {role: of_source[source] for role, source in self.sources.items()}
+
+    def name(self, record: tf.Tensor, example_id: tf.Tensor) -> tf.Tensor:
+        """Returns the name stored in a record, or else its id: string []."""
+        if "name" in self.features:
+            return image_decoding.parse_record(self.features, record)["name"]
+        return tf.strings.as_string(example_id)
+
+    def value_range(self, role: str) -> tuple[float, float]:
+        """Returns (lowest, highest) value that an image of a role can have as stored."""
+        return format_of(self.features[self.sources[role].feature]).value_range
+
+    @property
+    def padding(self) -> tuple[float, ...]:
+        """The padding value for each distinct source: the lowest one, black."""
+        formats = [format_of(self.features[source.feature]) for source in self._distinct_sources]
+        return tuple(stored.value_range[0] for stored in formats)
+
+    @functools.cached_property
+    def _distinct_sources(self) -> tuple[ImageSource, ...]:
+        return tuple(dict.fromkeys(self.sources.values()))
+
+
+def _half_of(image: tf.Tensor, half: str) -> tf.Tensor:
+    """The left or right half of an image, or all of it."""
+    if not half:
+        return image
+    width = tf.shape(image)[1] // 2
+    start = _HALVES[half] * width
+    return image[:, start : start + width]

@@ -1,4 +1,4 @@
-"""Batch schedules that adapt to training: to a plateau of a metric, or to the gradient noise scale."""
+"""Batch schedules that follow training: a plateau of a metric, or the gradient noise scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.errors import ConfigurationError
 
 
 class Ladder(BatchGrowth, BatchSchedule):
-    """Sizes that training moves between, one rung at a time. Its state is the "rung", 0 for the smallest."""
+    """Sizes that training climbs like a ladder, rung by rung. The state "rung" is 0 for the smallest."""
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -28,7 +28,7 @@ class Ladder(BatchGrowth, BatchSchedule):
 
     @property
     def pieces(self) -> tuple[tuple[int | None, int], ...]:
-        """(0, start), then (None, size) for the others."""
+        """(0, start), then (None, size) for each other size."""
         return tuple((None if index else 0, size) for index, size in enumerate(self.sizes))
 
     def initial_state(self) -> dict[str, float]:
@@ -44,9 +44,9 @@ class Ladder(BatchGrowth, BatchSchedule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GrowOnPlateau(Ladder):
-    """Smith et al. 2018 (arXiv 1711.00489): one rung up where others would lower the learning rate.
+    """Grows the batch on a plateau, where others lower the learning rate (Smith et al., arXiv 1711.00489).
 
-    See `engine.batching.plateau.PlateauDetector`.
+    `engine.batching.plateau.PlateauDetector` detects the plateau.
 
     Attributes:
       metric: the evaluation metric to watch.
@@ -72,14 +72,14 @@ class GrowOnPlateau(Ladder):
         return self
 
     def initial_state(self) -> dict[str, float]:
-        """The state at the start of a run: the rung and the detector's."""
+        """The state at the start of a run: the rung, and the state of the detector."""
         return super().initial_state() | self._detector().initial()
 
     def check(self, *, phases: Collection[str], evaluate_every: int) -> None:
-        """Checks that there are evaluations to decide after.
+        """Checks that there are evaluations during training.
 
         Raises:
-          ConfigurationError: there are none before the end.
+          ConfigurationError: there is none before the end.
         """
         if evaluate_every == 0:
             raise ConfigurationError(
@@ -103,22 +103,23 @@ class GrowOnPlateau(Ladder):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GrowByNoiseScale(Ladder):
-    """McCandlish et al. 2018 (arXiv 1812.06162): a batch in proportion to the gradient noise scale.
+    """Keeps the batch in proportion to the gradient noise scale (McCandlish et al., arXiv 1812.06162).
 
-    Every `every` examples it moves at most one rung, towards the largest rung up to target * scale, or
-    towards the lowest if all are above that. A scale that is unknown (nan) or not positive changes nothing.
-    It is infinite where the estimate of |G|^2 is 0 or negative: the noise hides the gradient, which asks for
-    one rung up. Moving only one rung per decision limits what chance can do.
+    The goal is the largest rung up to target * scale, or the lowest rung if all are above that. Each decision
+    moves at most one rung towards it, which limits the effect of chance. Nothing changes if the scale is
+    unknown (nan) or not positive. The scale is infinite if the estimate of |G|^2 is 0 or negative: then noise
+    hides the gradient, and the batch grows by one rung.
 
     Attributes:
       phase: the phase of the task whose gradient decides.
-      every: from one decision to the next, such as "1ep".
+      every: period of the decisions, such as "1ep".
       target: factor on the scale. For the norm test it is 1 / eta^2: 4 is the usual eta = 0.5.
       statistic: "noise_scale" is tr(Sigma) / |G|^2; "norm_test" has the squared norm of the mean gradient in
         place of |G|^2 (Byrd et al. 2012; Lau et al., arXiv 2412.21124). That norm contains tr(Sigma) / B, so
         the norm test never asks for more than target times the current batch.
-      monotone: never moves down.
-      minimum: if not monotone, the lowest rung; sizes fall as start / factor^n. None is `start`.
+      monotone: whether the batch may only grow.
+      minimum: the lowest rung if the batch may shrink; the sizes below `start` are start / factor^n. None is
+        `start`.
     """
 
     phase: str
@@ -136,7 +137,7 @@ class GrowByNoiseScale(Ladder):
         if not self.target > 0:
             raise self._refusal("target", "must be above 0; 1.0 follows the noise scale")
         if self.statistic == "norm_test" and self.target <= self.factor:
-            never = "the norm test asks for less than target times the batch, so it would never grow"
+            never = "the norm test asks for less than target times the batch, so the batch would never grow"
             raise self._refusal("target", f"{never}; give more than factor = {self.factor}, such as 4.0")
         if self.minimum is not None and self.monotone:
             raise self._refusal("minimum", "a monotone batch never falls; set monotone = False, or None here")
@@ -144,7 +145,7 @@ class GrowByNoiseScale(Ladder):
             raise self._refusal("minimum", f"must lie between 1 and start = {self.start}; change it")
 
     def resolve(self, examples_per_epoch: int) -> GrowByNoiseScale:
-        """The schedule for a data set of so many training examples: `every` is in examples.
+        """The schedule for a data set of so many training examples, with `every` in examples.
 
         Raises:
           ConfigurationError: a batch is larger than the data set.
@@ -155,7 +156,7 @@ class GrowByNoiseScale(Ladder):
 
     @property
     def decide_every_examples(self) -> int:
-        """How often `after_noise_scale` is due, once resolved."""
+        """How often `after_noise_scale` is due. Only of a resolved schedule."""
         return self._period(self.every)
 
     @property

@@ -1,6 +1,6 @@
 """Batch schedules by position: constant, piecewise or geometric; `engine.adaptive_batch` has the others.
 
-A configuration holds a number, a text or a `BatchGrowth`. `resolve_batch_schedule` turns it into a
+A configuration holds a number, a string or a `BatchGrowth`. `resolve_batch_schedule` turns it into a
 `BatchSchedule`, which the trainer asks for the batch of each step. The state of a schedule is a dictionary
 of floats that the trainer keeps in checkpoints; every method is a pure function of it.
 """
@@ -25,12 +25,12 @@ class BatchSchedule(abc.ABC):
     @property
     @abc.abstractmethod
     def sizes(self) -> tuple[int, ...]:
-        """Every global batch that it can take, each once, the first one first."""
+        """All global batches that it can take, without repetition; the first batch of the run comes first."""
 
     @property
     @abc.abstractmethod
     def pieces(self) -> tuple[tuple[int | None, int], ...]:
-        """(examples at which it starts, global batch) in order; no start is None where training decides."""
+        """(examples at which it starts, global batch) in order; the start is None if training decides it."""
 
     @property
     def decide_every_examples(self) -> int:
@@ -43,14 +43,14 @@ class BatchSchedule(abc.ABC):
 
     @abc.abstractmethod
     def entry(self, size: int) -> str:
-        """The user's setting from which the global batch `size` follows, to be quoted in errors."""
+        """The user's setting that leads to the global batch `size`, for error messages."""
 
     def initial_state(self) -> dict[str, float]:
-        """The state at the start of a run: empty for a function of position."""
+        """The state at the start of a run; empty if the batch depends on the position only."""
         return {}
 
     def next_start(self, examples: int) -> int | None:
-        """Where the piece after the one at `examples` starts; None where no position starts one."""
+        """Where the piece after the one at `examples` starts; None after the last, or if training decides."""
         del examples
         return None
 
@@ -59,10 +59,10 @@ class BatchSchedule(abc.ABC):
 
         Args:
           phases: names of the task's phases.
-          evaluate_every: examples between evaluations; 0 makes none before the end.
+          evaluate_every: examples between evaluations; 0 is only at the end.
 
         Raises:
-          ConfigurationError: it never could.
+          ConfigurationError: it could never decide.
         """
         del phases, evaluate_every
 
@@ -79,7 +79,7 @@ class BatchSchedule(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Piecewise(BatchSchedule):
-    """A function of position: the step that starts at e examples takes the piece that contains e.
+    """A schedule by position: a step that starts at e examples belongs to the piece that contains e.
 
     Attributes:
       starts: examples at which each piece starts, rising from 0.
@@ -93,7 +93,7 @@ class Piecewise(BatchSchedule):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Every global batch that it takes, each once, in order."""
+        """All global batches, without repetition, in order."""
         return tuple(dict.fromkeys(self.batches))
 
     @property
@@ -122,12 +122,12 @@ class Piecewise(BatchSchedule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchGrowth(abc.ABC):
-    """Settings of a schedule with sizes start * factor^n, rounded, up to a maximum.
+    """Settings of a schedule with the sizes start * factor^n, rounded, up to a maximum.
 
     Attributes:
-      start: first global batch, for which the learning rates were chosen.
-      factor: from one size to the next, above 1; may be fractional.
-      maximum: largest global batch, and the last size.
+      start: first global batch; the learning rates are set for it.
+      factor: ratio of a size to the one before, above 1; may be fractional.
+      maximum: largest global batch: the last size.
 
     Raises:
       ConfigurationError: a setting is out of its range.
@@ -154,18 +154,18 @@ class BatchGrowth(abc.ABC):
         """
 
     def entry(self, size: int) -> str:
-        """The user's setting from which the global batch `size` follows, to be quoted in errors."""
+        """The user's setting that leads to the global batch `size`, for error messages."""
         settings = f"start={self.start}, factor={self.factor}, maximum={self.maximum}"
         return f"{type(self).__name__}({settings}) rung {size}"
 
     def _check_data(self, examples_per_epoch: int) -> None:
         if self.maximum > examples_per_epoch:
             raise self._refusal(
-                "maximum", f"more than the {examples_per_epoch} training examples there are; lower it"
+                "maximum", f"more than the {examples_per_epoch} training examples that there are; lower it"
             )
 
     def _powers(self) -> dict[int, int]:
-        """From size to the first n for which start * factor^n rounds to it; sizes rise."""
+        """For each size, in rising order: the first n for which start * factor^n rounds to it."""
         powers, power = {self.start: 0}, 0
         while self.maximum not in powers:
             power += 1
@@ -176,7 +176,7 @@ class BatchGrowth(abc.ABC):
         return ConfigurationError(f"{type(self).__name__}.{name} = {getattr(self, name)!r}: {why}")
 
     def _period(self, every: Duration, *, examples_per_epoch: int = 10**9) -> int:
-        """`every` in examples; without a data set, of an epoch so long that no part of it rounds to 0."""
+        """`every` in examples. The default epoch is so long that no part of it rounds to 0."""
         name = f"{type(self).__name__}.every"
         period = examples_of(every, examples_per_epoch=examples_per_epoch, name=name)
         if period < 1:
@@ -186,10 +186,10 @@ class BatchGrowth(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Geometric(BatchGrowth):
-    """AdaBatch (Devarakonda et al., arXiv 1712.02029): start * factor^n from n * every examples on.
+    """AdaBatch (Devarakonda et al., arXiv 1712.02029): start * factor^n from position n * every on.
 
     Attributes:
-      every: how long a size lasts, such as "20ep"; k times as long if k values of n round to it.
+      every: how long each size lasts, such as "20ep"; k times as long if k values of n round to the size.
     """
 
     every: Duration
@@ -215,7 +215,7 @@ class Geometric(BatchGrowth):
 
 
 def resolve_batch_schedule(setting: int | str | BatchGrowth, *, examples_per_epoch: int) -> BatchSchedule:
-    """Makes a schedule of a setting.
+    """Makes the schedule of a setting.
 
     Args:
       setting: `4`, `"4"`, `"0:1, 4000:2, 20ep:8"` (position: global batch), or a `BatchGrowth`.
@@ -246,8 +246,8 @@ def resolve_batch_schedule(setting: int | str | BatchGrowth, *, examples_per_epo
             )
         if int(size) > examples_per_epoch:
             raise ConfigurationError(
-                f"BATCH_SCHEDULE: {entry!r} asks for more than the {examples_per_epoch} training "
-                "examples there are; lower the batch"
+                f"BATCH_SCHEDULE: {entry!r} is more than the {examples_per_epoch} training "
+                "examples that there are; lower the batch"
             )
         starts.append(start)
         batches.append(int(size))

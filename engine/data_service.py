@@ -1,15 +1,15 @@
-"""Serves the reading and decoding of training data from this machine, by tf.data service.
+"""Reads and decodes training data on this machine for other machines, with the tf.data service.
 
     python -m engine.data_service --workers=2
     python -m engine.train --gin_file=... --gin_param='supply.Supply.service = "grpc://localhost:5050"'
 
-Without --dispatcher it starts a dispatcher and its workers, all on this machine. Further machines are given
-the dispatcher's address, and see the data under the same path:
+Without --dispatcher it starts a dispatcher and its workers on this machine. To add workers on other machines,
+give the dispatcher's address there. All machines must see the data under the same path:
 
     python -m engine.data_service --dispatcher=HOST:5050 --address=THIS_HOST --workers=8
 
-Every example comes once an epoch, but the order does not repeat, and neighbouring epochs mix: a worker is
-given one shuffle window after the other. Ends on Ctrl-C.
+Each example is read once an epoch. The order is not reproducible, and neighbouring epochs mix, because each
+worker takes the next shuffle window when it is ready. Ctrl-C ends the program.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _LOOPBACK = "localhost"
 def start(
     *, port: int = 5050, workers: int = 1, dispatcher: str | None = None, address: str = _LOOPBACK
 ) -> tuple[str, list]:
-    """Starts servers in threads of this process; all that the program does.
+    """Starts the servers in threads of this process. This is the whole program, for a notebook.
 
     Args:
-        port: of the dispatcher, if one is to be started; 0 takes a free one.
-        workers: how many to start; each decodes with all cores it finds idle.
-        dispatcher: "host:port" of one that runs already; None starts one.
-        address: of this machine, as the dispatcher and the training program reach it.
+      port: port of a new dispatcher; 0 takes a free one.
+      workers: how many to start; each decodes on all idle cores.
+      dispatcher: "host:port" of a dispatcher that runs already; None starts one.
+      address: this machine's address for the dispatcher and the training program.
 
     Returns:
-        (the address to train with, "grpc://host:port"; the servers, which run as long as they are held).
+      The service's address, "grpc://host:port", and the servers, which stop when they are deleted.
 
     Raises:
-        DataError: an argument cannot be used, or the port is taken.
+      DataError: there are no workers, or the port is taken.
     """
     if workers < 1:
-        raise DataError(f"workers = {workers}: must be at least 1.")
+        raise DataError(f"workers = {workers}: must be at least 1; raise it")
     service, servers = tf.data.experimental.service, []
     if dispatcher is None:
         try:
             servers.append(service.DispatchServer(service.DispatcherConfig(port=port)))
         except (tf.errors.OpError, RuntimeError) as error:
-            raise DataError(f"port = {port}: cannot be used ({error}); choose another.") from error
+            raise DataError(f"port = {port}: cannot be used ({error}); choose another") from error
         dispatcher = f"{address}:{servers[0].target.rpartition(':')[2]}"
     for _ in range(workers):
         config = service.WorkerConfig(dispatcher_address=dispatcher, worker_address=f"{address}:%port%")
@@ -59,19 +59,21 @@ def start(
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    for name, default, text in (
+    """Defines the flags of the program."""
+    for name, number, text in (
         ("port", 5050, "Port of the dispatcher; 0 takes a free one."),
-        ("workers", 1, "Workers to start on this machine."),
+        ("workers", 1, "Number of workers on this machine."),
     ):
-        flags.DEFINE_integer(name, default, text, flag_values=values)
+        flags.DEFINE_integer(name, number, text, flag_values=values)
     for name, default, text in (
-        ("dispatcher", None, "HOST:PORT of a dispatcher that runs; one is started if not given."),
-        ("address", _LOOPBACK, "This machine, as the others reach it."),
+        ("dispatcher", None, "HOST:PORT of a running dispatcher; one is started if not given."),
+        ("address", _LOOPBACK, "This machine's address for the others."),
     ):
         flags.DEFINE_string(name, default, text, flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
+    """Runs the program with parsed flags, until SIGINT or SIGTERM."""
     service, servers = start(
         port=values.port, workers=values.workers, dispatcher=values.dispatcher, address=values.address
     )
@@ -83,6 +85,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
+    """Runs the program from the command line."""
     run_program(main, define_flags)
 
 

@@ -1,4 +1,4 @@
-"""Says what this machine offers and what a configuration would do on it, before anything runs.
+"""Describes this machine, and prints the plan of a configuration before you train.
 
 python -m engine.doctor
 python -m engine.doctor --gin_file=gin/pix2pix_facades.gin
@@ -50,12 +50,12 @@ def machine_report() -> str:
 
 
 def _gpu_lines() -> list[str]:
-    """Each GPU by the number that GPUS takes, and how much of it is in use."""
+    """Each GPU with its number in the setting GPUS, and how much of it is in use."""
     gpus = physical_devices("GPU")
     try:
         uses = [f"{use}{', idle' if use.is_idle else ''}" for use in (gpu_uses() if gpus else [])]
-    except ConfigurationError:  # for "idle" only it has to be known
-        uses = ["how much is in use is not known"] * len(gpus)
+    except ConfigurationError:  # only GPUS = "idle" needs it
+        uses = ["use unknown"] * len(gpus)
     return [
         f"  {number}: {gpu.name}, {use}" for number, (gpu, use) in enumerate(zip(gpus, uses, strict=True))
     ]
@@ -64,18 +64,20 @@ def _gpu_lines() -> list[str]:
 def plan_report(
     *, gin_files: Sequence[str], gin_params: Sequence[str] = (), measure_memory: bool = True
 ) -> str:
-    """Devices, networks, memory and the plan of every batch of a configuration, as text.
+    """The devices, networks, memory and batches of a configuration, as text.
 
     Args:
+      gin_files: configuration files.
+      gin_params: overrides, such as "BATCH_SCHEDULE = 8".
       measure_memory: runs a few steps in a process of its own, on made-up images.
 
     Raises:
-      ConfigurationError, data.errors.DataError: training it would be refused for the same reason.
+      ConfigurationError, data.errors.DataError: a training would be refused for the same reason.
     """
     experiment, text = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
-    automatic = experiment.largest_micro_batch == "auto"
-    probe = micro_batch_limit.measure(experiment, text) if measure_memory or automatic else None
-    if automatic:
+    is_automatic = experiment.largest_micro_batch == "auto"
+    probe = micro_batch_limit.measure(experiment, text) if measure_memory or is_automatic else None
+    if probe and is_automatic:
         experiment = dataclasses.replace(experiment, largest_micro_batch=probe.largest_micro_batch)
     trainer = Trainer(experiment, RunDirectory(""))
     plan, devices = trainer.plan, trainer.devices
@@ -97,13 +99,15 @@ def plan_report(
 
 
 def plan_table(plan: RunPlan, task: Task, memory: MemoryModel | None) -> list[str]:
-    """Lines of text.
+    """A table with a row for each piece of the batch schedule, as lines of text.
 
-    Sizes that training itself decides have no position; their row says so. Learning rates are those
-    of the first and last step of a piece, without a warm-up.
+    A size that training decides on has no position: its row says "when decided". The learning rates are
+    those of the first and last step of the piece, without a warm-up.
 
     Args:
-      memory: as measured; None leaves the column out.
+      plan: the settings, resolved.
+      task: its phases have a column each.
+      memory: as measured; None omits the column.
     """
     titles = ["from example", "global batch", "replicas", "micro-batch", "accumulation", "steps"]
     phases = task.phases()
@@ -122,16 +126,17 @@ def plan_table(plan: RunPlan, task: Task, memory: MemoryModel | None) -> list[st
 
 
 def _pieces(plan: RunPlan) -> Iterator[tuple[int | None, int, int | None]]:
-    """(position of its first step, global batch, steps) of every piece that is reached."""
+    """(position of its first step, global batch, steps) of each piece that the run reaches."""
     pieces = plan.schedule.pieces
-    decided = any(start is None for start, _ in pieces)
+    is_adaptive = any(start is None for start, _ in pieces)
     position = 0
     for index, (_, size) in enumerate(pieces):
-        if decided:
+        if is_adaptive:
             yield (None if index else 0), size, None
             continue
-        end = pieces[index + 1][0] if index + 1 < len(pieces) else plan.total_examples
-        steps = max(0, -(-(min(end, plan.total_examples) - position) // size))
+        end = pieces[index + 1][0] if index + 1 < len(pieces) else None
+        end = plan.total_examples if end is None else min(end, plan.total_examples)
+        steps = max(0, -(-(end - position) // size))
         if steps:
             yield position, size, steps
         position += steps * size
@@ -153,11 +158,11 @@ def _rates(plan: RunPlan, settings: Adam, start: int | None, size: int, steps: i
 
 
 def _memory(probe: Probe, plan: RunPlan) -> str:
-    """What a step takes, and whether the plan fits."""
+    """The memory that a step needs, and whether the plan fits."""
     constant, each = probe.model.constant_bytes / 2**30, probe.model.bytes_per_example / 2**30
     text = f"Memory: {constant:.2f} GiB and {each:.3f} GiB for each example of a micro-batch"
     if not probe.budget_bytes:
-        return f"{text}; how much may be used is not known here"
+        return f"{text}; how much may be used is unknown here"
     text += f"; {probe.budget_bytes / 2**30:.2f} GiB may be used"
     if max(batch.micro_batch for batch in plan.batches.values()) <= probe.largest_micro_batch:
         return f"{text}: the plan fits"
@@ -175,6 +180,7 @@ def _version(package: str) -> str:
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of the program."""
     for name, text in (("gin_file", "Configuration file"), ("gin_param", "Override")):
         flags.DEFINE_multi_string(name, [], text, flag_values=values)
     flags.DEFINE_bool(
@@ -186,7 +192,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    machine = machine_report()  # before the plan, which takes memory of the GPUs
+    """Runs the program with parsed flags."""
+    machine = machine_report()  # before the plan, which allocates memory on the GPUs
     plan = ""
     if values.gin_file:
         plan = plan_report(
@@ -199,6 +206,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
+    """Runs the program from the command line."""
     run_program(main, define_flags)
 
 

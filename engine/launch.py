@@ -1,4 +1,4 @@
-"""Starts local workers of one training, each with its TF_CONFIG.
+"""Starts several workers of one training on this machine, each with its own TF_CONFIG.
 
 python -m engine.launch --workers=2 -- python -m engine.train --gin_file=gin/pix2pix.gin --workdir=runs/mine
 """
@@ -17,27 +17,27 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from engine.cli.program import BAD_INPUT, DONE, INTERRUPTED
 
 _DETAILS = """
-The command is started once for each worker, with free ports of the loopback interface in TF_CONFIG. What
-a worker writes comes out line by line behind its name, "[worker 0] ...", stdout and stderr apart.
+The command is started once for each worker. TF_CONFIG names free ports of the loopback interface. Each line
+of a worker's output is printed with its name, "[worker 0] ...", on stdout or stderr as the worker wrote it.
 
-When a worker fails, the others get SIGTERM, and SIGKILL after --grace_sec seconds. SIGINT and SIGTERM are
-handed to the workers as often as they come: the first makes a training save and end, the second ends it at
-once. SIGINT goes to all processes of a worker, as from a terminal, SIGTERM to the command itself. Whatever a
-worker started is killed when it ends; and everything is killed when this program is, by SIGKILL too.
+When a worker fails, the others get SIGTERM, and SIGKILL after --grace_sec seconds. Each SIGINT and SIGTERM is
+passed on to the workers: the first makes a training save and end, the second ends it at once. SIGINT goes to
+all processes of a worker, as from a terminal; SIGTERM goes to the command only. When a worker ends, its child
+processes are killed. When this program ends, even by SIGKILL, all workers are killed.
 
-Exit codes: 0 if all workers end with 0; 42 if they were interrupted; 2 if they could not be started; else
-that of the first worker that failed (128 + n if signal n ended it).
+Exit codes: 0 if all workers exit with 0; 42 if they were interrupted; 2 if they could not be started;
+otherwise that of the first worker that failed (128 + n if signal n killed it).
 """
 
 _POLL_SEC = 0.05
 
-# Kills the process groups it was told of when its stdin ends, as it does however the launcher ends. Unlike
-# Linux's PR_SET_PDEATHSIG, this reaches children's children and works on every POSIX system.
+# A process that kills the process groups it watches when its stdin closes, which happens however the launcher
+# ends. Unlike Linux's PR_SET_PDEATHSIG, this reaches grandchildren and works on every POSIX system.
 _GUARD = """
 import os, signal, sys
 groups = set()
@@ -53,7 +53,16 @@ for group in groups:
 
 
 class Worker:
-    """One worker: its process, which leads a process group, and the threads that pass its output on."""
+    """One worker: a process that leads a process group, and two threads that print its output.
+
+    Args:
+      index: number of the worker, which each line of its output starts with.
+      command: program and arguments.
+      environment: all environment variables of the process.
+
+    Attributes:
+      process: the process.
+    """
 
     def __init__(self, index: int, command: Sequence[str], environment: dict[str, str]):
         self.process = subprocess.Popen(
@@ -75,50 +84,63 @@ class Worker:
             thread.start()
 
     def signal(self, number: int) -> None:
-        """Sends SIGINT and SIGKILL to all processes of the worker, others to the command itself."""
-        if self.process.returncode is not None:  # its number may be another's by now
+        """Sends a signal: SIGINT and SIGKILL to all processes of the worker, others to the command only."""
+        if self.process.returncode is not None:  # another process may have its number by now
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has just ended
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the worker has just ended
             if number in (signal.SIGINT, signal.SIGKILL):
                 os.killpg(self.process.pid, number)
             else:
-                # A command that passes signals on, as make does, must not make two of one.
+                # A command such as make passes the signal on; the group would get it twice.
                 self.process.send_signal(number)
 
-    def ended(self) -> bool:
-        """Whether the command has ended; what it started is killed then."""
+    def has_ended(self) -> bool:
+        """Whether the command has ended. If so, kills the processes that it left behind."""
         if self.process.poll() is None:
             return False
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # it started nothing
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it left none
             os.killpg(self.process.pid, signal.SIGKILL)
         return True
 
     def join(self) -> None:
-        """Waits for the last of its output; not for a process that left the group and holds on to it."""
+        """Waits until all output is printed."""
         for thread in self._threads:
-            thread.join(timeout=5)
+            thread.join(timeout=5)  # a process that left the group may keep the pipe open
 
 
 class Launcher:
     """Runs the workers of one training to their end.
 
     Args:
-      grace_sec: seconds that the others have for ending after one has failed.
+      grace_sec: seconds that the other workers have to end after one has failed.
     """
 
     def __init__(self, *, grace_sec: float):
         self._grace_sec = grace_sec
         self._workers: list[Worker] = []
+        self._running: list[Worker] = []
+        self._code = DONE
+        self._kill_at = math.inf
         self._received: list[int] = []
+        self._passed_on = 0  # how many of the received signals
         self._guard = subprocess.Popen(
             [sys.executable, "-ISc", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
+        assert self._guard.stdin
+        self._guard_input = self._guard.stdin
 
     def run(self, command: Sequence[str], *, workers: int) -> int:
-        """Starts the command once for each worker, waits for all, and gives the exit code.
+        """Starts the command once for each worker and waits for all workers.
+
+        Args:
+          command: program and arguments.
+          workers: how many to start.
+
+        Returns:
+          The exit code of the program.
 
         Raises:
-          OSError: the command cannot be started; nothing is left running.
+          OSError: the command cannot be started; no worker is left running.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: self._received.append(number))
@@ -127,55 +149,65 @@ class Launcher:
                 environment = {"PYTHONUNBUFFERED": "1"} | os.environ | {"TF_CONFIG": config}
                 self._workers.append(Worker(index, command, environment))
                 self._tell_guard("watch", self._workers[-1])
-            return self._wait()
+            self._wait()
+            return self._code
         finally:
             for worker in self._workers:
                 worker.signal(signal.SIGKILL)
-            self._guard.stdin.close()
+            self._guard_input.close()
             self._guard.wait()
 
-    def _wait(self) -> int:
-        running, code, kill_at, handed_on = list(self._workers), DONE, math.inf, 0
-        while running:
-            for number in self._received[handed_on:]:
-                handed_on += 1
-                for worker in running:
-                    worker.signal(number)
-            for worker in [worker for worker in running if worker.ended()]:
-                running.remove(worker)
+    def _wait(self) -> None:
+        self._running = list(self._workers)
+        while self._running:
+            self._pass_signals_on()
+            for worker in [worker for worker in self._running if worker.has_ended()]:
+                self._running.remove(worker)
                 self._tell_guard("forget", worker)
-                ended_with = worker.process.returncode
-                if not ended_with or code:
-                    continue
-                kill_at = time.monotonic() + self._grace_sec
-                if handed_on:  # the others are ending; a second signal would not let them save
-                    code = INTERRUPTED
-                    continue
-                code = ended_with if ended_with > 0 else 128 - ended_with
-                for other in running:
-                    other.signal(signal.SIGTERM)
-            if time.monotonic() > kill_at:
-                for worker in running:
-                    worker.signal(signal.SIGKILL)
+                if worker.process.returncode and not self._code:
+                    self._after_first_failure(worker.process.returncode)
+            if time.monotonic() > self._kill_at:
+                self._signal_running(signal.SIGKILL)
             time.sleep(_POLL_SEC)
         for worker in self._workers:
             worker.join()
-        return code
+
+    def _pass_signals_on(self) -> None:
+        for number in self._received[self._passed_on :]:
+            self._passed_on += 1
+            self._signal_running(number)
+
+    def _after_first_failure(self, returncode: int) -> None:
+        """Decides the exit code and makes the other workers end."""
+        self._kill_at = time.monotonic() + self._grace_sec
+        if self._passed_on:  # the others are ending; after a second signal they could not save
+            self._code = INTERRUPTED
+            return
+        self._code = returncode if returncode > 0 else 128 - returncode
+        self._signal_running(signal.SIGTERM)
+
+    def _signal_running(self, number: int) -> None:
+        for worker in self._running:
+            worker.signal(number)
 
     def _tell_guard(self, word: str, worker: Worker) -> None:
-        self._guard.stdin.write(f"{word} {worker.process.pid}\n")
-        self._guard.stdin.flush()
+        self._guard_input.write(f"{word} {worker.process.pid}\n")
+        self._guard_input.flush()
 
 
 def tf_configs(workers: int) -> list[str]:
-    """TF_CONFIG of each of so many workers on this machine, on ports that are free now."""
+    """The TF_CONFIG of each worker on this machine, with ports that are free now.
+
+    Args:
+      workers: how many.
+    """
     sockets = [socket.socket() for _ in range(workers)]
     try:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     finally:
-        for each in sockets:  # all were held until now, so that none was given twice
+        for each in sockets:  # only now, so that no port was given twice
             each.close()
     return [
         json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
@@ -192,18 +224,18 @@ def _forward(prefix: bytes, source: BinaryIO, sink: BinaryIO) -> None:
             try:
                 sink.write(prefix + line if line.endswith(b"\n") else prefix + line + b"\n")
                 sink.flush()
-            except OSError:  # no one reads any more; the workers go on all the same
+            except OSError:  # nobody reads the output any more; the workers continue
                 with open(os.devnull, "wb") as nowhere:
                     os.dup2(nowhere.fileno(), sink.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(BAD_INPUT, f"{message}; --help lists the flags\n")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The program, given its arguments; returns the exit code."""
+    """Runs the program with these arguments and returns the exit code."""
     parser = _Parser(
         prog="engine.launch",
         usage="python -m engine.launch --workers=N [--grace_sec=S] -- COMMAND ...",
@@ -211,12 +243,12 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--workers", type=int, default=2, help="How many to start; default: 2.")
+    parser.add_argument("--workers", type=int, default=2, help="Number of workers. Default: 2.")
     parser.add_argument(
         "--grace_sec",
         type=float,
         default=30.0,
-        help="Seconds between SIGTERM and SIGKILL after a worker has failed; default: 30.",
+        help="Seconds between SIGTERM and SIGKILL after a worker has failed. Default: 30.",
     )
     own = list(arguments)
     command = []
@@ -225,20 +257,21 @@ def main(arguments: Sequence[str]) -> int:
         own, command = own[:at], own[at + 1 :]
     flags = parser.parse_args(own)
     if flags.workers < 1:
-        parser.error(f"--workers={flags.workers}: at least 1")
+        parser.error(f"--workers={flags.workers}: must be at least 1")
     if not flags.grace_sec >= 0:
-        parser.error(f"--grace_sec={flags.grace_sec}: at least 0")
+        parser.error(f"--grace_sec={flags.grace_sec}: must be at least 0")
     if not command:
         parser.error("no command given; write it after --, as in --workers=2 -- python -m engine.train ...")
     if not hasattr(os, "killpg"):
-        parser.error("needs process groups, which this system does not have; use Linux, macOS or WSL")
+        parser.error("this system has no process groups, which engine.launch needs; use Linux, macOS or WSL")
     try:
         return Launcher(grace_sec=flags.grace_sec).run(command, workers=flags.workers)
     except OSError as error:
-        parser.error(f"{command[0]!r} cannot be started ({error.strerror})")
+        parser.error(f"{command[0]}: cannot be started ({error.strerror})")
 
 
 def run() -> None:
+    """Runs the program from the command line."""
     sys.exit(main(sys.argv[1:]))
 
 

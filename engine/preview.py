@@ -26,7 +26,7 @@ from engine.task import Task
 from engine.training_data import TrainingData
 
 _GAP_PIXELS = 8
-_SHEET_RATIO = 16 / 9  # width / height of the sheet, as near as can be
+_SHEET_RATIO = 16 / 9  # approximate width / height of the sheet
 
 
 def contact_sheet(data: TrainingData, task: Task, *, examples: int, position_examples: int = 0) -> np.ndarray:
@@ -39,13 +39,13 @@ def contact_sheet(data: TrainingData, task: Task, *, examples: int, position_exa
       position_examples: examples drawn before the first one.
 
     Returns:
-      uint8 [H, W, 1 or 3]: input, map (if there is one) and target of each example, in reading order, with
-      white gaps between them.
+      uint8 [H, W, 1 or 3]: input, map (if there is one) and target of each example, row by row, with white
+      gaps between examples.
     """
     with reraise_record_errors(data, "train", position_examples):
         batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
     shown = [to_picture(data, images) for images in (task.input_picture(batch), batch[TARGET])]
-    if SIDE_MAP in batch:  # in no colour space
+    if SIDE_MAP in batch:  # a map has no colour space to convert from
         shown.insert(1, imaging.to_uint8(batch[SIDE_MAP]))
     pairs = join_columns(shown)
     pairs = np.pad(

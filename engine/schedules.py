@@ -17,8 +17,8 @@ from engine.batching.plateau import PlateauDetector
 from engine.durations import Duration, examples_of
 from engine.errors import ConfigurationError
 
-# Examples per epoch at construction, where the data set is unknown: so many that no part of an epoch that
-# a user would write rounds to no examples.
+# Examples per epoch while the data set is unknown: so many that no part of an epoch that a user may write
+# rounds to 0 examples.
 _ANY_EPOCH_EXAMPLES = 10**9
 
 
@@ -27,9 +27,9 @@ class LinearDecay:
     """Constant, then linearly to zero, in steps of one epoch as in the published pix2pix.
 
     In epoch e, counted from 1, the factor is  1 - max(0, e + ahead - constant) / (decay + 1)  with both
-    lengths in epochs. The reference code has had two conventions: the schedule moves at the end of each epoch
-    ("end_of_epoch", ahead = 0: before July 2020, and today; the learning rate of the last epoch is above 0)
-    or at its start ("start_of_epoch", ahead = 1: in between).
+    lengths in epochs. The reference code has used two conventions. The schedule moves at the end of each
+    epoch ("end_of_epoch", ahead = 0: before July 2020 and today; the learning rate of the last epoch is above
+    0), or at its start ("start_of_epoch", ahead = 1: between these times).
 
     Attributes:
       constant: how long the learning rate stays constant, such as "100ep".
@@ -69,7 +69,7 @@ class StepDecay:
     every = "50ep", factor = 0.1.
 
     Attributes:
-      every: from one fall to the next, such as "50ep".
+      every: period of the falls, such as "50ep".
       factor: multiplies the learning rate at each fall; between 0 and 1.
     """
 
@@ -92,7 +92,7 @@ class Cosine:
 
     With t = (examples - constant) / duration clipped to [0, 1], the factor is
     final + (1 - final) * (1 + cos(pi * t)) / 2  (Loshchilov and Hutter, arXiv 1608.03983, one period). It
-    moves with every example, not in steps of an epoch.
+    changes with every example, not once an epoch.
 
     Attributes:
       duration: how long it falls, such as "100ep".
@@ -126,9 +126,10 @@ class Cosine:
 class ReduceOnPlateau:
     """Falls by a factor whenever an evaluation metric has stopped improving.
 
-    torch.optim.lr_scheduler.ReduceLROnPlateau with threshold_mode="abs"; see
+    Equals torch.optim.lr_scheduler.ReduceLROnPlateau with threshold_mode="abs"; see
     `engine.batching.plateau.PlateauDetector`. It needs evaluations during training: set EVALUATE_EVERY. The
-    state is a dictionary of floats: "factor", the current factor on the learning rate, and the detector's.
+    state is a dictionary of floats: "factor", the current factor on the learning rate, and the state of the
+    detector.
 
     Attributes:
       metric: the evaluation metric to watch.
@@ -176,7 +177,7 @@ class ReduceOnPlateau:
 def _examples(
     schedule: LinearDecay | StepDecay | Cosine, field: str, examples_per_epoch: int, *, least: int = 0
 ) -> int:
-    """The duration in a field of a schedule, in examples; raises ConfigurationError if below `least`."""
+    """A duration of a schedule in examples; raises ConfigurationError if it is below `least`."""
     duration, name = getattr(schedule, field), f"{type(schedule).__name__}.{field}"
     examples = examples_of(duration, examples_per_epoch=examples_per_epoch, name=name)
     if examples < least:

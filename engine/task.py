@@ -1,18 +1,18 @@
 """The task contract: what defines a GAN, independent of how it is trained.
 
-A task names its networks, its optimizers and an ordered table of phases. In each step the engine draws a new
-global batch and goes through the table from top to bottom:
+A task defines its networks, its optimizers and an ordered table of phases. In each step the engine draws a
+new global batch and goes through the table from top to bottom:
 
     outputs = task.forward(step)                        # once per step, recorded
-    for phase in task.phases():                         # the order of the table is the order of updates
+    for phase in task.phases():                         # updates happen in this order
         if phase is due:                                # every k-th step
             terms = phase.loss(step)                    # {"l1": [B], ...}, per example
             gradients of  sum(terms) / global batch     # for the networks in phase.updates
             one all-reduce (SUM), check that all is finite, apply, average (EMA)
 
-A phase that updates a network which `forward` used differentiates through that forward pass; any other phase
-sees the outputs as constants. Where a batch does not fit into memory, each phase processes it in
-micro-batches, and everything below holds for one of them. `forward` may then be called more than once per
+A phase that updates a network which `forward` used differentiates through that forward pass; for any other
+phase the outputs are constants. If a batch does not fit into memory, each phase processes it in
+micro-batches; everything below then holds for one micro-batch. `forward` may be called more than once per
 step, so it must not assign state, and each of its outputs has one row per example. Nothing here depends on
 the number of replicas, on the batch size or on the strategy: a task never divides by a batch size and never
 reduces over examples.
@@ -37,26 +37,34 @@ from engine.errors import ConfigurationError, check_at_least
 
 @runtime_checkable
 class MetricSchedule(Protocol):
-    """A learning-rate schedule by evaluations instead of by position.
+    """A learning-rate schedule that depends on evaluations instead of the position in the run.
 
-    Its state is floats by name, kept in checkpoints; "factor" is the factor on the learning rate.
+    Its state maps names to floats, and checkpoints store it; "factor" multiplies the learning rate.
     """
 
     def initial(self) -> dict[str, float]:
-        """The state before the first evaluation."""
+        """Returns the state before the first evaluation."""
 
     def observe(self, state: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
-        """The state after one evaluation with these metrics, by name."""
+        """Returns the state after an evaluation.
+
+        Args:
+          state: the state before it.
+          metrics: its results by name.
+        """
 
 
 class InitialWeights(Protocol):
-    """Sets the weights of a new run, in place of random ones."""
+    """Sets weights of a new run, in place of random ones."""
 
     def __call__(self, networks: Mapping[str, keras.Model]) -> None:
         """Sets weights of some of the task's networks.
 
+        Args:
+          networks: all networks of the task by name; changed in place.
+
         Raises:
-          ConfigurationError: they do not fit.
+          ConfigurationError: the weights do not fit the networks.
         """
 
 
@@ -65,18 +73,18 @@ class Adam:
     """Settings of one Adam optimizer (Kingma and Ba, arXiv 1412.6980).
 
     Attributes:
-      learning_rate: the learning rate before the schedule and the batch-size rule.
+      learning_rate: the learning rate before the schedule and the batch-size rule change it.
       schedule: maps (examples drawn, float64 scalar; examples per epoch, int) to a factor on the
         learning rate, or is a `MetricSchedule`; None keeps it constant. See `engine.schedules`.
       beta1: decay of the first moment.
       beta2: decay of the second moment.
       epsilon: added to the root of the second moment.
       epsilon_mode: "pytorch" adds epsilon to the bias-corrected root, "keras" to the uncorrected one.
-      weight_decay: decoupled (AdamW: Loshchilov and Hutter, arXiv 1711.05101): before the update every
-        trainable variable, biases included, is reduced by learning rate * weight_decay of itself; 0 is plain
-        Adam.
+      weight_decay: decoupled weight decay (AdamW: Loshchilov and Hutter, arXiv 1711.05101): before the
+        update, each trainable variable, biases included, is multiplied by
+        1 - learning rate * weight_decay; 0 is plain Adam.
       clip_norm: largest Euclidean norm of a phase's gradient, over all its networks and the whole global
-        batch; larger gradients are scaled down to it. None clips nothing.
+        batch; larger gradients are scaled down to it. None does not clip.
 
     Raises:
       ConfigurationError: a setting is out of its range.
@@ -98,7 +106,7 @@ class Adam:
             )
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigurationError(
-                f"Adam betas {self.beta1}, {self.beta2}: each must lie in [0, 1); correct them"
+                f"Adam.beta1 = {self.beta1}, Adam.beta2 = {self.beta2}: must lie in [0, 1); correct them"
             )
         check_at_least(
             0,
@@ -109,7 +117,7 @@ class Adam:
         )
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ConfigurationError(
-                f"Adam.clip_norm = {self.clip_norm}: must be above 0 and finite; None clips nothing"
+                f"Adam.clip_norm = {self.clip_norm}: must be above 0 and finite; set None for no clipping"
             )
 
 
@@ -118,7 +126,7 @@ class Term:
     """A loss term with gradients for only some of the networks that its phase updates.
 
     Attributes:
-      value: per example, [B], or a scalar that does not depend on the batch.
+      value: [B], one value per example, or a scalar that does not depend on the batch.
       reaches: names of those networks; the term has no gradient for the phase's other networks.
     """
 
@@ -131,15 +139,15 @@ class Phase:
     """One row of the phases table.
 
     Attributes:
-      name: in log keys, `loss/<name>/<term>`.
+      name: name in log keys, `loss/<name>/<term>`.
       loss: maps a `Step` to named terms, each [B] (one value per example), a scalar, or a `Term`. The terms
         are summed and logged as they are: the loss itself multiplies by weights.
       updates: names of the networks whose trainable variables it updates.
       optimizer: name of an optimizer of the task; phases may share one.
       every: due in the steps k - 1, 2k - 1, ... counted from 0. With `every=n` on the generator's phase, n
         critic updates come before each generator update.
-      ema_decay: decay of an exponential moving average of the networks it updates, which evaluation uses;
-        None keeps no average.
+      ema_decay: decay per update of an exponential moving average of the networks it updates, which
+        evaluation uses; None keeps no average.
     """
 
     name: str
@@ -150,7 +158,11 @@ class Phase:
     ema_decay: float | None = None
 
     def is_due(self, step: int) -> bool:
-        """Whether it runs in this step, counted from 0."""
+        """Returns whether the phase is due.
+
+        Args:
+          step: number of the step, counted from 0.
+        """
         return step % self.every == self.every - 1
 
 
@@ -160,8 +172,8 @@ class Seeds:
 
     Attributes:
       key: int32 [2], the same on every replica, new in every step.
-      global_batch: int32 scalar, examples of the whole step.
-      own: takes this replica's rows of a tensor [global batch, ...].
+      global_batch: int32 scalar, number of examples of the whole step.
+      own: maps a tensor [global batch, ...] to this replica's rows of it, [B, ...].
     """
 
     key: tf.Tensor
@@ -169,16 +181,39 @@ class Seeds:
     own: Callable[[tf.Tensor], tf.Tensor]
 
     def named(self, name: str) -> tf.Tensor:
-        """An int32 [2] seed for the stateless operations of `tf.random`, the same in the whole step."""
+        """Returns a seed for the stateless operations of `tf.random`.
+
+        Args:
+          name: different names give different seeds.
+
+        Returns:
+          int32 [2], the same on all replicas and in all micro-batches of the step.
+        """
         return tf.random.experimental.stateless_fold_in(self.key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
     def normal(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
-        """Standard normal noise, different for each example: [B, *shape], in Keras's floatx."""
+        """Draws standard normal noise, different for each example.
+
+        Args:
+          name: different names give different noise.
+          shape: of the noise for one example.
+
+        Returns:
+          [B, *shape], in Keras's floatx.
+        """
         drawn = tf.random.stateless_normal([self.global_batch, *shape], self.named(name))
         return tf.cast(self.own(drawn), keras.config.floatx())  # [B, *shape]
 
     def uniform(self, name: str, shape: tuple[int, ...]) -> tf.Tensor:
-        """Uniform noise in [0, 1), different for each example: [B, *shape], in Keras's floatx."""
+        """Draws uniform noise in [0, 1), different for each example.
+
+        Args:
+          name: different names give different noise.
+          shape: of the noise for one example.
+
+        Returns:
+          [B, *shape], in Keras's floatx.
+        """
         drawn = tf.random.stateless_uniform([self.global_batch, *shape], self.named(name))
         return tf.cast(self.own(drawn), keras.config.floatx())  # [B, *shape]
 
@@ -188,18 +223,19 @@ class Step:
     """What a task sees of one step, on one replica with B examples.
 
     Attributes:
-      networks: by name, Keras models; call them with `training=True`.
-      batch: features from the data set, each [B, ...]; images in [-1, 1], in Keras's floatx.
-      outputs: what `forward` returned (empty inside `forward` itself).
-      state: the task's own variables, equal on every replica and kept in checkpoints. Assign them in losses,
-        not in `forward`, and only values that are equal on every replica: functions of `gather(...)`, which
-        may gather draws from `seeds` too. Micro-batches come in example order.
-      step: int64 scalar, steps done before this one.
-      examples: int64 scalar, examples drawn before this step.
+      networks: Keras models by name; call them with `training=True`.
+      frozen_networks: those of `Task.frozen_networks`, by name.
+      batch: features of the data set by name, each [B, ...]; images in [-1, 1], in Keras's floatx.
+      outputs: the result of `forward`; empty inside `forward` itself.
+      state: the task's own variables, equal on all replicas and stored in checkpoints. Assign them in losses,
+        not in `forward`, and only values that are equal on all replicas: functions of `gather(...)`, which
+        can gather noise from `seeds` too. Micro-batches come in example order.
+      step: int64 scalar, number of steps before this one.
+      examples: int64 scalar, number of examples drawn before this step.
       seeds: randomness of this step.
-      gather: [B, ...] of every replica -> [examples, ...] in example order, equal on all replicas; the
-        examples of the global batch, or of the micro-batch.
-      own: [examples, ...] -> this replica's rows [B, ...]; undoes `gather`.
+      gather: maps [B, ...] of each replica to [examples, ...] in example order, equal on all replicas; these
+        are the examples of the global batch, or of the micro-batch.
+      own: maps [examples, ...] to this replica's rows [B, ...]; the inverse of `gather`.
     """
 
     networks: Mapping[str, keras.Model]
@@ -211,6 +247,7 @@ class Step:
     seeds: Seeds
     gather: Callable[[tf.Tensor], tf.Tensor]
     own: Callable[[tf.Tensor], tf.Tensor]
+    frozen_networks: Mapping[str, keras.Model] = dataclasses.field(default_factory=dict)
 
 
 class Task(abc.ABC):
@@ -218,9 +255,9 @@ class Task(abc.ABC):
 
     Attributes:
       optimizers: settings of each optimizer by name; set it in `__init__`.
-      side_inputs: names of the features that `translate` takes from a batch beside "input".
-      colour_spaces: those of `data.imaging.COLOUR_SPACES` that it can learn from; None for any. Its inputs
-        and outputs with 3 channels are in the colour space of the data.
+      side_inputs: names of the features that `translate` uses beside "input".
+      colour_spaces: names in `data.imaging.COLOUR_SPACES` of the colour spaces that it can learn from; None
+        for any. Its inputs and outputs with 3 channels are in the colour space of the data.
     """
 
     optimizers: Mapping[str, Adam]
@@ -229,61 +266,124 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:
-        """Builds the networks, by name.
+        """Builds the networks.
 
         Args:
           example: shapes of the features of one example: images [H, W, C], without a batch axis.
+
+        Returns:
+          The networks by name; the names are those in checkpoints.
 
         Raises:
           ConfigurationError: a network cannot take that size or number of channels.
         """
 
-    def check_translation(self, example: Mapping[str, tf.TensorSpec]) -> None:
-        """Checks that `translate` takes such examples.
+    def frozen_networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:
+        """Builds the networks that losses use and that never change; by default none.
 
-        By default it asks `networks`, though discriminators and losses may need larger images.
+        They are in no checkpoint. The engine builds them before `networks`.
+
+        Args:
+          example: shapes of the features of one example, as in `networks`.
+
+        Returns:
+          The networks by name: `Step.frozen_networks`.
 
         Raises:
-          ConfigurationError: it does not.
+          ConfigurationError: a network cannot take that size or number of channels.
+        """
+        del example
+        return {}
+
+    def check_translation(self, example: Mapping[str, tf.TensorSpec]) -> None:
+        """Checks that `translate` can take such examples.
+
+        By default it builds all networks. Override it if discriminators or losses need larger images than
+        `translate`.
+
+        Args:
+          example: shapes of the features of one example, as in `networks`.
+
+        Raises:
+          ConfigurationError: `translate` cannot take them.
         """
         self.networks(example)
 
     @abc.abstractmethod
     def phases(self) -> tuple[Phase, ...]:
-        """The table of phases, in the order of updates."""
+        """Returns the table of phases, in the order of their updates."""
 
     def state(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, tf.Variable]:
-        """Builds the task's variables outside its networks, such as an image pool; by default none."""
+        """Builds the task's variables outside its networks, such as an image pool; by default none.
+
+        Args:
+          example: shapes of the features of one example, as in `networks`.
+
+        Returns:
+          The variables by name; the names are those in checkpoints.
+        """
         del example
         return {}
 
     def forward(self, step: Step) -> Mapping[str, Any]:
-        """Computes what several phases need, once per step; by default nothing."""
+        """Computes what several phases need; by default nothing.
+
+        Args:
+          step: the current step, with empty `outputs`.
+
+        Returns:
+          The `outputs` of the step, by name.
+        """
         del step
         return {}
 
     @abc.abstractmethod
     def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Translates a batch outside training: to float [B, H, W, C] in [-1, 1]."""
+        """Translates a batch outside training.
+
+        Args:
+          networks: the task's networks, or their moving averages.
+          batch: features by name, each [B, ...]; "input" and those in `side_inputs`.
+
+        Returns:
+          Images [B, H, W, C] in [-1, 1], float.
+        """
 
     def reconstructions(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
     ) -> Mapping[str, tuple[tf.Tensor, tf.Tensor]]:
-        """What evaluation measures beside the translation: name -> (image, its ground truth).
+        """Computes images that evaluation measures in addition to the translation; by default none.
 
-        Each [B, H, W, C] in [-1, 1]. By default nothing.
+        Args:
+          networks: the task's networks, or their moving averages.
+          batch: features by name, each [B, ...].
+
+        Returns:
+          Name -> (images, their ground truth), each [B, H, W, C] in [-1, 1].
         """
         del networks, batch
         return {}
 
     def input_picture(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The input of `translate` as an image, to be shown beside the output: [B, H, W, C] in [-1, 1]."""
+        """Returns the inputs as images to show beside the outputs: [B, H, W, C] in [-1, 1].
+
+        Args:
+          batch: features by name, each [B, ...].
+        """
         return batch["input"]
 
     def preview(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
     ) -> Mapping[str, tf.Tensor]:
-        """Columns of the sample grid, each [B, H, W, C] in [-1, 1], from left to right."""
+        """Computes the columns of the sample grid.
+
+        Args:
+          networks: the task's networks, or their moving averages.
+          batch: features by name, each [B, ...].
+
+        Returns:
+          Name -> images [B, H, W, C] in [-1, 1], from left to right.
+        """
         return {
             "input": self.input_picture(batch),
             "output": self.translate(networks, batch),
@@ -297,8 +397,12 @@ _example_weights: contextvars.ContextVar[tf.Tensor | None] = contextvars.Context
 
 
 @contextlib.contextmanager
-def weighted_examples(weights: tf.Tensor) -> Iterator[None]:
-    """While a replica's step is traced, gives `example_weights` the weights of its rows: 0 for padding."""
+def set_example_weights(weights: tf.Tensor | None) -> Iterator[None]:
+    """Sets what `example_weights` returns, while a replica's step is traced.
+
+    Args:
+      weights: [B], 1 for the rows with an example and 0 for padding; None if no row is padding.
+    """
     token = _example_weights.set(weights)
     try:
         yield
@@ -307,31 +411,33 @@ def weighted_examples(weights: tf.Tensor) -> Iterator[None]:
 
 
 def example_weights() -> tf.Tensor | None:
-    """Weights [B] of the rows of this replica's batch, 1 or 0; None outside a training step.
+    """Returns the weights of the rows of this replica's batch, for layers that couple examples.
 
-    For layers that couple examples, such as batch norm: a replica without an example computes on one
-    padding row, which must not count.
+    A replica without an example computes on one padding row, which batch norm, for instance, must not count.
+
+    Returns:
+      [B], 1 or 0; None where all rows are examples, as outside training.
     """
     return _example_weights.get()
 
 
 def gradient_norm(fn: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
-    """Euclidean norm, for each example, of the gradient of a network with respect to its input.
+    """Computes the norm of a network's gradient with respect to its input, for each example.
 
-    For losses such as WGAN-GP and R1; the result can itself be differentiated.
+    For losses such as WGAN-GP and R1; the result is differentiable.
 
     Args:
       fn: maps inputs to outputs [B, ...]; each row depends on its own input row only.
       inputs: [B, ...].
 
     Returns:
-      [B], not below 1e-8 (where the derivative of the root is infinite).
+      Euclidean norms [B], at least 1e-8 (the derivative of the root is infinite at 0).
     """
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         outputs = fn(inputs)
-    gradients = tape.gradient(outputs, inputs)  # [B, ...], the sum over outputs keeps rows apart
+    gradients = tape.gradient(outputs, inputs)  # [B, ...]; of the sum of all outputs, which keeps rows apart
     if gradients.dtype.size < 4:
-        gradients = tf.cast(gradients, tf.float32)  # squares of small numbers would be 0
+        gradients = tf.cast(gradients, tf.float32)  # squares of small float16 numbers would be 0
     squares = tf.reduce_sum(tf.square(gradients), axis=tuple(range(1, inputs.shape.rank)))  # [B]
     return tf.sqrt(tf.maximum(squares, 1e-16))

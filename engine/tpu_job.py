@@ -1,19 +1,20 @@
-"""Trains on a Cloud TPU VM: creates it, installs Gantry there, trains, fetches the run, deletes the VM.
+r"""Trains on a Cloud TPU VM: creates the VM, installs Gantry, trains, copies the run here, deletes the VM.
 
-python -m engine.tpu_job --name=mine --zone=us-west4-a --accelerator_type=v5litepod-8 --spot \\
-  --gin_file=gin/pix2pix.gin --gin_param='DATASET = "mine"' --gin_param='DATA_DIR = "gs://BUCKET/datasets"' \\
+python -m engine.tpu_job --name=mine --zone=us-west4-a --accelerator_type=v5litepod-8 --spot \
+  --gin_file=gin/pix2pix.gin --gin_param='DATASET = "mine"' --gin_param='DATA_DIR = "gs://BUCKET/datasets"' \
   --workdir=gs://BUCKET/runs/mine
 
-It needs gcloud, logged in, and no TensorFlow. --dry_run prints the commands and runs none. The files that git
-knows go to the VM as they lie here, changes that are not committed included. A preempted VM is
-deleted, created again, and the run goes on from its last checkpoint in --workdir.
+This machine needs gcloud, logged in, but no TensorFlow. --dry_run prints the commands without running them.
+All files that git tracks are copied to the VM, with uncommitted changes. If the VM is preempted, it is
+deleted and created again, and training resumes from the last checkpoint in --workdir.
 
-The same command goes on wherever it ended: with the VM if it exists, with the training that runs there, or
-with fetching a run that is complete. Ctrl-C lets the training save, then deletes the VM; a second one does
-not wait. Only where this program is killed or its terminal closed, training and VM go on.
+To resume a job, repeat its command: it uses the VM if there is one, follows a training that still runs there,
+and only copies a run that is complete. Ctrl-C makes the training save and then deletes the VM; a second
+Ctrl-C deletes it without waiting. If this program is killed or its terminal is closed, the VM and the
+training continue.
 
-Exit codes: those of the training (0 done, 2 bad configuration or input, 3 diverged); 42 interrupted, start
-again; 1 anything else, such as an error of gcloud.
+Exit codes: that of the training (0 done, 2 bad configuration or input, 3 diverged); 42 interrupted, repeat
+the command; 1 anything else, such as an error of gcloud.
 """
 
 from __future__ import annotations
@@ -26,22 +27,23 @@ from absl import flags
 
 from engine.cli.program import run_program
 from engine.cloud.gcloud import DryRun, GcloudError, Shell
-from engine.cloud.tpu_job import FAILED, TpuJob, _git, _say
+from engine.cloud.tpu_job import FAILED, TpuJob, git, say
 from engine.cloud.tpu_job_flags import check, define_flags
 from engine.errors import ConfigurationError
 
 
 def main(values: flags.FlagValues) -> None:
+    """Runs the program with parsed flags."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     arguments = check(values)
     if not values.dry_run and not shutil.which("gcloud"):
         raise ConfigurationError(
-            "gcloud: no such program; install the Google Cloud CLI and run gcloud auth login"
+            "gcloud: not installed; install the Google Cloud CLI and run gcloud auth login"
         )
-    unknown = _git(arguments["checkout"], "ls-files", "--others", "--exclude-standard").splitlines()
-    if unknown:
-        _say(f"not sent, since git does not know them: {', '.join(unknown[:5])} ({len(unknown)} files)")
+    untracked = git(arguments["checkout"], "ls-files", "--others", "--exclude-standard").splitlines()
+    if untracked:
+        say(f"not copied, because git does not track: {', '.join(untracked[:5])} ({len(untracked)} files)")
     try:
         code = TpuJob(**arguments, shell=DryRun() if values.dry_run else Shell()).run()
     except GcloudError as error:
@@ -51,6 +53,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def run() -> None:
+    """Runs the program from the command line."""
     run_program(main, define_flags)
 
 

@@ -1,7 +1,10 @@
-"""BicycleGAN: one input, many outputs, chosen by a latent code (Zhu et al., arXiv 1711.11586)."""
+"""BicycleGAN: many outputs for one input; a latent code selects one (Zhu et al., arXiv 1711.11586)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
@@ -12,34 +15,39 @@ from models.losses import kl_from_standard_normal, l1
 from models.scaled_discriminators import ScaledDiscriminators
 
 VARIANTS = {"bicycle_gan": ("encoded", "random"), "cvae_gan": ("encoded",), "clr_gan": ("random",)}
-"""Where the codes of a variant's fakes come from: the target, through the encoder, or N(0, 1)."""
+"""Variant -> kinds of codes of its fakes: "encoded" from the target, or "random" from N(0, 1)."""
 
 _PREVIEWED_CODES = 4
 
 
 class BicycleGan(Task):
-    """A generator that takes a code, an encoder that finds it, and discriminators for each kind of code.
+    """A generator with a latent code as a second input, an encoder, and discriminators for each kind of code.
 
-    cVAE-GAN gives the target back from its own code, whose distribution is held near N(0, 1); cLR-GAN finds
-    a drawn code again in the picture made with it. BicycleGAN is both. As in the authors' code:
+    cVAE-GAN reconstructs the target from its encoded code, whose distribution is kept near N(0, 1). cLR-GAN
+    encodes the output for a random code, and the result should be that code. BicycleGAN is both. As in the
+    authors' code:
 
-    - Generator and encoder make one update, in which the latent loss moves the generator alone: moving
-      both would let them hide the code in the picture. In "clr_gan" it moves the encoder too, since
-      nothing else would.
-    - Then the discriminators judge the fakes made before that update, each kind by its own.
-    - Initial kernels are Xavier's with a gain of 0.02.
+    - Generator and encoder share an update, but the latent loss has a gradient for the generator only:
+      otherwise they could hide the code in the image. In "clr_gan" it also trains the encoder, which has no
+      other loss there.
+    - The discriminators are updated next, each on fakes of its kind, computed before the first update.
+    - Initial kernels are drawn by "xavier" with a gain of 0.02.
 
-    Unlike there, where half of a batch goes to each part, every example takes part in both.
+    The authors use one half of a batch for each part; here each example takes part in both.
 
     Args:
       variant: one of VARIANTS.
       latent_networks: settings of generator and encoder.
-      discriminators: settings of each kind's discriminators.
-      l1_weight: of the L1 distance of the target from what is made with its own code.
-      kl_weight: of the KL divergence of the encoder's codes from N(0, 1), summed over the code.
-      latent_weight: of the L1 distance of a drawn code from the mean that the encoder finds.
-      ema_decay: of an average of generator and encoder for evaluation; None keeps none.
-      generator_optimizer, discriminator_optimizer: settings; the first has the encoder too.
+      discriminators: settings of the discriminators of each kind.
+      l1_weight: weight of the L1 distance between the target and the output for its encoded code.
+      kl_weight: weight of the KL divergence between encoded codes and N(0, 1), summed over the code.
+      latent_weight: weight of the L1 distance between a random code and the mean that the encoder returns.
+      ema_decay: decay per step of a moving average of generator and encoder for evaluation; None keeps none.
+      generator_optimizer: settings of the optimizer of generator and encoder.
+      discriminator_optimizer: settings of the discriminators' optimizer.
+
+    Raises:
+      ConfigurationError: a setting is unknown or out of its range.
     """
 
     def __init__(
@@ -54,7 +62,7 @@ class BicycleGan(Task):
         ema_decay: float | None = None,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-    ):
+    ) -> None:
         if variant not in VARIANTS:
             known = ", ".join(VARIANTS)
             raise ConfigurationError(f"BicycleGan.variant = {variant!r}: unknown; use one of {known}")
@@ -67,10 +75,13 @@ class BicycleGan(Task):
         self.kl_weight = kl_weight
         self.latent_weight = latent_weight
         self.ema_decay = ema_decay
-        judging = discriminators.regularisation.optimizer(discriminator_optimizer)
-        self.optimizers = {"generator": generator_optimizer, "discriminators": judging}
+        self.optimizers = {
+            "generator": generator_optimizer,
+            "discriminators": discriminators.regularisation.optimizer(discriminator_optimizer),
+        }
 
-    def networks(self, example):
+    def networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
+        """Builds `generator`, `encoder` and the discriminators of each kind."""
         shapes = example["input"].shape, example["target"].shape
         networks = self.latent_networks.build(*shapes)
         for kind in self.kinds:
@@ -79,18 +90,31 @@ class BicycleGan(Task):
             initialise(network, scheme="xavier")
         return networks
 
-    def phases(self):
-        making = {"updates": ("generator", "encoder"), "optimizer": "generator"}
-        names = [name for kind in self.kinds for name in self.discriminators.names(kind)]
-        judging = {"updates": tuple(names), "optimizer": "discriminators"}
+    def phases(self) -> tuple[Phase, ...]:
+        """The phase of generator and encoder, then those of the discriminators."""
+        updates = tuple(name for kind in self.kinds for name in self.discriminators.names(kind))
+        optimizer = "discriminators"
         return (
-            Phase(name="generator", loss=self.generate, ema_decay=self.ema_decay, **making),
-            Phase(name="discriminators", loss=self.judge, **judging),
-            *self.discriminators.regularisation.phases(self.r1, **judging),
+            Phase(
+                name="generator",
+                loss=self.generator_loss,
+                updates=("generator", "encoder"),
+                optimizer="generator",
+                ema_decay=self.ema_decay,
+            ),
+            Phase(name="discriminators", loss=self.discriminator_loss, updates=updates, optimizer=optimizer),
+            *self.discriminators.regularisation.phases(self.r1_loss, updates=updates, optimizer=optimizer),
         )
 
-    def forward(self, step: Step):
-        shape, outputs = (self.latent_networks.latent_size,), {}
+    def forward(self, step: Step) -> dict[str, tf.Tensor]:
+        """Computes a code and a fake of each kind.
+
+        Returns:
+          For each kind, "<kind>_code" [B, Z] and "<kind>" [B, H, W, C]; for "encoded" also "mean" and
+          "log_variance" of the codes, [B, Z].
+        """
+        shape = (self.latent_networks.latent_size,)
+        outputs: dict[str, tf.Tensor] = {}
         if "encoded" in self.kinds:
             mean, log_variance = step.networks["encoder"](step.batch["target"], training=True)  # [B, Z] each
             outputs |= {"mean": mean, "log_variance": log_variance}
@@ -103,46 +127,54 @@ class BicycleGan(Task):
             outputs[kind] = step.networks["generator"](inputs, training=True)
         return outputs
 
-    def generate(self, step: Step):
-        outputs, terms = step.outputs, {}
+    def generator_loss(self, step: Step) -> dict[str, tf.Tensor | Term]:
+        """The terms of generator and encoder, each [B]."""
+        outputs = step.outputs
+        terms: dict[str, tf.Tensor | Term] = {}
         for kind in self.kinds:
             terms |= self.discriminators.generator_terms(step, kind, outputs[kind])
         if "encoded" in self.kinds:
             terms["l1"] = self.l1_weight * l1(outputs["encoded"], step.batch["target"])
             terms["kl"] = self.kl_weight * kl_from_standard_normal(outputs["mean"], outputs["log_variance"])
         if "random" in self.kinds:
-            found, _ = step.networks["encoder"](outputs["random"], training=True)  # [B, Z]
+            mean, _ = step.networks["encoder"](outputs["random"], training=True)  # [B, Z]
             reaches = ("generator",) if "encoded" in self.kinds else ("generator", "encoder")
-            terms["latent"] = Term(self.latent_weight * l1(found, outputs["random_code"]), reaches)
+            terms["latent"] = Term(self.latent_weight * l1(mean, outputs["random_code"]), reaches)
         return terms
 
-    def judge(self, step: Step):
-        terms = {}
+    def discriminator_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """The terms of the discriminators of all kinds, each [B]."""
+        terms: dict[str, tf.Tensor] = {}
         for kind in self.kinds:
             terms |= self.discriminators.discriminator_terms(step, kind, step.outputs[kind])
         return terms
 
-    def r1(self, step: Step):
-        terms = {}
+    def r1_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """R1 of the discriminators of all kinds, each [B]."""
+        terms: dict[str, tf.Tensor] = {}
         for kind in self.kinds:
             terms |= self.discriminators.r1_terms(step, kind)
         return terms
 
-    def translate(self, networks, batch):
-        """The picture of the code 0, the most likely one."""
-        return self._make(networks, batch["input"], tf.zeros([1, self.latent_networks.latent_size]))
+    def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The outputs for the code 0, which is the most likely one."""
+        return self._generate(networks, batch["input"], tf.zeros([1, self.latent_networks.latent_size]))
 
-    def preview(self, networks, batch):
-        """Input, target, what is made with the target's own code, then with codes that stay the same."""
+    def preview(
+        self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Input, target, the output for the target's encoded code, then outputs for fixed random codes."""
         columns = {"input": batch["input"], "target": batch["target"]}
         mean, _ = networks["encoder"](batch["target"], training=False)
-        columns["encoded"] = self._make(networks, batch["input"], mean)
+        columns["encoded"] = self._generate(networks, batch["input"], mean)
         for index in range(_PREVIEWED_CODES):
             code = tf.random.stateless_normal([1, self.latent_networks.latent_size], seed=(0, index))
-            columns[f"random_{index}"] = self._make(networks, batch["input"], code)
+            columns[f"random_{index}"] = self._generate(networks, batch["input"], code)
         return columns
 
-    def _make(self, networks, pictures: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
-        """Pictures [B, H, W, C] with codes [B, Z], or all with one, [1, Z]."""
-        codes = tf.broadcast_to(codes, [tf.shape(pictures)[0], codes.shape[-1]])
-        return networks["generator"]([pictures, tf.cast(codes, pictures.dtype)], training=False)
+    def _generate(
+        self, networks: Mapping[str, keras.Model], images: tf.Tensor, codes: tf.Tensor
+    ) -> tf.Tensor:
+        """Outputs for images [B, H, W, C] and their codes [B, Z], or one code for all, [1, Z]."""
+        codes = tf.broadcast_to(codes, [tf.shape(images)[0], codes.shape[-1]])
+        return networks["generator"]([images, tf.cast(codes, images.dtype)], training=False)

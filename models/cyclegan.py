@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
 from engine.task import Adam, Phase, Step, Task
@@ -14,25 +18,31 @@ from models.networks.joint_pass import pass_both
 from models.regularisation import Regularisation
 
 _OTHER = {"input": "target", "target": "input"}
+"""Domain -> the other domain."""
 
 
 class CycleGan(Task):
-    """A generator for each direction, which undo each other, and a discriminator for each domain.
+    """A generator for each direction, which invert each other, and a discriminator for each domain.
 
-    Both generators are updated first, then both discriminators on fakes from a pool, made before the
-    generators' update. The networks are `input_to_target`, `target_to_input`, `input_discriminator` and
-    `target_discriminator`.
+    A step updates both generators first. It then updates both discriminators on fakes from a pool, which gets
+    the fakes computed before the generators' update. The networks are `input_to_target`, `target_to_input`,
+    `input_discriminator` and `target_discriminator`.
 
     Args:
       generator, generator_filters, discriminator_filters, norm, dropout, inference_norm, gan_loss,
-        regularisation: as of `models.pix2pix.Pix2Pix`, here of both generators and both discriminators.
-      input_cycle_weight, target_cycle_weight: weights of the L1 distance of an input, a target from
-        what both generators in turn make of it (lambda_A, lambda_B for direction AtoB).
-      identity_weight: weight of the L1 distance of a picture from what the generator of its own domain
-        makes of it, as a part of the cycle weight; 0 leaves it out.
-      pool_size: fakes of each domain that are kept for its discriminator; 0 for none.
-      ema_decay: keeps moving averages of the generators for evaluation; None keeps none.
-      generator_optimizer, discriminator_optimizer: settings; each has both networks of its kind.
+        regularisation: see `models.pix2pix.Pix2Pix`; for both generators and both discriminators.
+      input_cycle_weight: weight of the L1 distance between an input and its reconstruction by both
+        generators (lambda_A for direction AtoB).
+      target_cycle_weight: the same for targets (lambda_B for direction AtoB).
+      identity_weight: weight of the L1 distance between an image and the output of the generator of its own
+        domain for it, relative to the cycle weight; 0 leaves it out.
+      pool_size: fakes of each domain that its image pool holds; 0 for no pool.
+      ema_decay: decay per step of moving averages of the generators for evaluation; None keeps none.
+      generator_optimizer: settings of the optimizer of both generators.
+      discriminator_optimizer: settings of the optimizer of both discriminators.
+
+    Raises:
+      ConfigurationError: a setting is unknown or out of its range.
     """
 
     def __init__(
@@ -53,28 +63,50 @@ class CycleGan(Task):
         ema_decay: float | None = None,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-    ):
-        filters = {"generator_filters": generator_filters, "discriminator_filters": discriminator_filters}
-        check_at_least(1, of="CycleGan", **filters)
-        cycles = {"input_cycle_weight": input_cycle_weight, "target_cycle_weight": target_cycle_weight}
-        check_at_least(0, of="CycleGan", identity_weight=identity_weight, **cycles)
+    ) -> None:
+        check_at_least(
+            1, of="CycleGan", generator_filters=generator_filters, discriminator_filters=discriminator_filters
+        )
+        check_at_least(
+            0,
+            of="CycleGan",
+            identity_weight=identity_weight,
+            input_cycle_weight=input_cycle_weight,
+            target_cycle_weight=target_cycle_weight,
+        )
         self.generator = generator
         self.norm = norm
-        generators = {"filters": generator_filters, "dropout": dropout, "inference_norm": inference_norm}
-        self._build_generator = functools.partial(build_generator, generator, norm=norm, **generators)
+        self._build_generator = functools.partial(
+            build_generator,
+            generator,
+            norm=norm,
+            filters=generator_filters,
+            dropout=dropout,
+            inference_norm=inference_norm,
+        )
         self.regularisation = regularisation
-        judge = {"filters": discriminator_filters, "norm": norm}
-        judge |= {"gan_loss": gan_loss, "regularisation": regularisation}
-        self.judges = {side: DomainDiscriminator(network=f"{side}_discriminator", **judge) for side in _OTHER}
+        self.discriminators = {
+            domain: DomainDiscriminator(
+                network=f"{domain}_discriminator",
+                filters=discriminator_filters,
+                norm=norm,
+                gan_loss=gan_loss,
+                regularisation=regularisation,
+            )
+            for domain in _OTHER
+        }
         self.cycle_weights = {"input": input_cycle_weight, "target": target_cycle_weight}
         self.identity_weight = identity_weight
-        self.pools = {side: ImagePool(name=f"{side}_pool", size=pool_size) for side in _OTHER}
+        self.pools = {domain: ImagePool(name=f"{domain}_pool", size=pool_size) for domain in _OTHER}
         self.ema_decay = ema_decay
-        discriminators = regularisation.optimizer(discriminator_optimizer)
-        self.optimizers = {"generators": generator_optimizer, "discriminators": discriminators}
+        self.optimizers = {
+            "generators": generator_optimizer,
+            "discriminators": regularisation.optimizer(discriminator_optimizer),
+        }
 
-    def networks(self, example):
-        channels = {side: example[side].shape[-1] for side in _OTHER}
+    def networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
+        """Builds both generators and both discriminators."""
+        channels = {domain: example[domain].shape[-1] for domain in _OTHER}
         if self.identity_weight and channels["input"] != channels["target"]:
             raise ConfigurationError(
                 f"CycleGan.identity_weight = {self.identity_weight}: needs domains of as many channels, but "
@@ -82,74 +114,100 @@ class CycleGan(Task):
             )
         check_image_size(self.generator, *example["input"].shape[:2])
         networks = {}
-        for side, other in _OTHER.items():
-            sizes = {"input_channels": channels[side], "output_channels": channels[other]}
-            name = f"{side}_to_{other}"
-            networks[name] = self._build_generator(name=name, **sizes)
-            networks[f"{side}_discriminator"] = self.judges[side].build(example[side].shape)
+        for domain, other in _OTHER.items():
+            name = f"{domain}_to_{other}"
+            networks[name] = self._build_generator(
+                name=name, input_channels=channels[domain], output_channels=channels[other]
+            )
+            networks[f"{domain}_discriminator"] = self.discriminators[domain].build(example[domain].shape)
         return networks
 
-    def state(self, example):
-        input_pool, target_pool = (pool.state(example[side].shape) for side, pool in self.pools.items())
-        return input_pool | target_pool
+    def state(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, tf.Variable]:
+        """The variables of both image pools."""
+        states = {domain: pool.state(example[domain].shape) for domain, pool in self.pools.items()}
+        return states["input"] | states["target"]
 
-    def phases(self):
-        generators = {"updates": ("input_to_target", "target_to_input"), "ema_decay": self.ema_decay}
-        judging = {"updates": ("input_discriminator", "target_discriminator"), "optimizer": "discriminators"}
+    def phases(self) -> tuple[Phase, ...]:
+        """The phase of the generators, then those of the discriminators."""
+        updates, optimizer = ("input_discriminator", "target_discriminator"), "discriminators"
         return (
-            Phase(name="generators", loss=self.generate, optimizer="generators", **generators),
-            Phase(name="discriminators", loss=self.judge, **judging),
-            *self.regularisation.phases(self.r1_loss, **judging),
+            Phase(
+                name="generators",
+                loss=self.generator_loss,
+                updates=("input_to_target", "target_to_input"),
+                optimizer="generators",
+                ema_decay=self.ema_decay,
+            ),
+            Phase(name="discriminators", loss=self.discriminator_loss, updates=updates, optimizer=optimizer),
+            *self.regularisation.phases(self.r1_loss, updates=updates, optimizer=optimizer),
         )
 
-    def forward(self, step: Step):
-        outputs = {}
-        for side, other in _OTHER.items():
-            generator = step.networks[f"{other}_to_{side}"]
+    def forward(self, step: Step) -> dict[str, tf.Tensor]:
+        """Computes the generators' outputs, each [B, H, W, C].
+
+        Returns:
+          For each domain "fake_<domain>", from the other domain, and "identity_<domain>", from itself.
+        """
+        outputs: dict[str, tf.Tensor] = {}
+        for domain, other in _OTHER.items():
+            generator = step.networks[f"{other}_to_{domain}"]
             if self.identity_weight:
-                fake, kept = pass_both(generator, step.batch[other], step.batch[side])
-                outputs |= {f"fake_{side}": fake, f"kept_{side}": kept}
+                fake, identity = pass_both(generator, step.batch[other], step.batch[domain])
+                outputs |= {f"fake_{domain}": fake, f"identity_{domain}": identity}
             else:
-                outputs[f"fake_{side}"] = generator(step.batch[other], training=True)
+                outputs[f"fake_{domain}"] = generator(step.batch[other], training=True)
         return outputs
 
-    def generate(self, step: Step):
-        terms = {}
-        for side, other in _OTHER.items():
-            real, weight, outputs = step.batch[side], self.cycle_weights[side], step.outputs
-            fake = outputs[f"fake_{side}"]
-            terms[f"gan_{side}"] = self.judges[side].generator_loss(step, real=real, fake=fake)
-            cycled = step.networks[f"{other}_to_{side}"](outputs[f"fake_{other}"], training=True)
-            terms[f"cycle_{side}"] = weight * l1(cycled, real)
+    def generator_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """The adversarial, cycle and identity terms of each domain, each [B]."""
+        terms, outputs = {}, step.outputs
+        for domain, other in _OTHER.items():
+            real, weight = step.batch[domain], self.cycle_weights[domain]
+            discriminator = self.discriminators[domain]
+            terms[f"gan_{domain}"] = discriminator.generator_loss(
+                step, real=real, fake=outputs[f"fake_{domain}"]
+            )
+            cycled = step.networks[f"{other}_to_{domain}"](outputs[f"fake_{other}"], training=True)
+            terms[f"cycle_{domain}"] = weight * l1(cycled, real)
             if self.identity_weight:
-                terms[f"identity_{side}"] = weight * self.identity_weight * l1(outputs[f"kept_{side}"], real)
+                distance = l1(outputs[f"identity_{domain}"], real)
+                terms[f"identity_{domain}"] = weight * self.identity_weight * distance
         return terms
 
-    def judge(self, step: Step):
-        terms = {}
-        for side, judge in self.judges.items():
-            fake = self.pools[side].exchange(step, step.outputs[f"fake_{side}"])
-            new = judge.discriminator_terms(step, real=step.batch[side], fake=fake)
-            terms |= {f"{name}_{side}": value for name, value in new.items()}
+    def discriminator_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """The terms of both discriminators, each [B]; the fakes come from the pools."""
+        terms: dict[str, tf.Tensor] = {}
+        for domain, discriminator in self.discriminators.items():
+            fake = self.pools[domain].exchange(step, step.outputs[f"fake_{domain}"])
+            new = discriminator.discriminator_terms(step, real=step.batch[domain], fake=fake)
+            terms |= {f"{name}_{domain}": value for name, value in new.items()}
         return terms
 
-    def r1_loss(self, step: Step):
-        real = step.batch
-        return {f"penalty_{s}": judge.r1_penalty(step, real=real[s]) for s, judge in self.judges.items()}
+    def r1_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """R1 of both discriminators, each [B]."""
+        return {
+            f"penalty_{domain}": discriminator.r1_penalty(step, real=step.batch[domain])
+            for domain, discriminator in self.discriminators.items()
+        }
 
-    def translate(self, networks, batch):
+    def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The outputs of `input_to_target`."""
         return networks["input_to_target"](batch["input"], training=False)
 
-    def reconstructions(self, networks, batch):
-        """What is left of a picture after both generators."""
+    def reconstructions(
+        self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """The images of each domain after both generators, with the images themselves."""
         columns = self.preview(networks, batch)
-        return {f"cycle_{side}": (columns[f"cycled_{side}"], batch[side]) for side in _OTHER}
+        return {f"cycle_{domain}": (columns[f"cycled_{domain}"], batch[domain]) for domain in _OTHER}
 
-    def preview(self, networks, batch):
-        """Input, its translation and that back again; then the same from the target."""
-        columns = {}
-        for side, other in _OTHER.items():
-            there = networks[f"{side}_to_{other}"](batch[side], training=False)
-            back = networks[f"{other}_to_{side}"](there, training=False)
-            columns |= {side: batch[side], f"fake_{other}": there, f"cycled_{side}": back}
+    def preview(
+        self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Input, its translation and its reconstruction; then the same for the target."""
+        columns: dict[str, tf.Tensor] = {}
+        for domain, other in _OTHER.items():
+            fake = networks[f"{domain}_to_{other}"](batch[domain], training=False)
+            cycled = networks[f"{other}_to_{domain}"](fake, training=False)
+            columns |= {domain: batch[domain], f"fake_{other}": fake, f"cycled_{domain}": cycled}
         return columns

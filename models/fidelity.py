@@ -1,4 +1,4 @@
-"""What holds an output to its target, as settings any task with targets can take."""
+"""Distances between outputs and targets, as settings for any task with targets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
+import keras
 import tensorflow as tf
 
+from data import imaging
 from data.imaging import similarity
 from engine.errors import ConfigurationError, check_at_least
 from models import losses
@@ -24,9 +26,9 @@ _DISTANCES: Mapping[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "dct": losses.weighted_dct,
     "total_variation": lambda fake, real: losses.total_variation(fake),
 }
-"""(output, target) [B, H, W, C] -> [B], by the name of its weight."""
+"""Name of its weight -> distance: (output, target), both [B, H, W, C] -> [B]."""
 
-_SMALLEST_SIDE = {
+_SMALLEST_SIZE = {
     "ssim": similarity.min_image_size(),
     "ms_ssim": similarity.min_image_size(scales=len(similarity.MS_SSIM_WEIGHTS)),
     "total_variation": 2,
@@ -35,20 +37,27 @@ _SMALLEST_SIDE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """Weights of distances between output and target; 0 leaves one out, and all are 0 by default.
+    """Weights of distances between output and target; 0, the default of all, leaves one out.
 
-    Values are in [-1, 1] and every distance is a mean over pixels and channels; see `models.losses` for
-    each with its paper.
+    Images are in [-1, 1], and each distance is a mean over pixels and channels; see `models.losses` for the
+    papers.
 
-    Args:
-      l1, l2, charbonnier: of pixels.
-      ssim, ms_ssim: 1 - SSIM (sides of at least 11 pixels), 1 - MS-SSIM (at least 161).
-      satd_4x4, satd_8x8: Hadamard-transformed differences in blocks, as video encoders compare.
-      dct: cosine-transformed differences in blocks of 8x8, weighted by JPEG's steps.
+    Attributes:
+      l1: absolute difference of pixels.
+      l2: squared difference of pixels.
+      charbonnier: smooth L1 of pixels.
+      ssim: 1 - SSIM; images have at least 11x11 pixels.
+      ms_ssim: 1 - MS-SSIM; images have at least 161x161 pixels.
+      satd_4x4: Hadamard-transformed differences in blocks of 4x4, which video encoders minimise.
+      satd_8x8: the same in blocks of 8x8.
+      dct: cosine-transformed differences in blocks of 8x8, weighted by JPEG's quantisation steps.
       total_variation: of the output alone, which smooths it.
-      perceptual: distance between activations of `perceptual_network`, which is made only then.
+      perceptual: distance between activations of `perceptual_network`, which is built only for this.
       perceptual_network: settings of that network.
-      domain: colour space in which all but the perceptual distance are taken, one of `losses.DOMAINS`.
+      domain: colour space of all distances except the perceptual one; one of `imaging.COLOUR_SPACES`.
+
+    Raises:
+      ConfigurationError: a setting is unknown or out of its range.
     """
 
     l1: float = 0.0
@@ -64,12 +73,12 @@ class Fidelity:
     perceptual_network: Perceptual = dataclasses.field(default_factory=Perceptual)
     domain: str = "rgb"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         names = (*_DISTANCES, "perceptual")
         check_at_least(0, of="Fidelity", **{name: getattr(self, name) for name in names})
-        if self.domain not in losses.DOMAINS:
+        if self.domain not in imaging.COLOUR_SPACES:
             raise ConfigurationError(
-                f"Fidelity.domain = {self.domain!r}: unknown; use one of {', '.join(losses.DOMAINS)}"
+                f"Fidelity.domain = {self.domain!r}: unknown; use one of {', '.join(imaging.COLOUR_SPACES)}"
             )
 
     @property
@@ -80,56 +89,69 @@ class Fidelity:
 
     @property
     def takes_rgb(self) -> bool:
-        """Whether it takes values for red, green and blue, and not just for numbers."""
+        """Whether a distance is defined only for images in RGB."""
         return self.domain != "rgb" or self.perceptual > 0
 
-    def build(self, target: tf.TensorSpec) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
-        """Checks the settings against targets [H, W, C], and makes the perceptual loss if it is asked for.
+    def frozen_networks(self, target: tf.TensorSpec) -> dict[str, keras.Model]:
+        """Checks the settings against the targets, and builds the network of the perceptual distance.
 
-        To be called in `Task.networks`, under the strategy's scope; see `Perceptual.build`. What it gives,
-        None without that loss, belongs into `terms`.
+        Return it from `Task.frozen_networks`.
+
+        Args:
+          target: shape of one target, [H, W, C].
+
+        Returns:
+          "perceptual", if that distance has a weight.
 
         Raises:
-          ConfigurationError: pictures of that size or number of channels cannot be compared in this way.
+          ConfigurationError: a distance cannot compare images of that size or number of channels.
         """
         height, width, channels = target.shape
         for name in self.weights:
-            smallest = _SMALLEST_SIDE.get(name, 1)
+            smallest = _SMALLEST_SIZE.get(name, 1)
             if min(height, width) < smallest:
                 raise ConfigurationError(
-                    f"Fidelity.{name} = {getattr(self, name)}: needs pictures of at least {smallest} pixels "
-                    f"a side, these are {height}x{width}; raise CROP_SIZE, or set it to 0"
+                    f"Fidelity.{name} = {getattr(self, name)}: needs images of at least "
+                    f"{smallest}x{smallest} pixels, these have {height}x{width}; raise CROP_SIZE, or set it "
+                    "to 0"
                 )
         if self.domain != "rgb" and channels != 3:
             raise ConfigurationError(
-                f"Fidelity.domain = {self.domain!r}: is made of 3 channels, but targets have {channels}; "
-                "use 'rgb', which takes them as they are"
+                f"Fidelity.domain = {self.domain!r}: needs 3 channels, but targets have {channels}; use "
+                "'rgb', which compares them as they are"
             )
         if not self.perceptual:
-            return None
+            return {}
         if channels not in (1, 3):
             raise ConfigurationError(
-                f"Fidelity.perceptual = {self.perceptual}: takes pictures of 1 channel or 3, but targets "
-                f"have {channels}; set it to 0"
+                f"Fidelity.perceptual = {self.perceptual}: needs images of 1 channel or 3, but targets have "
+                f"{channels}; set it to 0"
             )
-        return self.perceptual_network.build(height=height, width=width)
+        return {"perceptual": self.perceptual_network.build(height=height, width=width)}
 
     def terms(
         self,
         fake: tf.Tensor,
         real: tf.Tensor,
-        *,
-        perceptual: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+        frozen_networks: Mapping[str, keras.Model] | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Distances times weights, by name, each [B], of those whose weight is above 0.
+        """Returns the distances with a weight above 0, multiplied by it.
 
         Args:
-          fake, real: output and target, [B, H, W, C] in [-1, 1].
-          perceptual: what `build` gave.
+          fake: outputs, [B, H, W, C] in [-1, 1].
+          real: targets, of the same shape and range.
+          frozen_networks: `Step.frozen_networks`; only the perceptual distance needs them.
+
+        Returns:
+          The terms by name, each [B].
         """
+        converted = [losses.to_colour_space(images, self.domain) for images in (fake, real)]
         terms = {}
-        seen = (losses.to_domain(fake, self.domain), losses.to_domain(real, self.domain))
         for name, weight in self.weights.items():
-            distance = perceptual(fake, real) if name == "perceptual" else _DISTANCES[name](*seen)
+            if name == "perceptual":
+                network = (frozen_networks or {})[name]
+                distance = self.perceptual_network.distance(network, fake, real)
+            else:
+                distance = _DISTANCES[name](*converted)
             terms[name] = weight * distance
         return terms

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
@@ -9,30 +12,37 @@ from engine.task import Adam, Phase, Step
 from models.fidelity import Fidelity
 from models.losses import feature_matching, mean_per_example, top_k, with_activations
 from models.networks.patchgan import ACTIVATIONS, check_patchgan_size, patchgan
-from models.regularisation import Regularisation
+from models.regularisation import Discriminator, Regularisation
 from models.side_information import SideInformation
 from models.supervised import Supervised
 
+Outputs = dict[str, list[tf.Tensor]]
+"""Role of images -> the discriminator's outputs for them: activations, if needed, then logits."""
+
 
 class Pix2Pix(Supervised):
-    """A generator that also stays close to the target, and a discriminator of (input, output) pairs.
+    """A generator that also learns from targets, and a discriminator of pairs (input, output).
 
-    The fake is made once a step; the discriminator is updated on it first, then the generator against
-    the updated discriminator, as the reference does.
+    A step computes the fakes once. It first updates the discriminator on them, then the generator against the
+    updated discriminator, like the reference.
 
     Args:
       generator, generator_filters, norm, dropout, inference_norm, side_information, l1_weight, fidelity,
-        ema_decay, generator_optimizer: as of `models.supervised.Supervised`; norm and side information are
+        ema_decay, generator_optimizer: see `models.supervised.Supervised`; norm and side information are
         those of both networks. Dropout is the paper's only source of noise.
       discriminator_filters: channels of the discriminator's first layer.
       gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`: "bce", as published, "lsgan", "hinge", "wgan_gp"
         (with its gradient penalty) or "relativistic".
       regularisation: of the discriminator; none by default.
-      feature_matching_weight: of `models.losses.feature_matching` of output and target, 10 as published.
-      top_k: share of the examples, those whose fakes look most real, that the adversarial term of the
-        generator is made of; see `models.losses.top_k`.
-      conditional: the discriminator sees the input beside the picture.
-      discriminator_optimizer: its settings.
+      feature_matching_weight: weight of `models.losses.feature_matching` of output and target, 10 as
+        published.
+      top_k: fraction of the examples that the generator's adversarial term is computed from: those whose
+        fakes look most real; see `models.losses.top_k`.
+      conditional: whether the discriminator also sees the input.
+      discriminator_optimizer: settings of the discriminator's optimizer.
+
+    Raises:
+      ConfigurationError: a setting is out of its range, or settings contradict each other.
     """
 
     def __init__(
@@ -55,7 +65,7 @@ class Pix2Pix(Supervised):
         ema_decay: float | None = None,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-    ):
+    ) -> None:
         super().__init__(
             generator=generator,
             generator_filters=generator_filters,
@@ -80,11 +90,14 @@ class Pix2Pix(Supervised):
         self.feature_matching_weight = feature_matching_weight
         self.top_k = top_k
         self.conditional = conditional
-        self.optimizers["discriminator"] = regularisation.optimizer(discriminator_optimizer)
+        self.optimizers = {
+            **self.optimizers,
+            "discriminator": regularisation.optimizer(discriminator_optimizer),
+        }
 
-    def networks(self, example):
-        self._perceptual = self.fidelity.build(example["target"])
-        generator = self.generator_of(example)
+    def networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
+        """Builds `generator` and `discriminator`."""
+        generator = self.build_generator(example)
         height, width, channels = example["target"].shape
         check_patchgan_size(height, width)
         discriminator = patchgan(
@@ -97,56 +110,63 @@ class Pix2Pix(Supervised):
         )
         return {"generator": generator, "discriminator": discriminator}
 
-    def phases(self):
-        judging = {"updates": ("discriminator",), "optimizer": "discriminator"}
-        discriminator = Phase(name="discriminator", loss=self.discriminator_loss, **judging)
-        return discriminator, *self.regularisation.phases(self.r1_loss, **judging), *super().phases()
+    def phases(self) -> tuple[Phase, ...]:
+        """The discriminator's phases, then the generator's."""
+        updates, optimizer = ("discriminator",), "discriminator"
+        return (
+            Phase(name="discriminator", loss=self.discriminator_loss, updates=updates, optimizer=optimizer),
+            *self.regularisation.phases(self.r1_loss, updates=updates, optimizer=optimizer),
+            *super().phases(),
+        )
 
-    def discriminator_loss(self, step: Step):
-        """Half of all terms, which slows the discriminator against the generator."""
+    def discriminator_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """The discriminator's terms, each [B]; halved, to slow it down against the generator."""
         real, fake = step.batch["target"], step.outputs["fake"]
         terms = self.regularisation.discriminator_terms(
-            self._judge(step), real=real, fake=fake, gan_loss=self.gan_loss, seeds=step.seeds
+            self._discriminator(step), real=real, fake=fake, gan_loss=self.gan_loss, seeds=step.seeds
         )
         return {name: 0.5 * value for name, value in terms.items()}
 
-    def r1_loss(self, step: Step):
-        """Half of it, like the other terms of the discriminator."""
-        terms = self.regularisation.r1_terms(self._judge(step), real=step.batch["target"], seeds=step.seeds)
+    def r1_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """R1, [B], halved like the discriminator's other terms."""
+        terms = self.regularisation.r1_terms(
+            self._discriminator(step), real=step.batch["target"], seeds=step.seeds
+        )
         return {name: 0.5 * value for name, value in terms.items()}
 
-    def generator_loss(self, step: Step):
-        real, fake, seen = step.batch["target"], step.outputs["fake"], {}
-        judge = self._judge(step, seen)
-        terms = {
-            "gan": self.regularisation.generator_loss(judge, real=real, fake=fake, gan_loss=self.gan_loss)
-        }
-        *activations, logits = seen["fake"]
+    def generator_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """The adversarial term, feature matching and the distances from the targets, each [B]."""
+        real, fake = step.batch["target"], step.outputs["fake"]
+        outputs: Outputs = {}
+        discriminator = self._discriminator(step, outputs)
+        loss = self.regularisation.generator_loss
+        terms = {"gan": loss(discriminator, real=real, fake=fake, gan_loss=self.gan_loss)}
+        *activations, logits = outputs["fake"]
         if self.top_k < 1:
-            terms["gan"] = top_k(terms["gan"], mean_per_example(logits), step, share=self.top_k)
+            terms["gan"] = top_k(terms["gan"], mean_per_example(logits), step, fraction=self.top_k)
         if self.feature_matching_weight:
-            judge(real, "fake")  # augmented as the fake was
-            distance = feature_matching(activations, seen["fake"][:-1])
+            discriminator(real, "fake")  # the role gives them the same augmentation as the fakes
+            distance = feature_matching(activations, outputs["fake"][:-1])
             terms["feature_matching"] = self.feature_matching_weight * distance
         return terms | super().generator_loss(step)
 
-    def _judge(self, step: Step, seen: dict | None = None):
-        """The discriminator as `Regularisation` wants it; `seen` gets by role what it last made."""
+    def _discriminator(self, step: Step, outputs: Outputs | None = None) -> Discriminator:
+        """The discriminator as a function for `Regularisation`; `outputs` gets its last outputs by role."""
         network = step.networks["discriminator"]
         if self.feature_matching_weight:
             network = with_activations(network, [*ACTIVATIONS, "logits"])
 
-        def judge(pictures: tf.Tensor, role: str) -> tf.Tensor:
-            def augmented(x):  # all of them alike
+        def discriminator(images: tf.Tensor, role: str) -> tf.Tensor:
+            def augment(x: tf.Tensor) -> tf.Tensor:  # changes all of them in the same way
                 return self.regularisation.augment(x, step.seeds, role)
 
-            shown = [step.batch["input"], pictures] if self.conditional else [pictures]
-            shown = tf.concat([augmented(x) for x in shown], axis=-1)  # [B, H, W, Cin + Cout]
-            shown = self.side_information.beside(shown, step.batch, change=augmented)
-            made = network(shown, training=True)
-            outputs = made if isinstance(made, list) else [made]
-            if seen is not None:
-                seen[role] = outputs
-            return outputs[-1]
+            shown = [step.batch["input"], images] if self.conditional else [images]
+            shown = tf.concat([augment(x) for x in shown], axis=-1)  # [B, H, W, Cin + Cout]
+            inputs = self.side_information.network_inputs(shown, step.batch, change=augment)
+            found = network(inputs, training=True)
+            found = found if isinstance(found, list) else [found]
+            if outputs is not None:
+                outputs[role] = found
+            return found[-1]
 
-        return judge
+        return discriminator

@@ -1,8 +1,10 @@
-"""Discriminators of patches at several scales, which judge the same pictures at full size, half of it, ...
+"""Patch discriminators at several scales: the first sees images at full size, the next at half of it, ...
 
 Source: Wang et al., arXiv 1711.11585, section 3.2; as in the authors' code of BicycleGAN
-(junyanz/BicycleGAN), each scale has half the filters of the one before.
+(junyanz/BicycleGAN), each scale has half the filters of the previous one.
 """
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -14,41 +16,46 @@ from engine.errors import ConfigurationError, check_at_least
 from engine.task import Step
 from models.networks.layers import image_input
 from models.networks.patchgan import check_patchgan_size, patchgan
-from models.regularisation import Judge, Regularisation
+from models.regularisation import Discriminator, Regularisation
 
 
 @keras.saving.register_keras_serializable(package="gantry")
 class HalveSize(keras.layers.Layer):
-    """Means of 3x3 pixels around every second one: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
+    """Mean of 3x3 pixels around every second pixel: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
 
-    As PyTorch's `AvgPool2d(3, stride=2, padding=1, count_include_pad=False)`. SAME has the same sizes but,
-    where they are even, windows one pixel further on.
+    Like PyTorch's `AvgPool2d(3, stride=2, padding=1, count_include_pad=False)`. Keras's padding "same" gives
+    the same sizes, but shifts the windows by one pixel where a size is even.
     """
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """The shape of the output, [B, ceil(H / 2), ceil(W / 2), C]."""
         batch, height, width, channels = input_shape
         return (batch, height and -(-height // 2), width and -(-width // 2), channels)
 
-    def call(self, x):
-        def pool(y):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Halves the size of images."""
+
+        def pool(y: tf.Tensor) -> tf.Tensor:
             y = tf.pad(y, [[0, 0], [1, 1], [1, 1], [0, 0]])
             return tf.nn.avg_pool2d(y, 3, 2, "VALID")
 
-        return pool(x) / pool(tf.ones_like(x[:1, :, :, :1]))  # what lies outside does not count
+        return pool(x) / pool(tf.ones_like(x[:1, :, :, :1]))  # does not count the padding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScaledDiscriminators:
-    """Settings of a set of discriminators, one network a scale; their losses are added.
+    """Settings of a set of discriminators, one network per scale; their losses are added.
 
-    Terms are dictionaries of losses [B] by name.
-
-    Args:
-      scales: how many there are.
+    Attributes:
+      scales: number of scales.
       filters: channels of the first layer at full size.
-      conditional: whether they see the input beside the picture, as in pix2pix.
-      norm, gan_loss: as of `models.pix2pix.Pix2Pix`.
+      conditional: whether they also see the input, as in pix2pix.
+      norm: of each; see `models.pix2pix.Pix2Pix`.
+      gan_loss: of each; see `models.pix2pix.Pix2Pix`.
       regularisation: of each.
+
+    Raises:
+      ConfigurationError: a setting is unknown or out of its range.
     """
 
     scales: int = 2
@@ -56,23 +63,35 @@ class ScaledDiscriminators:
     conditional: bool = False
     norm: str = "instance"
     gan_loss: str = "lsgan"
-    regularisation: Regularisation = Regularisation()
+    regularisation: Regularisation = dataclasses.field(default_factory=Regularisation)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.regularisation.check(gan_loss=self.gan_loss, norm=self.norm)
         check_at_least(1, of="ScaledDiscriminators", scales=self.scales, filters=self.filters)
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Of the networks of the set called `kind`, from full size down."""
+        """Names of the networks, from full size down.
+
+        Args:
+          kind: name of the set.
+        """
         return tuple(f"{kind}_discriminator_{scale}" for scale in range(1, self.scales + 1))
 
     def build(
         self, kind: str, input_shape: Sequence[int], target_shape: Sequence[int]
     ) -> dict[str, keras.Model]:
-        """The networks for pictures [H, W, C], by name.
+        """Builds the networks of a set.
+
+        Args:
+          kind: name of the set.
+          input_shape: [H, W, C] of the inputs.
+          target_shape: [H, W, C] of the targets.
+
+        Returns:
+          The networks by name.
 
         Raises:
-          ConfigurationError: the coarsest scale leaves no patch to judge.
+          ConfigurationError: images are too small for the coarsest scale.
         """
         shrink = 2 ** (self.scales - 1)
         try:
@@ -86,36 +105,66 @@ class ScaledDiscriminators:
             name: self._network(name, channels, halvings) for halvings, name in enumerate(self.names(kind))
         }
 
-    def generator_terms(self, step: Step, kind: str, fake: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """What the generator minimises."""
+    def generator_terms(self, step: Step, kind: str, fake: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what the generator minimises.
 
-        def terms(judge):
+        Args:
+          step: the current step.
+          kind: name of the set.
+          fake: the generator's outputs, [B, H, W, C].
+
+        Returns:
+          "gan_<kind>", [B].
+        """
+
+        def terms(discriminator: Discriminator) -> dict[str, tf.Tensor]:
             loss = self.regularisation.generator_loss
-            return {"gan": loss(judge, real=step.batch["target"], fake=fake, gan_loss=self.gan_loss)}
+            real = step.batch["target"]
+            return {"gan": loss(discriminator, real=real, fake=fake, gan_loss=self.gan_loss)}
 
-        return self._added(step, kind, terms)
+        return self._sum_over_scales(step, kind, terms)
 
-    def discriminator_terms(self, step: Step, kind: str, fake: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        """What the discriminators minimise: real are the targets."""
+    def discriminator_terms(self, step: Step, kind: str, fake: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what the discriminators minimise; the targets are the real images.
 
-        def terms(judge):
-            pictures = {"real": step.batch["target"], "fake": fake}
+        Args:
+          step: the current step.
+          kind: name of the set.
+          fake: the generator's outputs, [B, H, W, C].
+
+        Returns:
+          The terms by name, each [B]; the names end in the kind.
+        """
+
+        def terms(discriminator: Discriminator) -> dict[str, tf.Tensor]:
             return self.regularisation.discriminator_terms(
-                judge, gan_loss=self.gan_loss, seeds=step.seeds, **pictures
+                discriminator,
+                real=step.batch["target"],
+                fake=fake,
+                gan_loss=self.gan_loss,
+                seeds=step.seeds,
             )
 
-        return self._added(step, kind, terms)
+        return self._sum_over_scales(step, kind, terms)
 
-    def r1_terms(self, step: Step, kind: str) -> Mapping[str, tf.Tensor]:
-        """The penalty of `Regularisation.phases`."""
+    def r1_terms(self, step: Step, kind: str) -> dict[str, tf.Tensor]:
+        """Returns the loss of the phase from `Regularisation.phases`.
 
-        def terms(judge):
-            return self.regularisation.r1_terms(judge, real=step.batch["target"], seeds=step.seeds)
+        Args:
+          step: the current step.
+          kind: name of the set.
 
-        return self._added(step, kind, terms)
+        Returns:
+          "penalty_<kind>", [B].
+        """
+
+        def terms(discriminator: Discriminator) -> dict[str, tf.Tensor]:
+            return self.regularisation.r1_terms(discriminator, real=step.batch["target"], seeds=step.seeds)
+
+        return self._sum_over_scales(step, kind, terms)
 
     def _network(self, name: str, channels: int, halvings: int) -> keras.Model:
-        judge = patchgan(
+        discriminator = patchgan(
             name=name,
             input_channels=channels,
             filters=max(1, self.filters // 2**halvings),
@@ -123,24 +172,26 @@ class ScaledDiscriminators:
             spectral_norm=self.regularisation.spectral_norm,
         )
         if not halvings:
-            return judge
+            return discriminator
         x = image = image_input(channels)  # [B, H, W, channels]
         for halving in range(1, halvings + 1):
             x = HalveSize(name=f"halve_{halving}")(x)  # [B, H/2**halving, W/2**halving, channels]
-        return keras.Model(image, judge(x), name=name)
+        return keras.Model(image, discriminator(x), name=name)
 
-    def _added(self, step: Step, kind: str, terms_of: Callable[[Judge], Mapping]) -> dict[str, tf.Tensor]:
-        """The terms of each scale, added; their names end in the kind."""
-        added = {}
+    def _sum_over_scales(
+        self, step: Step, kind: str, terms_of: Callable[[Discriminator], Mapping[str, tf.Tensor]]
+    ) -> dict[str, tf.Tensor]:
+        """The sum of each term over the scales; the names of the terms get the kind as a suffix."""
+        sums: dict[str, tf.Tensor] = {}
         for name in self.names(kind):
-            for term, value in terms_of(self._judge(step, name)).items():
-                added[f"{term}_{kind}"] = added.get(f"{term}_{kind}", 0.0) + value
-        return added
+            for term, value in terms_of(self._discriminator(step, name)).items():
+                sums[f"{term}_{kind}"] = sums.get(f"{term}_{kind}", 0.0) + value
+        return sums
 
-    def _judge(self, step: Step, name: str) -> Judge:
-        def judge(pictures: tf.Tensor, role: str) -> tf.Tensor:
-            seen = [step.batch["input"], pictures] if self.conditional else [pictures]
-            seen = [self.regularisation.augment(x, step.seeds, role) for x in seen]  # alike
-            return step.networks[name](tf.concat(seen, axis=-1), training=True)
+    def _discriminator(self, step: Step, name: str) -> Discriminator:
+        def discriminator(images: tf.Tensor, role: str) -> tf.Tensor:
+            shown = [step.batch["input"], images] if self.conditional else [images]
+            shown = [self.regularisation.augment(x, step.seeds, role) for x in shown]  # in the same way
+            return step.networks[name](tf.concat(shown, axis=-1), training=True)
 
-        return judge
+        return discriminator

@@ -1,7 +1,7 @@
-"""Side information: numbers or a map that networks get with each picture, concatenated or as FiLM.
+"""Side information: additional inputs of the networks, a vector or a map for each example.
 
-FiLM (Perez et al., arXiv 1709.07871) scales and shifts every channel of every normalised layer by what a
-small network makes of the numbers.
+A network concatenates them to its image as further channels, or applies a vector as FiLM (Perez et al., arXiv
+1709.07871): a small network computes a scale and a shift for each channel of each normalised layer.
 """
 
 from __future__ import annotations
@@ -15,47 +15,53 @@ from data.roles import SIDE_MAP, SIDE_VECTOR
 from engine.errors import ConfigurationError
 from models.networks.conditioning import SideShapes
 
-_WAYS = {"vector": ("none", "concatenate", "film"), "map": ("none", "concatenate")}
+_MODES = {"vector": ("none", "concatenate", "film"), "map": ("none", "concatenate")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SideInformation:
-    """Settings: what the networks of a task get beside their pictures; nothing by default.
+    """Settings of the additional inputs; none by default.
 
-    Args:
-      vector: "none"; "concatenate", repeated over the picture as further channels; or "film", which scales
-        and shifts the channels after every norm, and at first changes nothing.
-      map: "none", or "concatenate", as further channels of the picture.
-      film_units: units of the hidden layer that FiLM's layers of one network share.
+    Attributes:
+      vector: "none"; "concatenate", which repeats the vector over the image as further channels; or "film",
+        which scales and shifts the channels after each norm, and initially changes nothing.
+      map: "none", or "concatenate", which adds the map's channels to those of the image.
+      film_units: units of the hidden layer that all FiLM layers of one network share.
 
     Raises:
-      ConfigurationError: a way that there is not.
+      ConfigurationError: a setting is unknown or out of its range.
     """
 
     vector: str = "none"
     map: str = "none"
     film_units: int = 64
 
-    def __post_init__(self):
-        for name, ways in _WAYS.items():
-            if getattr(self, name) not in ways:
+    def __post_init__(self) -> None:
+        for name, modes in _MODES.items():
+            if getattr(self, name) not in modes:
                 raise ConfigurationError(
-                    f"SideInformation.{name} = {getattr(self, name)!r}: unknown; use one of {', '.join(ways)}"
+                    f"SideInformation.{name} = {getattr(self, name)!r}: unknown; use one of "
+                    f"{', '.join(modes)}"
                 )
         if self.film_units < 1:
-            raise ConfigurationError(f"SideInformation.film_units = {self.film_units}: must be at least 1")
+            raise ConfigurationError(
+                f"SideInformation.film_units = {self.film_units}: must be at least 1; 64 is the default"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the networks take from a batch beside their pictures, in the order of their inputs."""
-        ways = {SIDE_VECTOR: self.vector, SIDE_MAP: self.map}
-        return tuple(name for name, way in ways.items() if way != "none")
+        """The features that the networks take beside the image, in the order of their inputs."""
+        modes = {SIDE_VECTOR: self.vector, SIDE_MAP: self.map}
+        return tuple(name for name, mode in modes.items() if mode != "none")
 
     def shapes(self, example: Mapping[str, tf.TensorSpec]) -> SideShapes:
-        """What a network is to be built for, given one example's shapes.
+        """Returns the sizes that a network is built for.
+
+        Args:
+          example: shapes of the features of one example, without a batch axis.
 
         Raises:
-          ConfigurationError: the data set does not have it.
+          ConfigurationError: the data set has no such feature.
         """
         for name in self.names:
             if name not in example:
@@ -72,18 +78,23 @@ class SideInformation:
             map_channels=example[SIDE_MAP].shape[-1] if self.map == "concatenate" else 0,
         )
 
-    def beside(
+    def network_inputs(
         self,
-        pictures: tf.Tensor,
+        images: tf.Tensor,
         batch: Mapping[str, tf.Tensor],
         *,
         change: Callable[[tf.Tensor], tf.Tensor] = lambda maps: maps,
     ) -> tf.Tensor | list[tf.Tensor]:
-        """What a network is called with: the pictures alone, or a list of them and what stands beside.
+        """Returns the inputs with which to call a network.
 
         Args:
-          change: what has been done to the pictures, for maps to stay in their places.
+          images: [B, H, W, C].
+          batch: features by name, each [B, ...].
+          change: for maps, what was done to the images, such as augmentation, so that both still match.
+
+        Returns:
+          The images, or a list of the images and the features in `names`.
         """
-        ways = {SIDE_VECTOR: lambda vectors: vectors, SIDE_MAP: change}
-        others = [ways[name](batch[name]) for name in self.names]
-        return [pictures, *others] if others else pictures
+        changes = {SIDE_VECTOR: lambda vectors: vectors, SIDE_MAP: change}
+        others = [changes[name](batch[name]) for name in self.names]
+        return [images, *others] if others else images

@@ -1,6 +1,11 @@
-"""Super-resolution with a discriminator: pictures some times as large as the input."""
+"""Super-resolution: translates images to images that are larger by a whole factor."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
 
 from engine.errors import ConfigurationError
 from engine.task import Adam
@@ -11,16 +16,18 @@ from models.regularisation import Regularisation
 
 
 class SuperResolution(Pix2Pix):
-    """A residual generator that enlarges, and a discriminator of large pictures.
+    """A residual generator that enlarges images, and a discriminator of large images.
 
-    In the manner of SRGAN (Ledig et al., arXiv 1609.04802), with L1 and SSIM where that has a perceptual
-    loss. How many times larger targets are than inputs follows from the data (`SingleImages.downscale`).
+    Similar to SRGAN (Ledig et al., arXiv 1609.04802), but with L1 and SSIM in place of its perceptual loss.
+    The factor follows from the sizes of inputs and targets (see `SingleImages.downscale`).
 
     Args:
       blocks: residual blocks of the generator; see `models.networks.edsr`.
       generator_filters: channels of all its layers.
-      norm: of both networks; "none" makes the generator EDSR's, "batch" SRResNet's.
-      The others are those of `models.pix2pix.Pix2Pix`.
+      norm: of both networks; with "none" the generator is that of EDSR, with "batch" that of SRResNet.
+      discriminator_filters, inference_norm, gan_loss, regularisation, l1_weight, fidelity,
+        feature_matching_weight, top_k, ema_decay, generator_optimizer, discriminator_optimizer: see
+        `models.pix2pix.Pix2Pix`.
     """
 
     def __init__(
@@ -40,7 +47,7 @@ class SuperResolution(Pix2Pix):
         ema_decay: float | None = None,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
         discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-    ):
+    ) -> None:
         super().__init__(
             generator="edsr",
             generator_filters=generator_filters,
@@ -61,13 +68,21 @@ class SuperResolution(Pix2Pix):
         )
         self.blocks = blocks
 
-    def generator_of(self, example):
+    def build_generator(self, example: Mapping[str, tf.TensorSpec]) -> keras.Model:
+        """Builds the generator for the factor between inputs and targets.
+
+        Args:
+          example: shapes of the features of one example: images [H, W, C].
+
+        Raises:
+          ConfigurationError: targets are not larger by a whole factor that the generator supports.
+        """
         small, large = example["input"].shape, example["target"].shape
         factor = large[0] // small[0]
         if tuple(large[:2]) != (factor * small[0], factor * small[1]):
             raise ConfigurationError(
                 f"super-resolution: targets of {large[0]}x{large[1]} pixels are no whole number of times as "
-                f"large as inputs of {small[0]}x{small[1]}; set SingleImages.downscale"
+                f"large as inputs of {small[0]}x{small[1]}; set SingleImages.downscale to the factor"
             )
         return edsr(
             name="generator",

@@ -1,6 +1,8 @@
-"""Supervised translation: a generator that comes close to its targets, and nothing that judges it."""
+"""Supervised translation: a generator that learns from targets alone, without a discriminator."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
@@ -9,26 +11,29 @@ from engine.errors import ConfigurationError, check_at_least
 from engine.task import Adam, Phase, Step, Task
 from models.fidelity import Fidelity
 from models.losses import l1
-from models.networks.generators import build_generator, check_image_size
+from models.networks import generators
 from models.side_information import SideInformation
 
 
 class Supervised(Task):
-    """One network, one phase: the distances of its outputs from the targets.
+    """One network and one phase, which minimises distances between outputs and targets.
 
     Args:
       generator: name of the generator network, such as "unet_256"; see `models.networks.generators`.
-      generator_filters: channels of its first layer; all others follow.
+      generator_filters: channels of its first layer; the other layers scale with it.
       norm: "batch" (over the global batch of all replicas), "instance" or "none".
-      dropout: dropout in the generator.
-      inference_norm: what batch norm uses outside training: "batch_statistics" of each single picture, or
+      dropout: whether the generator has dropout.
+      inference_norm: what batch norm uses outside training: "batch_statistics" (of each single image) or
         "moving_statistics".
-      side_information: what the generator gets with each picture; nothing by default.
-      l1_weight: weight of the L1 distance from the target, in the pictures' own values.
-      fidelity: other distances from the target; none by default.
-      ema_decay: keeps an exponential moving average of the generator, decaying by this factor a step, which
-        is then what makes pictures; None keeps none.
-      generator_optimizer: its settings.
+      side_information: additional inputs of the generator; none by default.
+      l1_weight: weight of the L1 distance between output and target, in the colour space of the data.
+      fidelity: other distances between output and target; none by default.
+      ema_decay: decay per step of an exponential moving average of the generator, which evaluation and
+        translation then use; None keeps no average.
+      generator_optimizer: settings of the generator's optimizer.
+
+    Raises:
+      ConfigurationError: a setting is out of its range, or both settings of the L1 weight are above 0.
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class Supervised(Task):
         fidelity: Fidelity = Fidelity(),  # noqa: B008, frozen
         ema_decay: float | None = None,
         generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-    ):
+    ) -> None:
         name = type(self).__name__
         check_at_least(1, of=name, generator_filters=generator_filters)
         check_at_least(0, of=name, l1_weight=l1_weight)
@@ -68,29 +73,41 @@ class Supervised(Task):
         self.fidelity = fidelity
         self.ema_decay = ema_decay
         self.optimizers = {"generator": generator_optimizer}
-        self._perceptual = None  # of the fidelity; its weights never change, so they are in no checkpoint
 
     @property
-    def colour_spaces(self):
+    def colour_spaces(self) -> tuple[str, ...] | None:  # type: ignore[override]  # in Task, an attribute to set
+        """RGB if a distance is defined only there; else any."""
         return ("rgb",) if self.fidelity.takes_rgb else None
 
-    def networks(self, example):
+    def networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
+        """Builds `generator`."""
         if not (self.l1_weight or self.fidelity.weights):
             raise ConfigurationError(
-                "Supervised: l1_weight and every weight of Fidelity are 0, so there is nothing to learn; "
-                "set one of them"
+                "Supervised: l1_weight and all weights of Fidelity are 0, so there is nothing to learn; set "
+                "one of them"
             )
-        self._perceptual = self.fidelity.build(example["target"])
-        return {"generator": self.generator_of(example)}
+        return {"generator": self.build_generator(example)}
 
-    def check_translation(self, example):
-        self.generator_of(example)
+    def frozen_networks(self, example: Mapping[str, tf.TensorSpec]) -> dict[str, keras.Model]:
+        """Builds the networks of `fidelity`."""
+        return self.fidelity.frozen_networks(example["target"])
 
-    def generator_of(self, example) -> keras.Model:
-        """The generator for examples of these shapes; see `Task.networks` for what it raises."""
+    def check_translation(self, example: Mapping[str, tf.TensorSpec]) -> None:
+        """Checks that the generator takes such examples."""
+        self.build_generator(example)
+
+    def build_generator(self, example: Mapping[str, tf.TensorSpec]) -> keras.Model:
+        """Builds the generator.
+
+        Args:
+          example: shapes of the features of one example: images [H, W, C].
+
+        Raises:
+          ConfigurationError: the generator cannot take that size, or the data has no such side information.
+        """
         height, width, channels = example["input"].shape
-        check_image_size(self.generator, height, width)
-        return build_generator(
+        generators.check_image_size(self.generator, height, width)
+        return generators.build_generator(
             self.generator,
             name="generator",
             input_channels=channels,
@@ -102,7 +119,8 @@ class Supervised(Task):
             side=self.side_information.shapes(example),
         )
 
-    def phases(self):
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase: the generator's."""
         return (
             Phase(
                 name="generator",
@@ -113,16 +131,19 @@ class Supervised(Task):
             ),
         )
 
-    def forward(self, step: Step):
-        inputs = self.side_information.beside(step.batch["input"], step.batch)
+    def forward(self, step: Step) -> dict[str, tf.Tensor]:
+        """Translates the batch: "fake", [B, H, W, C]."""
+        inputs = self.side_information.network_inputs(step.batch["input"], step.batch)
         return {"fake": step.networks["generator"](inputs, training=True)}
 
-    def generator_loss(self, step: Step):
+    def generator_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """The weighted distances between outputs and targets, by name, each [B]."""
         real, fake = step.batch["target"], step.outputs["fake"]
-        terms = self.fidelity.terms(fake, real, perceptual=self._perceptual)
+        terms = self.fidelity.terms(fake, real, step.frozen_networks)
         return {"l1": self.l1_weight * l1(fake, real), **terms} if self.l1_weight else terms
 
-    def translate(self, networks, batch):
-        inputs = self.side_information.beside(batch["input"], batch)
-        # Generators without a tanh reach beyond the range.
+    def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The generator's outputs, clipped to [-1, 1]."""
+        inputs = self.side_information.network_inputs(batch["input"], batch)
+        # Generators without a tanh can leave the range.
         return tf.clip_by_value(networks["generator"](inputs, training=False), -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Weights of the reference's networks into ours and back, complete or not at all."""
+"""Initial weights from files of the PyTorch reference, as a gin setting."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["TorchWeights", "save_reference"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TorchWeights:
-    """Weights that a new run starts from: files of the reference (`*_net_G.pth`) for networks of the task.
+    """Initial weights of a new run from files of the reference (`*_net_G.pth`).
 
-    Networks that are not named start from chance.
+    Networks without a file keep their random weights.
 
-    Args:
-      files: network of the task -> path, such as {"generator": "facades_net_G.pth"}.
+    Attributes:
+      files: network of the task -> path, such as {"generator": "facades_net_G.pth"}; None has no files.
 
     Raises:
       ConfigurationError: `files` is no such mapping.
@@ -29,20 +29,27 @@ class TorchWeights:
 
     files: Mapping[str, str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not all(isinstance(text, str) for item in (self.files or {}).items() for text in item):
             raise ConfigurationError(
-                f"INITIALISE_FROM = {dict(self.files)}: takes names of networks and files, such as "
-                '{"generator": "facades_net_G.pth"}'
+                f"INITIALISE_FROM = {dict(self.files or {})}: must map names of networks to files; set it, "
+                'for example, to {"generator": "facades_net_G.pth"}'
             )
 
     def __call__(self, networks: Mapping[str, keras.Model]) -> None:
-        """Sets the weights; raises ConfigurationError before any if one of the files does not fit."""
+        """Sets the weights of all named networks, or of none if there is an error.
+
+        Args:
+          networks: networks of the task by name; changed in place.
+
+        Raises:
+          ConfigurationError: the task has no such network, or a file cannot be read or does not fit.
+        """
         found = []
         for name, path in (self.files or {}).items():
             if name not in networks:
                 raise ConfigurationError(
-                    f"INITIALISE_FROM: {name!r} is no network of the task; it has {', '.join(networks)}"
+                    f"INITIALISE_FROM: {name!r} is no network of the task; use one of {', '.join(networks)}"
                 )
             found.append((networks[name], fitting_weights(networks[name], read_state_dict(path), where=path)))
         for network, weights in found:

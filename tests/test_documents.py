@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import settings_table
+from tests.helpers import settings_list
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
@@ -95,17 +95,18 @@ def test_it_is_short(document, most):
     assert (ROOT / document).stat().st_size <= most
 
 
-def test_settings_table():
-    table = settings_table.settings_table(settings_table.SETTINGS.read_text(encoding="utf-8"))
-    guide = settings_table.GUIDE.read_text(encoding="utf-8")
-    assert settings_table.block_of(guide) == table, "run python -m tests.helpers.settings_table"
+def test_settings_list():
+    settings = settings_list.settings_list(settings_list.SETTINGS.read_text(encoding="utf-8"))
+    guide = settings_list.GUIDE.read_text(encoding="utf-8")
+    assert settings_list.block_of(guide) == settings, "run python -m tests.helpers.settings_list"
 
 
-def test_settings_table_joins_the_lines_of_a_comment():
+def test_settings_list_joins_the_lines_of_a_comment_and_wraps_them_outside_code():
     text = (
         '# --- data\nSIZE = 286   # pixels, or\n             # "all"\nX = "a"      # b\n\nmodule.Class.x = 1'
+        f'\n# --- more\nLONG = 1  # {"a" * 80} "0:1, 20ep:8"'
     )
-    assert settings_table.settings_table(text) == (
-        '**Data**\n\n| name | default | meaning |\n|---|---|---|\n| `SIZE` | `286` | pixels, or `"all"` |\n'
-        '| `X` | `"a"` | b |\n'
+    assert settings_list.settings_list(text) == (
+        '**Data**\n\n- `SIZE = 286`: pixels, or `"all"`\n- `X = "a"`: b\n'
+        f'\n**More**\n\n- `LONG = 1`: {"a" * 80}\n  `"0:1, 20ep:8"`\n'
     )

@@ -1,4 +1,4 @@
-"""The global batch: its layout on replicas, what its size does to the learning rate, the noise scale.
+"""The global batch: its layout on replicas, scaling rules for the learning rate, the noise scale, memory.
 
-The schedules that choose its size are `engine.batch_schedules` and `engine.adaptive_batch`.
+The schedules that choose its size are in `engine.batch_schedules` and `engine.adaptive_batch`.
 """

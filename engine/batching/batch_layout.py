@@ -1,9 +1,8 @@
-"""How a global batch is divided over replicas and micro-batches, and where each example goes.
+"""How a global batch is divided over replicas and micro-batches.
 
-A step of G examples on R replicas runs as k micro-batches of at most m examples on each replica
-(k is the accumulation). Micro-batch j holds the examples [j R m, (j + 1) R m) of the step, so that
-micro-batches follow one another in example order, and each is cut like any global batch:
-ceil(its examples / R) rows to each replica, in order.
+A step of G examples on R replicas runs as k micro-batches of at most m examples on each replica (k is the
+accumulation). Micro-batch j holds the examples [j R m, (j + 1) R m) of the step, so micro-batches are in
+example order. Each is divided like a global batch: every replica gets ceil(its examples / R) rows, in order.
 """
 
 from __future__ import annotations
@@ -19,7 +18,11 @@ from engine.errors import ConfigurationError
 def rows_of_replicas(examples: int, replicas: int) -> tuple[int, ...]:
     """How `experimental_distribute_dataset` divides a batch: ceil(examples / replicas) each, in order.
 
-    The last replicas get the rest, which may be nothing: 7 on 3 is (3, 3, 1), 1 on 2 is (1, 0).
+    The last replicas get the rest, which may be 0: 7 on 3 is (3, 3, 1), 1 on 2 is (1, 0).
+
+    Args:
+      examples: of the batch.
+      replicas: number of replicas.
     """
     largest = -(-examples // replicas)
     return tuple(max(0, min(largest, examples - replica * largest)) for replica in range(replicas))
@@ -32,9 +35,9 @@ class BatchLayout:
     Attributes:
       global_batch: examples per step, G.
       replicas: R.
-      largest_micro_batch: examples that a replica can compute on at once; None for any number.
-      static_shapes: whether every replica computes on as many rows as the fullest, as compilers for fixed
-        shapes need; padding rows have weight 0.
+      largest_micro_batch: examples that a replica can compute on at once; None is unlimited.
+      static_shapes: whether all replicas compute on the same number of rows, which compilers for fixed shapes
+        need. Padding rows have weight 0.
 
     Raises:
       ConfigurationError: `largest_micro_batch` is below 1.
@@ -74,7 +77,7 @@ class BatchLayout:
         return self.static_shapes or self.accumulation > 1
 
     def positions(self, replicas: Sequence[int]) -> np.ndarray:
-        """Which example of the step is in each row of these replicas, when padded.
+        """The example in each row of these replicas, with padding.
 
         Args:
           replicas: their numbers.

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemoryModel:
-    """Peak memory of a step: a constant, and a part for each example of the micro-batch.
+    """Peak memory of a step: a constant plus a part for each example of the micro-batch.
 
-    Linear rather than a power law (as in Ultralytics's autobatch): weights, moments and the framework
-    itself, the constant, are as large as the activations of several examples.
+    It is linear, not a power law as in Ultralytics's autobatch, because the constant (weights, moments, the
+    framework itself) is as large as the activations of several examples.
 
     Attributes:
       constant_bytes: memory that does not depend on the batch.
-      bytes_per_example: memory of each further example of the micro-batch; at least 0.
+      bytes_per_example: memory for each example of the micro-batch; at least 0.
     """
 
     constant_bytes: int
@@ -27,7 +27,7 @@ class MemoryModel:
         return self.constant_bytes + self.bytes_per_example * micro_batch
 
     def largest(self, budget_bytes: int) -> int:
-        """Most examples whose peak is within the budget: 0 if not one fits, `sys.maxsize` if all do."""
+        """The most examples within the budget: 0 if none fits, `sys.maxsize` if any number fits."""
         if self.at(1) > budget_bytes:
             return 0
         if self.bytes_per_example == 0:
@@ -38,9 +38,9 @@ class MemoryModel:
     def fit(cls, points: Sequence[tuple[int, int]]) -> MemoryModel:
         """Fits the model to measurements by least squares.
 
-        Neither number may be negative. So where the best line falls, or there is only one micro-batch, the
-        result is the mean and an example takes nothing; where the constant of the best line is below 0, the
-        result is the best line through the origin.
+        Neither number may be negative. If the best line falls, or there is only one micro-batch, the constant
+        is the mean and an example needs 0 bytes. If the constant of the best line is below 0, the result is
+        the best line through the origin.
 
         Args:
           points: (micro-batch, peak bytes); at least one.
@@ -63,16 +63,16 @@ class MemoryModel:
 def largest_within(
     points: Sequence[tuple[int, int]], *, budget_bytes: int | None, limit: int, exhausted: bool
 ) -> int:
-    """Most examples within the budget, by the fitted model but never against a measurement.
+    """The most examples within the budget by the fitted model, as far as no measurement contradicts it.
 
     Args:
       points: the measured (micro-batch, peak bytes), in ascending order.
-      budget_bytes: None if unknown: the answer is then the largest size that was measured.
-      limit: the most examples that are of use.
-      exhausted: memory ran out at a size after the last point, so the model cannot be trusted there.
+      budget_bytes: None if unknown; then the result is the largest size that was measured.
+      limit: the largest size that is useful.
+      exhausted: whether memory ran out at a size after the last point, so that the model is unreliable there.
 
     Returns:
-      0 if not one example fits.
+      The number of examples; 0 if none fits.
     """
     fitting = [batch for batch, size in points if budget_bytes is None or size <= budget_bytes]
     if not fitting:
@@ -87,24 +87,24 @@ def largest_within(
 def next_micro_batch(
     points: Sequence[tuple[int, int]], *, resting_bytes: int, budget_bytes: int | None, limit: int
 ) -> int | None:
-    """The size to measure next: twice the last, or the largest that should still fit.
+    """The micro-batch to measure next: twice the last one, or the largest that should still fit.
 
     Args:
       points: the measured (micro-batch, peak bytes), in ascending order; at least one.
-      resting_bytes: memory between steps. After the first size it stands for a step of 0 examples, which
-        would really take more, so the second size is chosen too small rather than too large.
+      resting_bytes: memory between steps. After the first measurement it is used for a step of 0 examples.
+        Such a step would need more, so the second size is rather too small than too large.
       budget_bytes: None if unknown.
-      limit: the most examples that are of use.
+      limit: the largest size that is useful.
 
     Returns:
-      None if no further size is of use.
+      The size; None if no other size is useful.
     """
     last, peak = points[-1]
     allowed = limit
     if budget_bytes is not None:
         known = [(0, min(resting_bytes, peak)), *points] if len(points) == 1 else points
         allowed = min(limit, MemoryModel.fit(known).largest(budget_bytes) if peak <= budget_bytes else 0)
-    # A size that the budget cut short is the last one; otherwise one more example would follow each time.
+    # A size that the budget limited is the last one; otherwise sizes would go on rising by one example.
     was_cut = len(points) > 1 and last < 2 * points[-2][0]
     following = min(2 * last, allowed)
     return following if following > last and not was_cut else None

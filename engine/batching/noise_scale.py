@@ -1,24 +1,24 @@
-"""The gradient noise scale of a phase, measured from the parts of which its gradient is summed anyway.
+"""The gradient noise scale of a phase, measured from partial gradients that are summed anyway.
 
-McCandlish et al. 2018 (arXiv 1812.06162): with G the true gradient and Sigma the covariance of the
-gradient of one example, B_simple = tr(Sigma) / |G|^2 examples is the batch at which noise and signal are
-of one size. They compare gradients of a small and a big batch; here the big batch is the global batch, and
-its small batches are the examples of one micro-batch on one replica. Small batch i has b_i examples and
-mean gradient g_i; the big batch has B = sum b_i examples in M small batches that are not empty. Each replica
-holds its part of the mean gradient, h_i = b_i g_i / B, and after the all-reduce the mean gradient
-gbar = sum h_i. Since E|g_i|^2 = |G|^2 + tr(Sigma) / b_i and likewise for gbar,
+McCandlish et al. 2018 (arXiv 1812.06162): with G the true gradient and Sigma the covariance of the gradient
+of one example, noise and signal are equal for a batch of B_simple = tr(Sigma) / |G|^2 examples. The paper
+compares the gradients of a small and a big batch. Here the big batch is the global batch, and a small batch
+is the examples of one micro-batch on one replica. Small batch i has b_i examples and the mean gradient g_i;
+the big batch has B = sum b_i examples in M small batches that are not empty. Each replica holds its part of
+the mean gradient, h_i = b_i g_i / B, and after the all-reduce the mean gradient gbar = sum h_i. Since
+E|g_i|^2 = |G|^2 + tr(Sigma) / b_i, and likewise for gbar,
 
     S = sum B^2 |h_i|^2 / b_i = sum b_i |g_i|^2        E S = B |G|^2 + M tr(Sigma)
     T = |gbar|^2                                       E T = |G|^2 + tr(Sigma) / B
 
     tr(Sigma) = (S - B T) / (M - 1)                    |G|^2 = T - tr(Sigma) / B
 
-without bias, and tr(Sigma) is negative by rounding only (S >= B T, Cauchy and Schwarz). With equal small
+without bias, and tr(Sigma) is negative only by rounding (S >= B T, Cauchy and Schwarz). With equal small
 batches b = B / M and s = S / B the mean of |g_i|^2, these are (s - T) / (1/b - 1/B) and
 (B T - b s) / (B - b): the formulas of McCandlish, appendix A.1.
 
-Examples count as drawn independently: what couples the examples of a small batch (batch norm) or is common
-to all of them (one dropout seed) is not seen as noise.
+Examples are assumed to be independent. Effects that couple the examples of a small batch (batch norm) or are
+common to them (one dropout seed) do not count as noise.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def small_batch_square_norm(
 
     Args:
       gradients: h, the small batch's part of the mean gradient over the global batch, before the all-reduce.
-      examples: b, examples of the small batch; with none the summand is 0 whatever `gradients` hold.
+      examples: b, examples of the small batch; if 0, the summand is 0.
       global_batch: B.
 
     Returns:
-      float64 scalar; the sum over small batches and replicas is what `NoiseScale.update` takes.
+      float64 scalar. `NoiseScale.update` takes the sum over all small batches of all replicas.
     """
     scale = tf.cast(global_batch, tf.float64) ** 2
     return tf.math.divide_no_nan(scale * _square_norm(gradients), tf.cast(examples, tf.float64))
@@ -80,8 +80,8 @@ class NoiseScaleValue:
     """The noise scale of one phase; nan before the first estimate.
 
     Attributes:
-      noise_scale: tr(Sigma) / |G|^2, in examples; inf where the estimate of |G|^2 is 0 or negative: the noise
-        hides the gradient.
+      noise_scale: tr(Sigma) / |G|^2, in examples; inf if the estimate of |G|^2 is 0 or negative, because
+        noise hides the gradient.
       norm_test_scale: tr(Sigma) / |gbar|^2, in examples, with the batches that were used.
       trace_covariance: tr(Sigma) of the gradient of one example.
       square_gradient: |G|^2.
@@ -96,24 +96,23 @@ class NoiseScaleValue:
 class NoiseScale:
     """Running averages of tr(Sigma), |G|^2 and |gbar|^2 of one phase.
 
-    The single estimates are noisy and |G|^2 may be negative, so numerator and denominator are averaged
-    separately and divided last; a mean of ratios would be biased. tr(Sigma) is kept for one example, not for
-    the mean over a batch: a variance of the mean would have to be rescaled by B_old / B_new whenever the
-    batch changes, and this one holds for any batch. |gbar|^2 does depend on the batch, and follows a
-    change of it as slowly as the average moves.
+    The estimates of single steps are noisy and |G|^2 may be negative, so numerator and denominator are
+    averaged separately and divided last; a mean of ratios would be biased. tr(Sigma) is that of one example,
+    which holds for any batch: the variance of a batch's mean would have to be rescaled by B_old / B_new
+    whenever the batch changes. |gbar|^2 depends on the batch, and its average follows a new batch slowly.
 
-    A step of one small batch (one replica, one micro-batch) says nothing about the spread. There the previous
-    step and this one are the two small batches of a big batch of B_previous + B, in overlapping pairs; the
-    first step gives nothing. The weights moved in between, so tr(Sigma) is too large by
+    A step of a single small batch (one replica, one micro-batch) has no spread. Then the previous step and
+    this one are the two small batches of a big batch of B_previous + B examples; pairs overlap, and the first
+    step gives no estimate. The weights changed in between, so tr(Sigma) is too large by
     B_previous B / (B_previous + B) times the squared change of G, which is small at small learning rates.
 
     Create it under the strategy's scope.
 
     Args:
-      networks: by name, the variables whose gradients `update` gets, with shape and dtype.
+      networks: variables by network; `update` gets their gradients.
       smoothing: decay of the averages for each step that gives an estimate, in [0, 1).
-      combine_steps: keeps the gradient of the previous step (as large as the variables, on every replica);
-        needed if a step may be one small batch.
+      combine_steps: keeps the gradient of the previous step, which needs as much memory as the variables on
+        every replica. Needed if a step may be a single small batch.
 
     Raises:
       ConfigurationError: `smoothing` is outside [0, 1).
@@ -161,15 +160,14 @@ class NoiseScale:
         gradients: Mapping[str, Sequence[tf.Tensor]],
         global_batch: tf.Tensor | int,
     ) -> None:
-        """Takes one step into the averages (in replica context, without communication).
+        """Adds one step to the averages (in replica context, without communication).
 
-        All arguments are the same on every replica, and so the averages stay the same.
+        All arguments are the same on every replica, so the averages are too.
 
         Args:
           small_batch_square_norms: S, the sum over all small batches of all replicas.
           small_batches: M, small batches that are not empty.
-          gradients: by network, the mean gradient over the global batch, as the loss gives it: neither
-            clipped nor scaled.
+          gradients: by network, the mean gradient over the global batch, neither clipped nor scaled.
           global_batch: B.
         """
         b, s = tf.cast(global_batch, tf.float64), tf.cast(small_batch_square_norms, tf.float64)
@@ -203,7 +201,7 @@ class NoiseScale:
     def value(self) -> NoiseScaleValue:
         """The averages so far, on the host."""
         sums = {name: float(variable.numpy()) for name, variable in self._sums.items()}
-        # An average that starts from 0 is too small by the weight so far, as in Adam; ratios do not need it.
+        # Averages start from 0, so they are too small by the factor `weight`, as in Adam; ratios are not.
         weight = sums["weight"] or math.nan
         return NoiseScaleValue(
             noise_scale=_ratio(sums["trace_covariance"], sums["square_gradient"]),

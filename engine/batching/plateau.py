@@ -1,4 +1,4 @@
-"""Whether an evaluation metric has stopped improving: for every schedule that reacts to it."""
+"""Detects that an evaluation metric has stopped improving, for the schedules that react to it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from engine.errors import ConfigurationError
 class PlateauDetector:
     """Reports a plateau after `patience` + 1 evaluations in a row without improvement.
 
-    The rule of torch.optim.lr_scheduler.ReduceLROnPlateau with threshold_mode="abs" and no cooldown. An
-    evaluation improves if it is better than the best so far by more than `minimum_change`; the first one
-    always does, a NaN never. Which direction is better says `data.imaging.metrics.HIGHER_IS_BETTER`.
+    The rule is that of torch.optim.lr_scheduler.ReduceLROnPlateau with threshold_mode="abs" and no cooldown.
+    An evaluation is an improvement if it is better than the best so far by more than `minimum_change`; the
+    first one always is, a NaN never. `data.imaging.metrics.HIGHER_IS_BETTER` says which direction is better.
 
-    The detector is stateless. Its state is a dictionary of floats, which a checkpoint can hold: "best", the
-    best value so far (NaN before the first), and "waited", the evaluations since then.
+    The object itself is immutable. The state is a dictionary of floats, which a checkpoint can hold: "best",
+    the best value so far (NaN before the first), and "waited", the number of evaluations since then.
 
     Attributes:
       metric: the evaluation metric to watch.

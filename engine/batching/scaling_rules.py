@@ -1,6 +1,6 @@
-"""Scaling rules: how the hyper-parameters of a step follow the size of its batch.
+"""Scaling rules: how the hyper-parameters of a step follow its global batch.
 
-k is the global batch divided by the first global batch of the schedule, for which all settings are given.
+All settings are those for the first global batch of the schedule; k is the global batch divided by that one.
 The table has the factors.
 
     rule                      learning rate   1 - beta1   1 - beta2   epsilon
@@ -10,10 +10,9 @@ The table has the factors.
     square_root_beta1_kept    sqrt(k)         1           k           1 / sqrt(k)
 
 "linear" is Goyal et al., arXiv 1706.02677. "square_root" keeps the stochastic differential equation of Adam
-(Malladi et al., arXiv 2205.10287), and with it the number of examples that the moments average over. It is
-undefined where k (1 - beta) > 1: with beta1 = 0.5, above k = 2. There "square_root_beta1_kept", the
-square-root rule with beta1 fixed, gives up the invariance of the first moment: momentum then averages over
-k times as many examples.
+(Malladi et al., arXiv 2205.10287), and so the number of examples that the moments average over. It is
+undefined if k (1 - beta) > 1: with beta1 = 0.5, above k = 2. "square_root_beta1_kept" is the square-root rule
+with beta1 fixed: no limit for beta1, but the first moment averages over k times as many examples.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ class WarmupState(NamedTuple):
     """Where a warm-up of the learning rate starts, as Python numbers or tensors.
 
     Attributes:
-      previous_growth: what `BatchScaling.growth` gave for the batch before the last change, at that change.
-        It is not that batch's k if its own warm-up was not over; 1 before the first change.
+      previous_growth: `BatchScaling.growth` just before the last change of the batch. It is less than the k
+        of that time if a warm-up was not over; 1 before the first change.
       changed_at_examples: examples drawn when the batch last changed; 0 before the first change.
     """
 
@@ -55,7 +54,7 @@ class Hyperparameters(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """Powers of k: on the learning rate, and on 1 - beta1, 1 - beta2 and epsilon."""
+    """Powers of k in the factors on the learning rate, 1 - beta1, 1 - beta2 and epsilon."""
 
     learning_rate: float = 0.0
     beta1: float = 0.0
@@ -76,19 +75,19 @@ class BatchScaling:
     """Hyper-parameters as a function of optimizer, position and global batch.
 
     Attributes:
-      examples_per_epoch: for schedules in epochs.
-      first_batch: the global batch for which all settings were chosen: the first of the schedule.
-      rule: one of `RULES`; the module docstring has their table.
-      warmup_examples: over how many examples the learning rate moves to its new value after the batch
-        has grown; 0 is at once. Betas, epsilon and decays change with the batch, without a warm-up.
-      scale_weight_decay: keeps the weight decay per example, learning rate times weight decay over batch,
-        by multiplying it by k over the rule's factor on the learning rate: sqrt(k) for the square-root
-        rules (Busbridge et al., arXiv 2307.13813, App. C.2). Otherwise it stays as set.
-      scale_ema_decay: keeps how many examples the moving averages of weights remember (Busbridge et al.,
-        arXiv 2307.13813). Otherwise their decay per update stays as set.
+      examples_per_epoch: examples in the training split.
+      first_batch: the first global batch of the schedule; all settings are for this one.
+      rule: one of `RULES`; see the table in the module docstring.
+      warmup_examples: after the batch has grown, the learning rate moves to its new value over this many
+        examples; 0 is at once. Betas, epsilon and decays change with the batch, without a warm-up.
+      scale_weight_decay: keeps the decay per example, learning rate * weight decay / batch. The weight decay
+        is multiplied by k and divided by the rule's factor on the learning rate: a factor of sqrt(k) for the
+        square-root rules (Busbridge et al., arXiv 2307.13813, App. C.2). Otherwise it stays as set.
+      scale_ema_decay: keeps the number of examples that the moving averages of weights remember (Busbridge et
+        al., arXiv 2307.13813). Otherwise their decay per update stays as set.
 
     Raises:
-      ConfigurationError: the rule is unknown, or the warm-up negative.
+      ConfigurationError: the rule is unknown, or the warm-up is negative.
     """
 
     examples_per_epoch: int
@@ -113,7 +112,7 @@ class BatchScaling:
 
         Args:
           optimizers: settings by name.
-          entries: for each global batch that the schedule can take, the entry it comes from ("4000:8").
+          entries: the entry of the schedule ("4000:8") for each global batch that the schedule can take.
 
         Raises:
           ConfigurationError: a beta would fall below 0; the message quotes the entry.
@@ -126,7 +125,7 @@ class BatchScaling:
     def _check_beta(self, field: str, beta: float, batch: int, entry: str, *, optimizer: str) -> None:
         growth = batch / self.first_batch
         scaled = 1.0 - growth ** getattr(RULES[self.rule], field) * (1.0 - beta)
-        if scaled >= -1e-9:  # k (1 - beta) = 1 is allowed, give or take rounding
+        if scaled >= -1e-9:  # k (1 - beta) = 1 is allowed, up to rounding
             return
         other = "square_root_beta1_kept" if field == "beta1" else "linear"
         largest = math.floor(self.first_batch / (1.0 - beta) + 1e-6)
@@ -139,10 +138,10 @@ class BatchScaling:
         )
 
     def growth(self, *, examples: Number, global_batch: Number, warmup: WarmupState) -> tf.Tensor:
-        """The growth that the learning rate follows: k, or less than that during a warm-up.
+        """The growth that the learning rate follows: k, or less during a warm-up.
 
-        It is linear in examples, from `warmup.previous_growth` to k if k is larger (Goyal et al., arXiv
-        1706.02677, who warm up from the small batch's learning rate); a smaller k applies at once.
+        A warm-up is linear in examples, from `warmup.previous_growth` to a larger k (as in Goyal et al.,
+        arXiv 1706.02677, who warm up from the learning rate of the small batch). A smaller k applies at once.
 
         Args:
           examples: drawn before this step.
@@ -150,7 +149,7 @@ class BatchScaling:
           warmup: the last change of the batch.
 
         Returns:
-          float64 scalar, for Python numbers too.
+          float64 scalar, also for Python numbers.
         """
         target = _float64(global_batch) / self.first_batch
         if not self.warmup_examples:
@@ -206,7 +205,7 @@ class BatchScaling:
 def _scaled_beta(beta: float, k: tf.Tensor, power: float) -> tf.Tensor:
     if not power:
         return _float64(beta)  # 1 - (1 - beta) would lose the last bits
-    # `check` allows less than 0 by rounding only.
+    # `check` allows values below 0 only by rounding.
     return tf.maximum(1.0 - k**power * (1.0 - beta), 0.0)
 
 

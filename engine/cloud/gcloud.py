@@ -1,4 +1,4 @@
-"""The gcloud commands around one TPU VM: what they are, how they are run, what their answers mean."""
+"""The gcloud commands for one TPU VM, and what their answers mean."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import IO
 
-UNREACHABLE = 255  # what ssh, and gcloud around it, exit with when there is no connection (any more)
+UNREACHABLE = 255  # exit code of ssh, and of gcloud around it, without a connection
 _KILL_AFTER_SEC = 10
 
 
 class GcloudError(RuntimeError):
-    """gcloud refused, or the cloud is in a state that cannot be gone on from. One line."""
+    """A gcloud command failed, or the TPU VM is in a state that cannot be used. One line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """How a command ended: its exit code and what it wrote."""
+    """The result of a command.
+
+    Attributes:
+      code: its exit code.
+      output: what it wrote to stdout.
+      errors: what it wrote to stderr.
+    """
 
     code: int
     output: str = ""
@@ -32,43 +39,48 @@ class Answer:
 
     @property
     def last_error(self) -> str:
-        """gcloud's own last word: its last line that begins with ERROR, else the last line of all."""
+        """The last line that starts with "ERROR:", as gcloud's errors do; otherwise the last line."""
         lines = [line.strip() for line in (self.output + "\n" + self.errors).splitlines() if line.strip()]
-        own = [line for line in lines if line.startswith("ERROR:")]
-        return (own or lines or [f"exit code {self.code}"])[-1]
+        errors = [line for line in lines if line.startswith("ERROR:")]
+        return (errors or lines or [f"exit code {self.code}"])[-1]
 
     @property
-    def is_gclouds_own(self) -> bool:
-        """Whether it failed in gcloud, or in the connection, rather than in what ran on the VM."""
+    def failed_in_gcloud(self) -> bool:
+        """Whether gcloud or the connection failed, rather than the command that ran on the VM."""
         return self.code == UNREACHABLE or (self.code != 0 and "ERROR: (gcloud." in self.errors)
 
     @property
-    def says_absent(self) -> bool:
+    def is_not_found(self) -> bool:
+        """Whether it failed because the resource or object does not exist."""
         return self.code != 0 and bool(re.search(r"NOT_FOUND|was not found|matched no objects", self.errors))
 
     def checked(self) -> Answer:
-        """Itself; raises GcloudError if the command failed."""
+        """Returns itself.
+
+        Raises:
+          GcloudError: the command failed.
+        """
         if self.code:
             raise GcloudError(self.last_error)
         return self
 
 
 class Shell:
-    """Runs commands, each printed first (once, where it is repeated to wait for something).
+    """Runs commands and prints each one before it runs; a command that is repeated is printed once.
 
-    They run in sessions of their own: Ctrl-C reaches this program only, which then ends them.
+    Each runs in a session of its own, so that Ctrl-C reaches only this program, which then ends the command.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._printed: list[str] | None = None
 
     def run(self, command: Sequence[str], *, on_line: Callable[[str], None] | None = None) -> Answer:
-        """Runs a command to its end, without any input.
+        """Runs a command without input and waits for it.
 
         Args:
           command: program and arguments.
-          on_line: called with each line of its output as it comes, without the newline; what it writes to
-            stderr is then shown, too. Without it the command is quiet.
+          on_line: called with each line of its stdout, without the newline, as soon as it is written. Its
+            stderr is shown too. Without `on_line` nothing is shown.
         """
         if command != self._printed:
             print(f"$ {shlex.join(command)}", flush=True)
@@ -82,7 +94,9 @@ class Shell:
             errors="replace",
             start_new_session=True,
         )
-        output, errors = [], []
+        assert process.stdout and process.stderr
+        output: list[str] = []
+        errors: list[str] = []
         reader = threading.Thread(
             target=_drain, args=(process.stderr, errors, on_line is not None), daemon=True
         )
@@ -101,12 +115,13 @@ class Shell:
 
 
 class DryRun:
-    """Prints commands and runs none; answers as a cloud in which nothing was there and all goes well."""
+    """Prints commands without running them. Answers as if no VM existed before and every command worked."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._exists = False
 
     def run(self, command: Sequence[str], *, on_line: Callable[[str], None] | None = None) -> Answer:
+        """Prints a command and returns an invented answer; never calls `on_line`."""
         print(shlex.join(command), flush=True)
         if "create" in command:
             self._exists = True
@@ -116,13 +131,13 @@ class DryRun:
 
 
 class State(enum.Enum):
-    """What can be done with a TPU VM."""
+    """The state of a TPU VM, as far as a job has to know it. The values are for status lines."""
 
     ABSENT = "does not exist"
-    COMING = "is on its way"
+    COMING = "is being created"
     READY = "is ready"
     LOST = "was preempted"
-    GOING = "is being taken away"
+    GOING = "is being deleted"
     BROKEN = "cannot be used"
 
 
@@ -135,7 +150,7 @@ _NODE_STATES = {
     **dict.fromkeys(("PREEMPTED", "TERMINATED"), State.LOST),
     **dict.fromkeys(("STOPPING", "DELETING", "HIDING"), State.GOING),
 }
-# The same for queuedResources. A preempted one is suspended, its VM deleted.
+# The same for queuedResources. A preempted one becomes suspended and its VM is deleted.
 _QUEUE_STATES = {
     **dict.fromkeys(("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING"), State.COMING),
     "SUSPENDED": State.LOST,
@@ -146,14 +161,17 @@ _QUEUED = "queued-resources"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TpuVm:
-    """A TPU VM by name, and the commands about it.
+    """A TPU VM and the gcloud commands for it.
 
-    Args:
-      name, zone, project: where it is; gcloud's own default project if None.
-      accelerator_type, runtime_version: "v5litepod-8", "v2-alpha-tpuv5-lite".
-      spot: cheaper, and may be preempted.
-      queued: requested as a queued resource (of the same name), which waits until there is one.
-      valid_until_duration: how long a queued request waits, such as "6h"; None for ever.
+    Attributes:
+      name: of the VM.
+      zone: such as "us-west4-a".
+      accelerator_type: such as "v5litepod-8".
+      runtime_version: the VM's image, such as "v2-alpha-tpuv5-lite".
+      project: Google Cloud project; None is gcloud's default.
+      spot: cheaper, but may be preempted.
+      queued: request it as a queued resource (of the same name), which waits until a TPU is free.
+      valid_until_duration: how long a queued request waits, such as "6h"; None is for ever.
       create_flags: further flags for gcloud's `create`.
     """
 
@@ -168,6 +186,7 @@ class TpuVm:
     create_flags: tuple[str, ...] = ()
 
     def create_command(self) -> list[str]:
+        """Creates the VM, or requests it as a queued resource."""
         command = self._command(_QUEUED if self.queued else "tpu-vm", "create", self.name)
         command += [f"--accelerator-type={self.accelerator_type}"]
         if self.queued:
@@ -179,25 +198,30 @@ class TpuVm:
         return [*command, *(["--spot"] if self.spot else []), *self.create_flags]
 
     def delete_command(self) -> list[str]:
-        if self.queued:  # --force: its VM first
+        """Deletes the VM, and the queued resource if there is one."""
+        if self.queued:  # --force deletes its VM first
             return [*self._command(_QUEUED, "delete", self.name), "--force"]
         return self._command("tpu-vm", "delete", self.name)
 
     def copy_command(self, *paths: str) -> list[str]:
-        """Copies files into the home folder."""
+        """Copies files to the VM's home folder."""
         return self._command("tpu-vm", "scp", *paths, f"{self.name}:")
 
     def ssh_command(self, *words: str) -> list[str]:
+        """Runs a command on the VM."""
         return [*self._command("tpu-vm", "ssh", self.name), f"--command={shlex.join(words)}"]
 
     def observe(self, shell: Shell | DryRun) -> tuple[State, str, dict]:
-        """Asks what became of it.
+        """Asks for the state of the VM.
+
+        Args:
+          shell: runs the commands.
 
         Returns:
-          The state; Google's own word for it; the description of the VM (empty if there is none yet).
+          The state; Google's name of it; gcloud's description of the VM, which is empty if there is no VM.
 
         Raises:
-          GcloudError: there is no telling.
+          GcloudError: gcloud does not say.
         """
         if self.queued:
             described = self._describe(shell, _QUEUED)
@@ -208,31 +232,35 @@ class TpuVm:
                 why = described["state"].get("failedData", {}).get("error", {}).get("message", "")
                 return _QUEUE_STATES.get(word, State.BROKEN), f"{word} {why}".strip(), {}
         node = self._describe(shell, "tpu-vm")
-        if node is None:  # an active request whose VM is gone is about to be suspended
+        if node is None:  # an active request without a VM is about to be suspended
             return (State.GOING if self.queued else State.ABSENT), "NOT_FOUND", {}
         return _NODE_STATES.get(node["state"], State.BROKEN), node["state"], node
 
-    def misfit(self, node: dict) -> str | None:
-        """Why a VM that exists is not the one asked for, as one line; None if it is."""
+    def mismatch(self, node: dict) -> str | None:
+        """How an existing VM differs from this one, as one line; None if it does not.
+
+        Args:
+          node: gcloud's description of the VM.
+        """
         kind = node.get("acceleratorType", self.accelerator_type)
         hosts = len(node.get("networkEndpoints", [])) or 1
         if kind == self.accelerator_type and hosts == 1:
             return None
         return (
-            f"--name={self.name}: exists, as a {kind} of {hosts} host(s) where "
-            f"--accelerator_type={self.accelerator_type} has one; choose another name or delete it"
+            f"--name={self.name}: exists with {kind} and {hosts} host(s), but --accelerator_type="
+            f"{self.accelerator_type} has one host; choose another name or delete the VM"
         )
 
     def _describe(self, shell: Shell | DryRun, kind: str) -> dict | None:
         answer = shell.run([*self._command(kind, "describe", self.name), "--format=json"])
-        return None if answer.says_absent else json.loads(answer.checked().output)
+        return None if answer.is_not_found else json.loads(answer.checked().output)
 
     def _command(self, *words: str) -> list[str]:
         project = [f"--project={self.project}"] if self.project else []
         return ["gcloud", "compute", "tpus", *words, f"--zone={self.zone}", *project, "--quiet"]
 
 
-def _drain(stream, lines: list[str], show: bool) -> None:
+def _drain(stream: IO[str], lines: list[str], show: bool) -> None:
     for line in stream:
         lines.append(line)
         if show:
@@ -240,7 +268,7 @@ def _drain(stream, lines: list[str], show: bool) -> None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ends a command and what it started."""
+    """Ends a command and its child processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

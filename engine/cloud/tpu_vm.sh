@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# What engine/tpu_job.py has done on the TPU VM. It copies this file and gantry.tar.gz into the home
-# folder there and calls, any number of times:
+# Runs on the TPU VM. engine/tpu_job.py copies this file and gantry.tar.gz to the VM's home folder and
+# calls these commands, any number of times:
 #
-#   bash tpu_vm.sh start FLAGS    installs Gantry and trains in the background; nothing if that trains
-#                                 already; exit code 4 if something else trains here
-#   bash tpu_vm.sh follow LINE    prints the training's output from this line on, each line with its
-#                                 number (counted from there), until it ends; exits as the training did
-#   bash tpu_vm.sh stop           asks it to save and end, as Ctrl-C would; ends a `start` that installs
+#   bash tpu_vm.sh start FLAGS    installs Gantry and trains in the background; does nothing if this
+#                                 training runs already; exit code 4 if another training runs
+#   bash tpu_vm.sh follow LINE    prints the training's output from line LINE on, each line with its
+#                                 number (counted from there), until it ends; exits with its exit code
+#   bash tpu_vm.sh stop           makes the training save and end, as Ctrl-C does; ends a `start` that
+#                                 is still installing
 #
-# The training outlives the connection, so that a broken one costs nothing but a second `follow`.
+# The training continues when the connection breaks; another `follow` then prints the rest.
 set -euo pipefail
 cd "$HOME"
 readonly JOB=gantry_job
 
 start() {
   mkdir -p $JOB
-  exec 9>>$JOB/lock  # the training inherits it: who can lock it knows that none runs
+  exec 9>>$JOB/lock  # the training inherits the lock, so it is free only if no training runs
   if ! flock --nonblock 9; then
     if [ "$*" = "$(cat $JOB/flags)" ]; then
-      echo "this training runs here already: going on with it"
+      echo "this training runs here already; following it"
       return
     fi
     echo "another training runs on this TPU VM: $(cat $JOB/flags)" >&2
@@ -30,8 +31,8 @@ start() {
   tar --extract --gzip --file=gantry.tar.gz --directory=gantry
   install
   echo "$*" > $JOB/flags
-  # A process group of its own, so that `stop` reaches the training and what it started. The shell
-  # around it outlives the signal to note the exit code.
+  # A process group of its own, so that `stop` reaches the training and its child processes. The shell
+  # around it survives the signal and writes the exit code.
   TPU_NAME=local PYTHONUNBUFFERED=1 setsid bash -c '
     trap : TERM
     cd gantry
@@ -70,12 +71,12 @@ suitable_python() {
 
 follow() {
   flock $JOB/lock true < /dev/null > /dev/null 2>&1 &  # lives as long as the training does
-  # grep numbers the lines, and finds none (exit code 1) where none was written.
+  # grep numbers the lines. Its exit code is 1 if there are none.
   tail --lines=+"$1" --follow --sleep-interval=0.2 --pid=$! $JOB/log \
     | grep --text --line-number --line-buffered '' || true
   if [ ! -e $JOB/exit_code ]; then
-    flock --nonblock $JOB/lock true || return 255  # it goes on; only the connection broke
-    echo "the training was killed, which is what Linux does when memory runs out" >&2
+    flock --nonblock $JOB/lock true || return 255  # it still runs; only the connection broke
+    echo "the training was killed, as Linux does when memory runs out" >&2
     return 1
   fi
   return "$(cat $JOB/exit_code)"
@@ -86,7 +87,7 @@ stop() {
   if [ -e $JOB/pid ]; then kill -TERM -- "-$(cat $JOB/pid)" || true; fi
 }
 
-# Read to its end before anything runs: a copy of it may come while it does.
+# Bash reads the whole file before it runs `main`, so a new copy of the file cannot change a running one.
 main() {
   "$@"
   exit

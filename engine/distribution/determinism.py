@@ -1,9 +1,9 @@
 """TensorFlow's deterministic mode: operations that give the same bits every time.
 
 On a CPU TensorFlow is deterministic anyway. On GPUs it is not: cuDNN chooses its algorithms by timing them,
-and some kernels add in whatever order threads finish. In deterministic mode TensorFlow chooses other, slower
-algorithms, raises `UnimplementedError` where there are none, and requires seeds. The mode holds for the
-whole process and cannot be switched off again.
+and some kernels add in the order in which threads finish. In deterministic mode TensorFlow chooses other,
+slower algorithms, raises `UnimplementedError` where there are none, and requires seeds. The mode holds for
+the whole process and cannot be switched off again.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Numbers are nvidia-smi's, which counts by PCI address. CUDA counts fastest first by default, so
 CUDA_DEVICE_ORDER is set to PCI_BUS_ID unless it is set already. If CUDA_VISIBLE_DEVICES is set, as batch
-systems and containers do, CUDA shows only the GPUs named there, and numbers count among those, as in every
-CUDA program.
+systems and containers do, CUDA shows only the GPUs named there, and numbers are places in that list, as in
+every CUDA program.
 
-Written from the manuals of nvidia-smi and CUDA; it has not run on a machine with a GPU.
+This follows the manuals of nvidia-smi and CUDA; it has not run on a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import tensorflow as tf
 from engine.errors import ConfigurationError
 
 IDLE_BELOW_MIB = 500
-"""A GPU with less memory in use may be idle: a driver and a desktop take less, a training takes more."""
+"""A GPU with less memory in use may be idle: a driver and a desktop need less, a training needs more."""
 
 IDLE_BELOW_PERCENT = 5
-"""A GPU with less utilisation may be idle."""
+"""A GPU with less utilisation in percent may be idle."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,7 +192,7 @@ def free_gpu_bytes(device: str) -> int | None:
     return (int(numbers[1]) - int(numbers[2])) * 2**20 if numbers else None
 
 
-@functools.cache  # a trainer that is built again must not take this process's own use for another's
+@functools.cache  # a later trainer must not see this process's own use as another's
 def _idle_numbers() -> tuple[int, ...]:
     if os.environ["CUDA_DEVICE_ORDER"] != "PCI_BUS_ID":
         raise ConfigurationError(

@@ -1,7 +1,7 @@
 """Memory of the host: how much is free, and how much this process uses.
 
-It is read from psutil, the process's resource limits and its control groups. The last two are what a
-container or a batch system allows; psutil does not know them.
+The sources are psutil, the process's resource limits and its control groups. Containers and batch systems set
+the last two, which psutil does not know.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ except ImportError:  # Windows has no resource limits
 def free_host_bytes() -> int:
     """Host memory that this process and its children together may still use.
 
-    The least of what the machine has available, what is left of the limits of the process's control
-    groups (Linux), and what is left of RLIMIT_AS and RLIMIT_DATA. The last two limit addresses rather
-    than memory, so with one of them set the true number is larger. Swap does not count.
+    It is the minimum of the machine's available memory, the rest of each limit of the process's control
+    groups (Linux), and the rest of RLIMIT_AS and RLIMIT_DATA. These two limit addresses, not memory, so with
+    one of them set more is really free. Swap does not count.
     """
     free = [psutil.virtual_memory().available, *_cgroup_free_bytes(), *_rlimit_free_bytes()]
     return max(0, min(free))
@@ -53,13 +53,13 @@ def peak_resident_bytes() -> int:
 
 
 def reset_peak_resident() -> None:
-    """Returns freed memory to the system and restarts the peak from what is resident then.
+    """Returns freed memory to the system and resets the peak to the memory that is resident then.
 
-    After tracing, the freed heap is large enough to hide what a step needs, hence malloc_trim(3). The
-    peak is reset through clear_refs, proc(5). Both need Linux with glibc. Elsewhere the peak stays that of
-    all steps so far, which is right as long as every step takes more than the ones before it.
+    After tracing, the freed heap is large enough to hide the memory of a step, hence malloc_trim(3). The peak
+    is reset through clear_refs, proc(5). Both need Linux with glibc. Elsewhere the peak is that of all steps
+    so far, which is right if every step needs more than the ones before it.
     """
-    gc.collect()  # tracing leaves cycles behind
+    gc.collect()  # tracing leaves reference cycles
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):  # not glibc, or /proc is read-only
@@ -79,12 +79,12 @@ def _rlimit_free_bytes() -> Iterator[int]:
 
 
 def _cgroup_free_bytes(membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> Iterator[int]:
-    """Yields what is left of the limit of each control group of this process, outer groups included.
+    """Yields the rest of the limit of each control group of this process, outer groups included.
 
     Args:
       membership: file with a line "id:controllers:path" for each hierarchy; exists on Linux only.
-      root: where the hierarchies are mounted. In a container `path` may count from elsewhere, and only
-        its outermost directory, the mount itself, exists.
+      root: where the hierarchies are mounted. In a container `path` may start elsewhere, so that only the
+        mount itself exists.
     """
     try:
         with open(membership) as file:

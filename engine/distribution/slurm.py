@@ -1,4 +1,4 @@
-"""TF_CONFIG from SLURM's variables: the workers of a job step."""
+"""TF_CONFIG from SLURM's environment variables: the workers of a job step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ _FIRST_PORT, _PORTS = 20_000, 10_000  # below the ports that Linux assigns by it
 def tf_config_of_slurm() -> str | None:
     """TF_CONFIG of this task of an `srun` with several tasks; None outside of one.
 
-    Task n of the step is worker n. Jobs that share a node use different ports, which follow from their job
-    numbers.
+    Task n of the step is worker n. The ports depend on the job number, so that jobs may share a node.
 
     Raises:
       ConfigurationError: the tasks are not distributed node by node.
@@ -25,8 +24,8 @@ def tf_config_of_slurm() -> str | None:
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks < 2 or "SLURM_PROCID" not in os.environ:
         return None
-    # Only the addresses are taken from the resolver. It divides by the number of GPUs, so it gets some number
-    # that is not 0. SLURM itself shows each task its own GPUs.
+    # The resolver is used for the addresses only. It divides by the numbers of GPUs, so these are dummies;
+    # SLURM itself shows each task its own GPUs.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=_FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % _PORTS,
         gpus_per_node=tasks,

@@ -21,7 +21,7 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all
       name: one of `STRATEGIES`. "one_device" uses the first GPU, or the CPU. "mirrored" uses all chosen GPUs
         of this machine, or `cpu_replicas` logical CPU devices if there is none. "multi_worker" uses the
         workers of TF_CONFIG, or those of the SLURM step. "tpu" uses the TPU of this TPU VM, or the one that
-        TPU_NAME names. "auto" uses the last of these that this machine has; several workers only if
+        TPU_NAME names. "auto" uses the last of these that is available, and several workers only if
         TF_CONFIG names them.
       cpu_replicas: more than one uses logical CPU devices and no GPU. They share the machine's cores, so they
         are for tests of distribution; they do not make training faster.
@@ -31,8 +31,8 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all
     Raises:
       ConfigurationError: the name is unknown, or the devices are not available.
     """
-    # TensorFlow's remapper fuses a bias with its activation and its gradient. On the graph of a GAN it
-    # fails ("Mutation::Apply error") and changes nothing; on an empty batch what it makes fails at run time.
+    # TensorFlow's remapper fuses a bias with its activation and its gradient. On the graph of a GAN it fails
+    # ("Mutation::Apply error") and changes nothing; its fused operations fail on an empty batch.
     tf.config.optimizer.set_experimental_options({"remapping": False})
     if name not in STRATEGIES:
         raise ConfigurationError(f"STRATEGY = {name!r}: unknown; use one of {', '.join(STRATEGIES)}")
@@ -61,8 +61,8 @@ def make_strategy(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all
     if name == "one_device" or len(devices) == 1:
         return tf.distribute.OneDeviceStrategy(devices[0])
     if devices[0].startswith("CPU"):
-        # The default looks for NCCL links between GPUs and logs that it found none. And the collectives of
-        # several MirroredStrategy objects in one process, as tests make them, would collide.
+        # The default looks for NCCL links between GPUs and logs that it found none. Besides, its collectives
+        # collide when a process makes several MirroredStrategy objects, as tests do.
         return tf.distribute.MirroredStrategy(devices, cross_device_ops=tf.distribute.ReductionToOneDevice())
     return tf.distribute.MirroredStrategy(devices)
 
@@ -73,6 +73,7 @@ def accelerators(gpus: str = "all") -> list[str]:
 
 
 def _has_tpu() -> bool:
+    # Listing TPUs makes TensorFlow list CUDA's devices too; `physical_devices` sets their order before that.
     return bool(os.environ.get("TPU_NAME") or physical_devices("TPU"))
 
 
@@ -105,7 +106,7 @@ def _cpu_devices(cpu_replicas: int) -> list[str]:
 
 
 def _tpu_strategy() -> tf.distribute.Strategy:
-    # Without an argument TPUClusterResolver reads TPU_NAME itself, and takes "local" for a cloud TPU's name.
+    # Without an argument TPUClusterResolver reads TPU_NAME itself, and treats "local" as a cloud TPU's name.
     name = os.environ.get("TPU_NAME", "local")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)

@@ -18,7 +18,7 @@ def run_on_replicas(strategy: tf.distribute.Strategy, fn: Callable, *args: Any) 
     gets everything else as it is.
 
     Args:
-      strategy: over whose replicas.
+      strategy: runs `fn` on its replicas.
       fn: called in replica context; autograph does not convert it.
       *args: nested structures of tensors, per-replica values and anything else.
 

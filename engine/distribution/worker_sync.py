@@ -1,4 +1,4 @@
-"""What several workers exchange between two calls of the loop, and how one notices that another is lost."""
+"""Values that workers exchange between two calls of the loop, and the error when a worker is lost."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from engine.errors import WorkerLostError
 class WorkerSync:
     """Makes values that differ between workers equal on all, so that all take the same steps.
 
-    Every method is a collective: all workers must call it, in the same order. With one worker nothing is
-    exchanged.
+    Every method is a collective: all workers must call the same methods in the same order. With one worker
+    nothing is exchanged.
 
     Args:
       devices: of the run.
@@ -83,9 +83,9 @@ def reraise_worker_loss() -> Iterator[None]:
         is_connection_error = isinstance(
             error, (tf.errors.UnavailableError, tf.errors.DeadlineExceededError, tf.errors.AbortedError)
         )
-        # A collective that fails on another worker is aborted here with that worker's error code.
+        # A collective that fails on another worker is aborted here with the other worker's error code.
         is_lost = is_connection_error or "Collective ops is aborted" in str(error)
-        # With mismatched collectives all workers are alive, and a restart would fail again.
+        # After mismatched collectives all workers are alive, and a restart would fail again.
         if worker_count() < 2 or not is_lost or "Shape mismatch" in str(error):
             raise
         raise WorkerLostError() from error

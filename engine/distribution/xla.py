@@ -2,13 +2,13 @@
 
 XLA fuses the operations of the whole step, from forward pass to update, into few kernels for fixed shapes.
 Each batch size of the schedule is compiled once, which takes far longer than tracing. Results equal those
-without XLA up to rounding. The exception is random floating-point numbers, which XLA makes from the same
-random bits in another way: dropout masks and latent codes are different draws. Random whole numbers and
-`stateless_fold_in` are the same.
+without XLA up to rounding, except random floating-point numbers: XLA makes them from the same random bits in
+another way, so dropout masks and latent codes differ. Random whole numbers and `stateless_fold_in` are the
+same.
 
-Shapes must be known at compile time. A task in which a shape depends on the value of a tensor, such as the
-step number, is silently compiled again for each value. So is an index in brackets: x[i] is a slice, whose
-bounds are constants to XLA. `tf.gather(x, i)` is compiled once.
+Shapes must be known at compile time. If a shape depends on the value of a tensor, such as the step number,
+the step is silently compiled again for each value. An index in brackets does the same: x[i] is a slice, whose
+bounds are constants for XLA. `tf.gather(x, i)` is compiled once.
 
 Several replicas are refused: their all-reduces are outside XLA, between parts of the step. (Several GPUs
 that communicate inside XLA are known to hang.) A TPU always compiles with XLA and ignores the setting.

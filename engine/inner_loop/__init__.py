@@ -1,4 +1,4 @@
-"""The compiled training step: forward pass, losses, gradients, one all-reduce a phase, updates.
+"""The compiled training step: forward pass, losses, gradients, one all-reduce for each phase, updates.
 
-One call of the compiled loop does many steps; everything here runs inside it or holds its variables.
+One call of the compiled loop runs many steps. The code here runs inside that loop or holds its variables.
 """

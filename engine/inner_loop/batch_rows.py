@@ -1,4 +1,4 @@
-"""Which rows of a step a replica computes on at once, and how tensors move between the views of a batch."""
+"""Which rows of a step a replica computes on at once, and conversions between the views of a batch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import tensorflow as tf
 class ReplicaRows(abc.ABC):
     """One micro-batch on one replica (in replica context): B rows, of which the first `count` are examples.
 
-    The other rows are padding, all zeros, with weight 0. They give a replica without an example something
-    to compute on (kernels for empty batches are not reliable), and every micro-batch the same shape. Without
-    accumulation the one micro-batch is the whole step.
+    The other rows are padding, all zeros, with weight 0. They give every micro-batch the same shape, and a
+    replica without an example something to compute on (kernels for empty batches are not reliable). Without
+    accumulation there is one micro-batch, the whole step.
 
     A step of 7 examples on R = 2 replicas in micro-batches of B = 2 rows, as replica 1 sees micro-batch 1
     (numbers are positions in the step, dots padding rows):
@@ -26,18 +26,18 @@ class ReplicaRows(abc.ABC):
         padded, [B, ...]                                   6  .     `weights` = 1, 0
         all rows of replica 1           2  3 | 6  .                 `offset` = 2
 
-    Data sets deliver the last view, and networks compute on the one above it.
+    Data sets yield the last view; networks compute on the one above it.
 
     Attributes:
       global_batch: examples of the whole step.
       examples: examples of the micro-batch on all replicas, the rows of `gather`.
-      capacity: at least `examples`, and the same in every micro-batch: within one call of a function, the
-        collectives of several workers take one shape for each of their places in the graph ("Shape mismatch
-        in the collective instance").
+      capacity: at least `examples`, and the same in every micro-batch: within one call of a function, a
+        collective of several workers must always have the same shape ("Shape mismatch in the collective
+        instance").
       skipped: examples of the step in earlier micro-batches.
       first: where this replica's examples start in the micro-batch.
-      count: how many they are.
-      size: B, rows computed on.
+      count: number of this replica's examples.
+      size: B, rows that the replica computes on.
       offset: where the rows start among this replica's rows of the step.
       replicas: number of replicas.
       is_padded: whether there may be padding rows; known while tracing.
@@ -61,7 +61,7 @@ class ReplicaRows(abc.ABC):
 
     @abc.abstractmethod
     def slice_micro_batch(self, replica_rows: tf.Tensor) -> tf.Tensor:
-        """All rows of this replica, [rows, ...] -> those of the micro-batch [B, ...]."""
+        """All rows of this replica [rows, ...] -> those of the micro-batch [B, ...]."""
 
     @abc.abstractmethod
     def local_rows(self, global_rows: tf.Tensor) -> tf.Tensor:
@@ -86,10 +86,10 @@ class ReplicaRows(abc.ABC):
 
 
 class DynamicRows(ReplicaRows):
-    """Rows whose numbers are tensors: one trace serves any batch and any micro-batch."""
+    """Rows for dynamic shapes: numbers are tensors, and one trace serves any batch and any micro-batch."""
 
     def slice_micro_batch(self, replica_rows: tf.Tensor) -> tf.Tensor:
-        """All rows of this replica, [rows, ...] -> those of the micro-batch [B, ...]."""
+        """All rows of this replica [rows, ...] -> those of the micro-batch [B, ...]."""
         if not self.is_padded:
             return replica_rows
         return _pad_to(replica_rows[self.offset : self.offset + self.size], self.size)
@@ -110,14 +110,14 @@ class DynamicRows(ReplicaRows):
 
 
 class StaticRows(ReplicaRows):
-    """Rows of shapes known while tracing, as compilers for fixed shapes need; always padded.
+    """Rows for static shapes, known while tracing, which compilers for fixed shapes need; always padded.
 
     `size` and `capacity` are Python ints. Rows are looked up by index, since a slice with a tensor in its
     bounds has no static shape.
     """
 
     def slice_micro_batch(self, replica_rows: tf.Tensor) -> tf.Tensor:
-        """All rows of this replica, [rows, ...] -> those of the micro-batch [B, ...]."""
+        """All rows of this replica [rows, ...] -> those of the micro-batch [B, ...]."""
         return tf.gather(replica_rows, self.offset + tf.range(self.size))
 
     def local_rows(self, global_rows: tf.Tensor) -> tf.Tensor:
@@ -159,9 +159,9 @@ def micro_step(
     """The rows of the current replica in one micro-batch.
 
     Args:
-      global_batch: examples of the step; like `micro_batch` a Python int where shapes are static.
-      micro: number of the micro-batch. Where shapes are static, a tensor stands for any full micro-batch, and
-        one that is not full comes with a trace of its own, by its number as a Python int.
+      global_batch: examples of the step; like `micro_batch`, a Python int if shapes are static.
+      micro: number of the micro-batch. If shapes are static, a tensor stands for any full micro-batch; one
+        that is not full has its number as a Python int, and so a trace of its own.
       micro_batch: rows on each replica.
     """
     context = tf.distribute.get_replica_context()

@@ -1,8 +1,8 @@
 """Adam with one fused kernel per variable and every hyper-parameter a tensor.
 
-Keras's own optimizers do not fit this loop: under tf.distribute they reduce gradients a second time and
-clip them before that, they cannot be called inside a condition, as a step that may be skipped needs, and
-they run about ten unfused operations per variable.
+Keras's own optimizers do not fit this loop. Under tf.distribute they reduce gradients a second time, clip
+before reducing, and cannot be called inside a condition, which a step that may be skipped needs. And they run
+about ten unfused operations per variable.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from engine.task import Adam
 class FusedAdam:
     """The moments of one optimizer, for every network it updates.
 
-    Create it under the strategy's scope; call `apply` in replica context with gradients that are the
-    same on every replica.
+    Create it under the strategy's scope. Call `apply` in replica context, with gradients that are the same on
+    every replica.
 
     Args:
-      settings: where epsilon is added, and whether weights decay; numbers come with each `apply`.
+      settings: where epsilon is added, and whether weights decay; `apply` gets the numbers.
       networks: the networks it updates, by name.
     """
 
@@ -36,8 +36,9 @@ class FusedAdam:
             ]
             for name, network in networks.items()
         }
-        # The bias corrections need the products of all betas so far, which are no powers: betas follow the
-        # batch. One product for each network: phases with different `every` may share an optimizer.
+        # The bias corrections need the products of all betas so far; these are not powers of beta, because
+        # betas follow the batch. Each network has its own, because phases that share an optimizer may differ
+        # in `every`.
         self._powers = {
             name: tuple(tf.Variable(1.0, dtype=tf.float64, name=f"beta{i}_power") for i in (1, 2))
             for name in networks

@@ -1,4 +1,4 @@
-"""A step in several micro-batches: the same update as in one, with the memory of one micro-batch.
+"""A step in several micro-batches: the update of the whole batch, with the memory of one micro-batch.
 
 for each due phase:
   for each micro-batch:                        a while loop around strategy.run: one trace for any count
@@ -6,12 +6,11 @@ for each due phase:
     losses and gradients of its rows, added up
   one all-reduce, one update, one move of the moving statistics
 
-The first phase makes the forward pass and keeps its outputs for the phases that take them as
-constants. A phase that differentiates through the forward pass makes it again, with the same seeds and
-the weights and statistics of the step's start. Variables that a pass moves (moving statistics of batch
-norm, spectral vectors) start every micro-batch from the same value and then move once, by the mean of
-their moves weighted by examples. A task's own state moves from micro-batch to micro-batch, which
-follow one another in example order.
+The first phase runs the forward pass and keeps its outputs for the phases that use them as constants. A phase
+that differentiates through the forward pass repeats it, with the same seeds and with the weights and
+statistics of the step's start. Variables that a pass moves (moving statistics of batch norm, spectral
+vectors) start every micro-batch from the same value and move once at the end, by the mean of their moves
+weighted by examples. A task's own state changes from micro-batch to micro-batch, in example order.
 """
 
 from __future__ import annotations
@@ -25,25 +24,22 @@ import keras
 import tensorflow as tf
 
 from engine.distribution.strategy_run import run_on_replicas
-from engine.errors import ConfigurationError
 from engine.inner_loop.batch_rows import ReplicaRows, micro_step
+from engine.inner_loop.kept_outputs import GrowingOutputs, Outputs, PreallocatedOutputs, check_outputs
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, update
 from engine.inner_loop.replica_step import ForwardPass, ReplicaStep, StepInputs
-from engine.task import Phase, Step, weighted_examples
-
-Outputs = Mapping[str, Any]
-"""Of the forward pass, by name: tensors [rows, ...], or nested structures of them."""
+from engine.task import Phase, Step, set_example_weights
 
 
 class _StepStart(NamedTuple):
-    """What the passes of later phases go back to, by replica.
+    """Values that the passes of later phases restore, for each replica.
 
     Attributes:
-      moving: what passes move (see `AccumulatedStep`), at the start of the step.
-      current: the same, at the start of this phase.
-      updated_weights: of the step's start: weights that an earlier phase has updated since, and that this
-        phase's forward pass needs.
-      outputs: of the first phase's forward pass, for all rows of the step.
+      moving: moving variables (see `AccumulatedStep`) at the start of the step.
+      current: moving variables at the start of this phase.
+      updated_weights: values at the start of the step of the weights that this phase's forward pass needs and
+        that an earlier phase has updated since.
+      outputs: outputs of the first phase's forward pass, for all rows of the step.
     """
 
     moving: Sequence[Any]
@@ -53,11 +49,11 @@ class _StepStart(NamedTuple):
 
 
 class _PassResult(NamedTuple):
-    """What one micro-batch of one phase gives on a replica, and the micro-batches so far together.
+    """The result of one micro-batch of a phase on a replica, or of several micro-batches together.
 
     Attributes:
-      sums: added over micro-batches.
-      moves: of the moving variables, weighted by the micro-batch's part of all examples; added too.
+      sums: added up over micro-batches.
+      moves: of the moving variables, weighted by the micro-batch's part of all examples; added up too.
       outputs: of the forward pass, for later phases; joined over micro-batches.
     """
 
@@ -66,67 +62,21 @@ class _PassResult(NamedTuple):
     outputs: Outputs
 
 
-class _GrowingOutputs:
-    """Joins outputs by concatenation: one trace for any number of micro-batches."""
-
-    def start(self, outputs: Outputs) -> Outputs:
-        """The outputs of micro-batch 0."""
-        return outputs
-
-    def append(self, so_far: Outputs, new: Outputs, micro: tf.Tensor) -> Outputs:
-        """Those so far with those of micro-batch number `micro`."""
-        del micro
-        return tf.nest.map_structure(lambda a, b: tf.concat([a, b], axis=0), so_far, new)
-
-    def loop_shape(self, tensor: tf.Tensor) -> tf.TensorShape:
-        """What all iterations of the loop have in common of a tensor's shape."""
-        return tf.TensorShape([None, *tensor.shape[1:]])
-
-
-class _PreallocatedOutputs:
-    """Writes outputs into rows of zeros, reserved at the start: static shapes."""
-
-    def __init__(self, accumulation: int):
-        self._accumulation = accumulation
-
-    def start(self, outputs: Outputs) -> Outputs:
-        """The outputs of micro-batch 0, with room for all others."""
-
-        def enlarge(x: tf.Tensor) -> tf.Tensor:
-            missing = (self._accumulation - 1) * x.shape[0]
-            return tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
-
-        return tf.nest.map_structure(enlarge, outputs)
-
-    def append(self, so_far: Outputs, new: Outputs, micro: tf.Tensor) -> Outputs:
-        """Those so far with those of micro-batch number `micro`."""
-
-        def write(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-            indices = micro * b.shape[0] + tf.range(b.shape[0])
-            return tf.tensor_scatter_nd_update(a, indices[:, tf.newaxis], b)
-
-        return tf.nest.map_structure(write, so_far, new)
-
-    def loop_shape(self, tensor: tf.Tensor) -> tf.TensorShape:
-        """What all iterations of the loop have in common of a tensor's shape: all of it."""
-        return tensor.shape
-
-
 class AccumulatedStep:
     """Runs steps of several micro-batches; called in cross-replica context.
 
     Args:
       replica_step: the parts of a step on one replica.
-      strategy: over whose replicas.
+      strategy: runs the steps on its replicas.
     """
 
     def __init__(self, *, replica_step: ReplicaStep, strategy: tf.distribute.Strategy):
         self._replica_step = replica_step
         self._strategy = strategy
         self._networks = replica_step.train_state.networks
-        # Every weight that a pass may move: moving statistics, spectral vectors.
+        # The moving variables, which a pass may move: moving statistics, spectral vectors.
         self._moving = [w for network in self._networks.values() for w in network.non_trainable_weights]
-        # Names of networks, set when the first phase's pass is traced; those of later phases need it.
+        # Names of networks. Set when the first phase's pass is traced; the passes of later phases need it.
         self._used_in_forward: frozenset[str] = frozenset()
 
     def run(
@@ -137,7 +87,7 @@ class AccumulatedStep:
         settings: Mapping[str, PhaseSettings],
         phases: tuple[Phase, ...],
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Does a step in `accumulation` micro-batches; returns what `ReplicaStep.run` returns."""
+        """Runs a step in `accumulation` micro-batches; returns what `ReplicaStep.run` returns."""
         moving = self._run(_read, self._moving)
         start = _StepStart(moving, moving, (), {})
         metrics: dict[str, tf.Tensor] = {}
@@ -164,7 +114,7 @@ class AccumulatedStep:
         return metrics, outcome
 
     def _is_last_short(self, inputs: StepInputs) -> bool:
-        """Whether the last micro-batch has fewer examples, and so other static shapes, than the others."""
+        """Whether the last micro-batch has fewer examples than the others, and so other static shapes."""
         if not isinstance(inputs.micro_batch, int):
             return False
         return inputs.global_batch % (self._strategy.num_replicas_in_sync * inputs.micro_batch) > 0
@@ -178,14 +128,14 @@ class AccumulatedStep:
     ) -> _PassResult:
         """The results of all micro-batches together.
 
-        `one_pass` is a `tf.function`: called before the loop and in it, it is traced once. A short last
-        micro-batch has a trace of its own, by its number as a Python int.
+        `one_pass` is a `tf.function`, traced once although it is called before the loop and inside it. A
+        short last micro-batch gets its number as a Python int, and so a trace of its own.
         """
         is_static = isinstance(accumulation, int)
-        store = _PreallocatedOutputs(accumulation) if is_static else _GrowingOutputs()
+        store = PreallocatedOutputs(accumulation) if is_static else GrowingOutputs()
         first = one_pass(tf.constant(0))
         first = first._replace(outputs=self._run(store.start, first.outputs))
-        # A loop variable may be a PerReplica value if it is flattened into its parts.
+        # PerReplica values can be loop variables only if they are flattened into their components.
         flat = tf.nest.flatten(first, expand_composites=True)
         outputs = tf.nest.flatten(first.outputs, expand_composites=True)
         summed = flat[: len(flat) - len(outputs)]
@@ -201,7 +151,7 @@ class AccumulatedStep:
             body,
             (tf.constant(1), *flat),
             shape_invariants=(tf.TensorShape([]), *shapes),
-            # Passes share variables, and memory is to hold one of them at a time.
+            # Passes share variables, and memory should hold one pass at a time.
             parallel_iterations=1,
         )
         total = tf.nest.pack_sequence_as(first, flat, expand_composites=True)
@@ -237,7 +187,7 @@ class AccumulatedStep:
         step.traces += 1
         rows = micro_step(inputs.global_batch, micro, inputs.micro_batch)
         view = step.view(batch, inputs, rows)
-        with weighted_examples(rows.weights):
+        with set_example_weights(rows.weights):
             if index == 0:
                 forward = self._first_forward(view, micro, start)
                 view, tape = forward.view, forward.tape_for(phase)
@@ -249,10 +199,10 @@ class AccumulatedStep:
             sums = step.sums(phase, view, tape, rows)
         moves = self._moves(rows, start)
         keeps_outputs = index == 0 and not all(map(self._differentiates_forward, phases[1:]))
-        return _PassResult(sums, moves, _checked(view.outputs) if keeps_outputs else {})
+        return _PassResult(sums, moves, check_outputs(view.outputs) if keeps_outputs else {})
 
     def _first_forward(self, view: Step, micro: tf.Tensor | int, start: _StepStart) -> ForwardPass:
-        """The forward pass of the first phase; its moves count."""
+        """The forward pass of the first phase, whose moves count."""
         _write(self._moving, start.moving)
         forward = self._replica_step.forward(view, micro)
         self._used_in_forward = forward.networks
@@ -261,7 +211,7 @@ class AccumulatedStep:
     def _repeated_forward(
         self, view: Step, micro: tf.Tensor | int, start: _StepStart, *, earlier: Sequence[Phase]
     ) -> ForwardPass:
-        """The forward pass again, as at the step's start; its moves were counted in the first phase."""
+        """Repeats the forward pass as at the step's start. Its moves were counted in the first phase."""
         updated = self._forward_weights(earlier)
         now = _read(updated)
         _write(self._moving, start.moving)
@@ -272,13 +222,13 @@ class AccumulatedStep:
         return forward
 
     def _with_kept_outputs(self, view: Step, rows: ReplicaRows, start: _StepStart) -> Step:
-        """The step with the outputs that the first phase kept, as constants."""
+        """The step with the outputs kept by the first phase, as constants."""
         _write(self._moving, start.current)
         outputs = tf.nest.map_structure(rows.slice_micro_batch, start.outputs)
         return dataclasses.replace(view, outputs=outputs)
 
     def _moves(self, rows: ReplicaRows, start: _StepStart) -> list[tf.Tensor]:
-        """How far this pass has moved each moving variable, times its part of the step's examples."""
+        """How far this pass moved each moving variable, times the micro-batch's part of the examples."""
         share = tf.cast(rows.examples, tf.float64) / tf.cast(rows.global_batch, tf.float64)
         return [
             tf.cast(share, after.dtype) * (after - before)
@@ -296,7 +246,7 @@ class AccumulatedStep:
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Moves the moving variables once and updates the phase (in replica context)."""
         _write(self._moving, [before + move for before, move in zip(current, moves, strict=True)])
-        # The loop's results carry no device, by which a collective of several workers finds its replica.
+        # Collectives of several workers find their replica by the device of a tensor; loop results have none.
         sums = tf.nest.map_structure(tf.identity, sums)
         return update(
             phase,
@@ -310,7 +260,7 @@ class AccumulatedStep:
         return bool(self._used_in_forward & set(phase.updates))
 
     def _before_last_replay(self, phases: Sequence[Phase]) -> Sequence[Phase]:
-        """The phases before the last that makes the forward pass again."""
+        """The phases before the last one that repeats the forward pass."""
         replays = [index for index, phase in enumerate(phases) if self._differentiates_forward(phase)]
         return phases[: max(replays, default=0)]
 
@@ -324,21 +274,11 @@ class AccumulatedStep:
 
 
 def _join(
-    store: _GrowingOutputs | _PreallocatedOutputs, so_far: _PassResult, new: _PassResult, micro: tf.Tensor
+    store: GrowingOutputs | PreallocatedOutputs, so_far: _PassResult, new: _PassResult, micro: tf.Tensor
 ) -> _PassResult:
     """The results of the micro-batches so far and of number `micro` together."""
     sums, moves = tf.nest.map_structure(tf.add, so_far[:2], new[:2])
     return _PassResult(sums, moves, store.append(so_far.outputs, new.outputs, micro))
-
-
-def _checked(outputs: Outputs) -> Outputs:
-    for name, value in outputs.items():
-        if any(tensor.shape.rank == 0 for tensor in tf.nest.flatten(value)):
-            raise ConfigurationError(
-                f"forward's output {name!r} is a scalar; under accumulation (LARGEST_MICRO_BATCH) each "
-                "output has one row per example, [B, ...]"
-            )
-    return outputs
 
 
 def _read(variables: Sequence[keras.Variable]) -> list[tf.Tensor]:

@@ -13,7 +13,7 @@ from engine.inner_loop.loss_scale import LossScale
 from engine.task import Phase, Step, Term
 
 Gradients = Mapping[str, Sequence[tf.Tensor]]
-"""By network, in the order of its trainable variables."""
+"""Gradients by network, in the order of its trainable variables."""
 
 
 def phase_gradients(
@@ -27,13 +27,12 @@ def phase_gradients(
     """Gradients of (sum of losses / global batch) on this replica's rows, and the losses themselves.
 
     Args:
-      phase: whose losses.
-      view: what the loss is given.
+      phase: its losses are differentiated.
+      view: the argument of the losses.
       tape: persistent; the one that recorded `forward` if the phase differentiates through it.
       rows: this replica's rows, which `view` shows.
-      loss_scale: multiplies the losses while they are differentiated, in float16; neither result contains
-        it. A loss that contains a gradient (R1) takes that gradient unscaled: only the differentiation of the
-        loss itself is scaled.
+      loss_scale: in float16, multiplies the losses for differentiation; neither result contains it. A
+        gradient inside a loss (R1) is not scaled, only the differentiation of the loss itself.
 
     Raises:
       ConfigurationError: a loss has the wrong shape, or a network of the phase depends on no loss.
@@ -44,7 +43,7 @@ def phase_gradients(
             totals = {reaches: total * loss_scale.value for reaches, total in totals.items()}
     variables = {name: view.networks[name].trainable_variables for name in phase.updates}
     partial: dict[str, list[tf.Tensor | None]] = {name: [None] * len(variables[name]) for name in variables}
-    for reaches, total in totals.items():  # one backward pass for all networks it reaches
+    for reaches, total in totals.items():  # one backward pass for all its networks
         sources = {name: [v.value for v in variables[name]] for name in reaches}
         for name, new in tape.gradient(total, sources).items():
             if loss_scale is not None:

@@ -1,6 +1,6 @@
 """Dynamic loss scaling: keeps gradients computed in float16 within its range.
 
-float16 ends at 6e-8 below and at 65504 above. So with PRECISION = "float16" a phase's loss is multiplied by
+float16 holds magnitudes from 6e-8 to 65504. So with PRECISION = "float16" a phase's loss is multiplied by
 a scale before it is differentiated (Micikevicius et al., arXiv 1710.03740), and its gradients, float32 like
 the variables, are divided by it at once, on each replica, before anything is added up. The all-reduce, the
 noise scale, clipping and Adam see unscaled gradients. Scales are powers of two, so that dividing does not
@@ -8,8 +8,8 @@ round.
 
 The scale adapts: it is halved in a step whose gradients are not finite, in which the phase is not updated,
 and doubled after 2000 updates in a row. (PyTorch's `GradScaler` and Keras's `LossScaleOptimizer` have the
-same numbers.) The check looks at the sum of gradients over all replicas, so that every replica decides
-alike; Keras's looks at the first replica only.
+same numbers.) The check uses the sum of gradients over all replicas, so every replica makes the same
+decision; Keras's check uses the first replica only.
 
 Each phase has its own scale, even if phases share an optimizer: an adversarial loss and a gradient penalty
 are of different sizes, and an overflow of one says nothing about the other.
@@ -36,10 +36,10 @@ def is_needed() -> bool:
 
 
 class LossScale:
-    """The scale of one phase; all methods are called in replica context and none communicates.
+    """The scale of one phase.
 
-    Their arguments are the same on every replica, and so the copies stay the same. Create it under the
-    strategy's scope.
+    Create it under the strategy's scope. Call its methods in replica context, with the same arguments on
+    every replica, so that the replicas' copies stay equal; no method communicates.
     """
 
     def __init__(self) -> None:
@@ -58,16 +58,16 @@ class LossScale:
 
     @property
     def value(self) -> tf.Tensor:
-        """What the phase's loss is multiplied by: float32 scalar."""
+        """The factor on the phase's loss: float32 scalar."""
         return self._scale.read_value()
 
     @property
     def overflows(self) -> tf.Tensor:
-        """Steps of the whole run in which the phase was skipped for an overflow: int64 scalar."""
+        """Steps of the whole run in which the phase was skipped because of an overflow: int64 scalar."""
         return self._overflows.read_value()
 
     def unscale(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-        """Gradients of the loss, from those of the scaled loss; NaN and infinity stay."""
+        """Divides gradients of the scaled loss by the scale; NaN and infinity stay."""
         return [g if g is None else g / tf.cast(self.value, g.dtype) for g in gradients]
 
     def after_update(self) -> None:
@@ -79,7 +79,7 @@ class LossScale:
         self._in_a_row.assign(tf.where(doubles, tf.zeros_like(in_a_row), in_a_row))
 
     def after_not_finite(self, *, losses_finite: tf.Tensor) -> tf.Tensor:
-        """Notes that the phase could not be updated; halves the scale if that may help.
+        """Counts a step in which the phase could not be updated; halves the scale if that may help.
 
         Args:
           losses_finite: whether the losses were finite. If not, the scale is not to blame.

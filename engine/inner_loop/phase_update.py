@@ -9,15 +9,15 @@ import keras
 import tensorflow as tf
 
 from engine.batching.noise_scale import small_batch_square_norm
-from engine.batching.scaling_rules import Hyperparameters
+from engine.batching.scaling_rules import BatchScaling, Hyperparameters, WarmupState
 from engine.inner_loop.batch_rows import ReplicaRows
 from engine.inner_loop.gradients import Gradients
 from engine.inner_loop.loss_scale import LossScale
 from engine.inner_loop.train_state import TrainState
-from engine.task import Phase
+from engine.task import Phase, Task
 
 APPLIED, OVERFLOWED, NOT_FINITE = 0, 1, 2
-"""Outcomes of a phase; that of a step is the largest of its phases'.
+"""Outcomes of a phase. The outcome of a step is the largest of its phases.
 
 OVERFLOWED: only the scaled gradients were not finite, and the scale was halved; see
 `engine.inner_loop.loss_scale`.
@@ -25,11 +25,11 @@ OVERFLOWED: only the scaled gradients were not finite, and the scale was halved;
 
 
 class PhaseSettings(NamedTuple):
-    """What the update of one phase depends on in one step.
+    """Settings of the update of one phase in one step.
 
     Attributes:
       hyperparameters: of its optimizer.
-      ema_decay: float64 scalar; None if the phase keeps no average.
+      ema_decay: decay of the moving average, float64 scalar; None if the phase keeps none.
     """
 
     hyperparameters: Hyperparameters
@@ -37,18 +37,57 @@ class PhaseSettings(NamedTuple):
 
 
 class PhaseSums(NamedTuple):
-    """A replica's part of what a phase adds up over all examples of a step.
+    """A replica's part of the sums of a phase over all examples of a step.
 
     Attributes:
       gradients: of the mean loss over the global batch, by network.
       losses: the same mean, by term.
       noise: [2], the sum of `small_batch_square_norm` and the number of small batches, for the noise scale
-        (see `engine.batching.noise_scale`); () where it is not measured.
+        (see `engine.batching.noise_scale`); () if it is not measured.
     """
 
     gradients: Gradients
     losses: Mapping[str, tf.Tensor]
     noise: tf.Tensor
+
+
+def phase_settings(
+    task: Task,
+    scaling: BatchScaling,
+    *,
+    examples: tf.Tensor,
+    global_batch: tf.Tensor | int,
+    warmup: WarmupState,
+    plateau_factors: Mapping[str, tf.Tensor],
+) -> dict[str, PhaseSettings]:
+    """The settings of every phase in one step.
+
+    Args:
+      task: its phases and optimizers.
+      scaling: gives the hyper-parameters at a position and batch size.
+      examples: int64 scalar, drawn before this step.
+      global_batch: examples of this step.
+      warmup: the last change of the batch.
+      plateau_factors: on the learning rate, by optimizer.
+    """
+    growth = scaling.growth(examples=examples, global_batch=global_batch, warmup=warmup)
+    hyperparameters = {
+        name: scaling.hyperparameters(
+            settings,
+            examples=examples,
+            global_batch=global_batch,
+            growth=growth,
+            plateau_factor=plateau_factors[name],
+        )
+        for name, settings in task.optimizers.items()
+    }
+    return {
+        phase.name: PhaseSettings(
+            hyperparameters[phase.optimizer],
+            scaling.ema_decay(phase.ema_decay, global_batch) if phase.ema_decay else None,
+        )
+        for phase in task.phases()
+    }
 
 
 def phase_sums(
@@ -60,7 +99,7 @@ def phase_sums(
     square_norm = small_batch_square_norm(
         tf.nest.flatten(gradients), examples=rows.count, global_batch=rows.global_batch
     )
-    # In Keras's floatx, as everything in the all-reduce.
+    # In Keras's floatx, like everything else in the all-reduce.
     noise = [tf.cast(value, keras.config.floatx()) for value in (square_norm, rows.count > 0)]
     return PhaseSums(gradients, losses, tf.stack(noise))
 
@@ -73,7 +112,14 @@ def update(
     train_state: TrainState,
     global_batch: tf.Tensor | int,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """Makes the phase's one all-reduce, then its update (in replica context).
+    """Runs the phase's one all-reduce, then its update (in replica context).
+
+    Args:
+      phase: is updated.
+      sums: of this replica.
+      settings: of the update.
+      train_state: the variables.
+      global_batch: examples of the step.
 
     Returns:
       The phase's metrics, and its outcome: int32, one of APPLIED, OVERFLOWED, NOT_FINITE. Unless it is
@@ -81,7 +127,7 @@ def update(
     """
     sums = _reduce(sums)
     norm = _norm(sums.gradients)
-    # The sums are the same on every replica, so every replica decides alike.
+    # The sums are the same on every replica, so every replica makes the same decision.
     is_finite = _is_finite([norm, *sums.losses.values()])
     loss_scale = train_state.loss_scales.get(phase.name)
     metrics = _metrics(phase, sums, norm, settings, loss_scale)
@@ -91,7 +137,7 @@ def update(
         lambda: _skip(sums, loss_scale),
     )
     if loss_scale is not None:
-        metrics[f"overflows/{phase.name}"] = loss_scale.overflows  # this step's included
+        metrics[f"overflows/{phase.name}"] = loss_scale.overflows  # including this step
     dtype = keras.config.floatx()
     return {name: tf.cast(value, dtype) for name, value in metrics.items()}, outcome
 
@@ -116,7 +162,7 @@ def _is_finite(values: Sequence[tf.Tensor]) -> tf.Tensor:
 def _metrics(
     phase: Phase, sums: PhaseSums, norm: tf.Tensor, settings: PhaseSettings, loss_scale: LossScale | None
 ) -> dict[str, tf.Tensor]:
-    """What is logged of the phase, with the loss scale that this step had."""
+    """The metrics of the phase, with the loss scale of this step."""
     metrics = {f"loss/{phase.name}/{name}": value for name, value in sums.losses.items()}
     metrics[f"grad_norm/{phase.name}"] = norm
     metrics[f"learning_rate/{phase.name}"] = settings.hyperparameters.learning_rate
@@ -154,7 +200,7 @@ def _apply(
 
 
 def _skip(sums: PhaseSums, loss_scale: LossScale | None) -> tf.Tensor:
-    """Updates the loss scale only; returns OVERFLOWED if the scale is to blame, else NOT_FINITE."""
+    """Updates the loss scale only. Returns OVERFLOWED if the scale was too high, otherwise NOT_FINITE."""
     if loss_scale is None:
         return tf.constant(NOT_FINITE)
     overflowed = loss_scale.after_not_finite(losses_finite=_is_finite(list(sums.losses.values())))
@@ -162,7 +208,7 @@ def _skip(sums: PhaseSums, loss_scale: LossScale | None) -> tf.Tensor:
 
 
 def clipped(gradients: Gradients, norm: tf.Tensor, clip_norm: float | None) -> Gradients:
-    """Gradients whose norm over all of them is at most `clip_norm` (Pascanu et al., arXiv 1211.5063).
+    """Clips gradients by their common norm to at most `clip_norm` (Pascanu et al., arXiv 1211.5063).
 
     Args:
       gradients: after the all-reduce, so that clipping does not depend on the number of replicas.

@@ -1,4 +1,4 @@
-"""A step on one replica: what a task is shown, and the whole step when it is one micro-batch."""
+"""A step on one replica: what the task sees of it, and the whole step if it is one micro-batch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from engine.inner_loop.batch_rows import ReplicaRows, micro_step, whole_step
 from engine.inner_loop.gradients import phase_gradients
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, phase_sums, update
 from engine.inner_loop.train_state import TrainState
-from engine.task import Phase, Seeds, Step, Task, weighted_examples
+from engine.task import Phase, Seeds, Step, Task, set_example_weights
 
 
 class StepInputs(NamedTuple):
-    """What differs from step to step, beside the batch.
+    """Inputs of a step besides the batch.
 
     Attributes:
       step: int64, steps done before.
       examples: int64, examples drawn before.
-      global_batch: int32, examples of this step; a Python int where shapes are static.
-      micro_batch: rows of a micro-batch on each replica where batches are padded: int32, or a Python int
-        where shapes are static; None where they are not padded.
+      global_batch: int32, examples of this step; a Python int if shapes are static.
+      micro_batch: rows of a micro-batch on each replica: int32, or a Python int if shapes are static; None if
+        batches are not padded.
     """
 
     step: tf.Tensor
@@ -38,8 +38,8 @@ class ForwardPass(NamedTuple):
     """A recorded call of `Task.forward`.
 
     Attributes:
-      view: what losses are given: the step with the outputs.
-      tape: persistent; it recorded the pass.
+      view: the step with the outputs, for losses.
+      tape: recorded the pass; persistent.
       networks: names of the networks that the pass used.
     """
 
@@ -48,7 +48,7 @@ class ForwardPass(NamedTuple):
     networks: frozenset[str]
 
     def tape_for(self, phase: Phase) -> tf.GradientTape:
-        """This tape if the phase updates a network that the pass used, else one of its own."""
+        """This tape if the phase updates a network that the pass used, otherwise a new one."""
         return self.tape if self.networks & set(phase.updates) else tf.GradientTape(persistent=True)
 
 
@@ -56,7 +56,7 @@ class ReplicaStep:
     """The steps of a task on one replica; all methods are called in replica context.
 
     Args:
-      task: whose phases are run.
+      task: its phases are run.
       train_state: the variables.
       seed: of all randomness in the networks and losses.
 
@@ -79,7 +79,13 @@ class ReplicaStep:
         settings: Mapping[str, PhaseSettings],
         phases: Sequence[Phase],
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Does a step as one micro-batch: one forward pass, shared by the phases.
+        """Runs a step as one micro-batch, with one forward pass for all phases.
+
+        Args:
+          batch: this replica's rows.
+          inputs: of the step.
+          settings: of each phase's update.
+          phases: the phases that are due.
 
         Returns:
           Metrics of the phases, and the outcome of the step: see `engine.inner_loop.phase_update.APPLIED`.
@@ -92,7 +98,7 @@ class ReplicaStep:
         view = self.view(batch, inputs, rows)
         metrics: dict[str, tf.Tensor] = {}
         outcome = tf.constant(APPLIED)
-        with weighted_examples(rows.weights if rows.is_padded else None):
+        with set_example_weights(rows.weights if rows.is_padded else None):
             forward = self.forward(view, tf.constant(0))
             for index, phase in enumerate(phases):
                 tape = forward.tape_for(phase)
@@ -109,7 +115,7 @@ class ReplicaStep:
         return metrics, outcome
 
     def forward(self, view: Step, micro: tf.Tensor) -> ForwardPass:
-        """Makes the forward pass of micro-batch number `micro`, and records it."""
+        """Runs and records the forward pass of micro-batch number `micro`."""
         networks = _WatchedNetworks(view.networks)
         tape = tf.GradientTape(persistent=True)
         self.reseed(view, micro, part=0)
@@ -118,7 +124,7 @@ class ReplicaStep:
         return ForwardPass(dataclasses.replace(view, outputs=outputs), tape, frozenset(networks.used))
 
     def sums(self, phase: Phase, view: Step, tape: tf.GradientTape, rows: ReplicaRows) -> PhaseSums:
-        """What these rows add to the phase's sums: its gradients, losses and what the noise scale needs."""
+        """The sums of the phase over these rows: gradients, losses and numbers for the noise scale."""
         loss_scale = self.train_state.loss_scales.get(phase.name)
         gradients, losses = phase_gradients(phase, view, tape, rows, loss_scale=loss_scale)
         measure_noise = phase.name in self.train_state.noise_scales
@@ -135,6 +141,7 @@ class ReplicaStep:
 
         return Step(
             networks=self.train_state.networks,
+            frozen_networks=self.train_state.frozen_networks,
             batch=tf.nest.map_structure(prepare, batch),
             outputs={},
             state=self.train_state.task_state,
@@ -152,7 +159,7 @@ class ReplicaStep:
     def reseed(self, view: Step, micro: tf.Tensor, *, part: int) -> None:
         """Sets the seed states of Keras's random layers: of the step, replica, micro-batch and part.
 
-        A pass that is made again with the same part draws the same masks.
+        A repeated pass with the same part draws the same masks.
         """
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         key = view.seeds.key
@@ -171,7 +178,7 @@ class ReplicaStep:
 
 
 class _WatchedNetworks(Mapping[str, keras.Model]):
-    """Networks by name that remember which of them were asked for, in `used`."""
+    """Networks by name. `used` has the names that were looked up."""
 
     def __init__(self, networks: Mapping[str, keras.Model]):
         self._networks = networks

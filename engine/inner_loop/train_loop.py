@@ -1,8 +1,8 @@
 """The compiled training loop: many steps in one call.
 
-while step < steps and all is finite (or only the loss scale was too high) and there is time:
+while step < steps, everything is finite (or only the loss scale was too high), and there is time:
   batch = next(iterator)
-  one micro-batch:   strategy.run(replica step)     forward once, then every due phase in its order
+  one micro-batch:   strategy.run(replica step)     one forward pass, then the due phases in order
   several:           accumulated step               phase by phase over the micro-batches
 """
 
@@ -25,28 +25,29 @@ from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import run_on_replicas
 from engine.distribution.xla import compiles_with_xla, reraise_xla_errors
 from engine.inner_loop.gradient_accumulation import AccumulatedStep
-from engine.inner_loop.phase_update import APPLIED, NOT_FINITE, PhaseSettings
+from engine.inner_loop.phase_update import APPLIED, NOT_FINITE, PhaseSettings, phase_settings
 from engine.inner_loop.replica_step import ReplicaStep, StepInputs
+from engine.inner_loop.step_undo import StepUndo, moved_variables
 from engine.inner_loop.train_state import TrainState
 from engine.task import Phase, Task
 
 Batch = Mapping[str, Any]
-"""What the data set yields, by name: of each replica its rows (`tf.distribute.DistributedValues`)."""
+"""Values that the data set yields, by name: the rows of each replica (`tf.distribute.DistributedValues`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopResult:
-    """What a call of the compiled loop did.
+    """The result of a call of the compiled loop.
 
     Attributes:
-      steps: steps done; fewer than asked for if a loss or gradient of the last one was not finite, or time
+      steps: steps done; fewer than requested if a loss or gradient of the last one was not finite, or time
         was up.
       metrics: of the last step, `loss/<phase>/<term>`, `grad_norm/<phase>` and `learning_rate/<phase>`; in
-        float16 also the `loss_scale/<phase>` it had and the `overflows/<phase>` so far. Phases that were
+        float16 also the `loss_scale/<phase>` of the step and the `overflows/<phase>` so far. Phases that were
         not due are missing.
       data_wait_sec: seconds spent waiting for batches.
-      finite: whether every loss and gradient of the last step was finite, or the loss scale alone was to
-        blame. A phase in which something was not finite was not applied.
+      finite: whether every loss and gradient of the last step was finite, or was not only because the loss
+        scale was too high. A phase in which something was not finite was not applied.
     """
 
     steps: int
@@ -56,13 +57,13 @@ class LoopResult:
 
 
 class _LoopInputs(NamedTuple):
-    """What a call of the compiled loop depends on; see `TrainLoop._traced_inputs`.
+    """Arguments of the compiled loop; see `TrainLoop._traced_inputs`.
 
     Attributes:
-      start: of the first step.
+      start: inputs of the first step.
       warmup: of the learning rates.
       plateau_factors: on the learning rate, by optimizer.
-      accumulation: micro-batches a step; None if each step is one.
+      accumulation: micro-batches in a step; None if each step is one micro-batch.
     """
 
     start: StepInputs
@@ -75,14 +76,14 @@ class TrainLoop:
     """Runs many steps in one call of a compiled function.
 
     Args:
-      task: whose phases are run.
+      task: its phases are run.
       devices: of the run.
       train_state: the variables, built under the strategy's scope.
       scaling: gives the hyper-parameters at a position and batch size.
       seed: of all randomness in the networks and losses.
       jit_compile: compile the step with XLA, once for each batch size; see `engine.distribution.xla`.
-      undo_non_finite: whether a step in which something is not finite leaves moving statistics, spectral
-        vectors and the task's state as they were; in float16 it always does.
+      undo_non_finite: whether moving statistics, spectral vectors and the task's state are restored after a
+        step in which something was not finite. In float16 they always are.
     """
 
     def __init__(
@@ -107,11 +108,8 @@ class TrainLoop:
         if self._under_xla:
             self._whole_step = tf.function(self._replica_step.run, autograph=False, jit_compile=True)
         self._dtype = tf.as_dtype(keras.config.floatx())
-        self._to_undo: list[tf.Variable] = []
-        if undo_non_finite or train_state.loss_scales:
-            networks = train_state.networks.values()
-            self._to_undo = [w.value for network in networks for w in network.non_trainable_weights]
-            self._to_undo += train_state.task_state.values()
+        moved = moved_variables(train_state) if undo_non_finite or train_state.loss_scales else []
+        self._undo = StepUndo(moved) if moved else None
         phases = task.phases()
         self._period = math.lcm(*(phase.every for phase in phases))
         # A pattern is a set of phases that are due together. Each is traced once.
@@ -122,7 +120,7 @@ class TrainLoop:
 
     @property
     def traces(self) -> int:
-        """How often a step, or under accumulation a phase of it, was traced, each replica counted."""
+        """How often a step (with accumulation: a phase) was traced. Each replica counts."""
         return self._replica_step.traces
 
     def run(
@@ -137,18 +135,18 @@ class TrainLoop:
         plateau_factors: Mapping[str, float] | None = None,
         within_sec: float = math.inf,
     ) -> LoopResult:
-        """Does up to `num_steps` steps from the given position, at least one.
+        """Runs up to `num_steps` steps from the given position, at least one.
 
         Args:
           iterator: of `engine.input_pipeline.distributed_batches.distributed_batches` for the same plan.
-          num_steps: steps asked for.
+          num_steps: the most steps to run.
           step: steps done before.
           examples: examples drawn before.
           plan: the layout of the batches.
           warmup: None before the first change of the batch.
-          plateau_factors: on the learning rate, by optimizer; 1 where it is missing.
-          within_sec: no step begins after so many seconds. Several workers, which have to do the same
-            steps, do not look at the clock.
+          plateau_factors: on the learning rate, by optimizer; a missing one is 1.
+          within_sec: no step starts after so many seconds. Ignored with several workers, which have to run
+            the same steps.
 
         Raises:
           ConfigurationError: XLA refuses an operation of the task.
@@ -177,10 +175,10 @@ class TrainLoop:
         warmup: WarmupState,
         plateau_factors: Mapping[str, float],
     ) -> _LoopInputs:
-        """Arguments of the compiled loop: a tensor for what may change without a new trace.
+        """Arguments of the compiled loop: tensors for values that may change without a new trace.
 
-        A Python int is part of the trace instead, so that the loop is traced anew for each of its values.
-        Sizes are ints where shapes have to be known while tracing.
+        The loop is traced again for each value of a Python int. Sizes are Python ints if shapes have to be
+        known while tracing.
         """
         size = int if plan.static_shapes or self._under_xla else tf.constant
         return _LoopInputs(
@@ -209,13 +207,13 @@ class TrainLoop:
         inputs: _LoopInputs,
         within_sec: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """(steps done, metrics and outcome of the last, seconds of waiting for batches)."""
+        """(steps done, metrics of the last step, its outcome, seconds spent waiting for batches)."""
         began = now()
 
         def continues(
             done: tf.Tensor, metrics: tf.Tensor, outcome: tf.Tensor, wait_sec: tf.Tensor
         ) -> tf.Tensor:
-            with tf.control_dependencies([metrics, outcome]):  # the step before is done
+            with tf.control_dependencies([metrics, outcome]):  # after the previous step
                 elapsed_sec = now() - began
             return (done < num_steps) & (outcome < NOT_FINITE) & ((done == 0) | (elapsed_sec < within_sec))
 
@@ -237,14 +235,14 @@ class TrainLoop:
             ),
             # The number of metrics depends on which phases are due.
             shape_invariants=tuple(tf.TensorShape(shape) for shape in ([], [None], [], [])),
-            parallel_iterations=1,  # a step reads what the one before has written
+            parallel_iterations=1,  # a step reads what the previous one wrote
         )
 
     def _next_batch(
         self, iterator: tf.distribute.DistributedIterator, wait_sec: tf.Tensor, *, after: list[tf.Tensor]
     ) -> tuple[Batch, tf.Tensor]:
-        """The next batch, and `wait_sec` with the time added that it took, counted from `after`."""
-        with tf.control_dependencies(after):  # the step before is done
+        """The next batch, and `wait_sec` plus the time that it took since the tensors in `after`."""
+        with tf.control_dependencies(after):  # after the previous step
             asked = now()
         batch = iterator.get_next()
         arrived = [
@@ -262,7 +260,14 @@ class TrainLoop:
             step=start.step + done,
             examples=start.examples + done * tf.cast(start.global_batch, tf.int64),
         )
-        settings = self._settings(of_step, inputs.warmup, inputs.plateau_factors)
+        settings = phase_settings(
+            self._task,
+            self._scaling,
+            examples=of_step.examples,
+            global_batch=of_step.global_batch,
+            warmup=inputs.warmup,
+            plateau_factors=inputs.plateau_factors,
+        )
 
         def run(pattern: int) -> tuple[tf.Tensor, tf.Tensor]:
             return self._run_pattern(pattern, batch, of_step, settings, inputs.accumulation)
@@ -270,7 +275,7 @@ class TrainLoop:
         if len(self._patterns) == 1:
             return run(0)
         pattern = tf.gather(tf.constant(self._pattern_of_step), of_step.step % self._period)
-        # The choice is made outside the replicas, which may not communicate inside a condition.
+        # The condition is outside the replicas, because they must not communicate inside a condition.
         return tf.switch_case(pattern, [functools.partial(run, i) for i in range(len(self._patterns))])
 
     def _run_pattern(
@@ -281,29 +286,17 @@ class TrainLoop:
         settings: Mapping[str, PhaseSettings],
         accumulation: tf.Tensor | int | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """(metrics, outcome) of a step in which this set of phases is due."""
+        """(metrics, outcome) of a step in which the phases of this pattern are due."""
         phases = self._patterns[pattern]
-        before = []
-        if self._to_undo:
-            before = run_on_replicas(self._strategy, lambda: [v.read_value() for v in self._to_undo])
+        before = run_on_replicas(self._strategy, self._undo.read) if self._undo else []
         if accumulation is None:
             metrics, outcome = self._whole(batch, inputs, settings, phases)
         else:
             metrics, outcome = self._accumulated_step.run(batch, inputs, accumulation, settings, phases)
         self._metric_names[pattern] = list(metrics)
-        if self._to_undo:
-            run_on_replicas(self._strategy, self._undo, outcome, before)
+        if self._undo:
+            run_on_replicas(self._strategy, self._undo.restore, outcome, before)
         return tf.stack(list(metrics.values())), outcome
-
-    def _undo(self, outcome: tf.Tensor, before: list[tf.Tensor]) -> None:
-        """Sets this replica's copies back unless all phases were updated (in replica context)."""
-
-        def set_back() -> tf.Tensor:
-            for variable, value in zip(self._to_undo, before, strict=True):
-                tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
-            return tf.constant(True)
-
-        tf.cond(outcome > APPLIED, set_back, lambda: tf.constant(True))
 
     def _whole(
         self,
@@ -314,32 +307,7 @@ class TrainLoop:
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """(metrics, outcome) of a step in one micro-batch."""
         per_replica = run_on_replicas(self._strategy, self._whole_step, batch, inputs, settings, phases)
-        # Everything returned is the same on every replica.
+        # All returned values are the same on every replica.
         return tf.nest.map_structure(
             lambda value: self._strategy.experimental_local_results(value)[0], per_replica
         )
-
-    def _settings(
-        self, inputs: StepInputs, warmup: WarmupState, plateau_factors: Mapping[str, tf.Tensor]
-    ) -> dict[str, PhaseSettings]:
-        """What the update of each phase depends on in this step."""
-        growth = self._scaling.growth(
-            examples=inputs.examples, global_batch=inputs.global_batch, warmup=warmup
-        )
-        hyperparameters = {
-            name: self._scaling.hyperparameters(
-                settings,
-                examples=inputs.examples,
-                global_batch=inputs.global_batch,
-                growth=growth,
-                plateau_factor=plateau_factors[name],
-            )
-            for name, settings in self._task.optimizers.items()
-        }
-        return {
-            phase.name: PhaseSettings(
-                hyperparameters[phase.optimizer],
-                self._scaling.ema_decay(phase.ema_decay, inputs.global_batch) if phase.ema_decay else None,
-            )
-            for phase in self._task.phases()
-        }

@@ -1,9 +1,10 @@
-"""Everything that training changes, built in one place and named for checkpoints."""
+"""All variables that training changes, with their names in checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -24,17 +25,18 @@ class _HasVariables(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """Networks, moments, the task's own variables and how far training has come.
+    """Networks, moments, the task's own variables and the position of the run.
 
     Attributes:
       networks: the networks in training, by name.
-      averaged: exponential moving averages of those networks that a phase averages, by name.
+      averaged: exponential moving averages, by name of the network, if its phase keeps one.
+      frozen_networks: the networks of `Task.frozen_networks`, by name; not in checkpoints.
       optimizers: by name.
       task_state: the task's own variables, by name.
-      noise_scales: by phase; empty where they are not measured.
-      loss_scales: by phase, where networks compute in float16; else empty.
-      decisions: float64 scalars, the state of the batch and learning-rate schedules, by name; see
-        `engine.outer_loop.schedule_state`.
+      noise_scales: by phase; empty if they are not measured.
+      loss_scales: by phase; empty unless networks compute in float16.
+      outer_loop_state: float64 scalars by name: the state of the schedules and of the policy for values that
+        are not finite; see `engine.outer_loop.schedule_state` and `engine.outer_loop.nan_policy`.
       step: int64, steps done.
       examples: int64, examples drawn.
       best: float64, the best evaluation so far; NaN before the first.
@@ -42,22 +44,23 @@ class TrainState:
 
     networks: Mapping[str, keras.Model]
     averaged: Mapping[str, keras.Model]
+    frozen_networks: Mapping[str, keras.Model]
     optimizers: Mapping[str, FusedAdam]
     task_state: Mapping[str, tf.Variable]
     noise_scales: Mapping[str, NoiseScale]
     loss_scales: Mapping[str, LossScale]
-    decisions: Mapping[str, tf.Variable]
+    outer_loop_state: Mapping[str, tf.Variable]
     step: tf.Variable
     examples: tf.Variable
     best: tf.Variable
 
     @property
     def evaluation_networks(self) -> dict[str, keras.Model]:
-        """The networks to use outside training: the averages where there are any."""
+        """The networks to use outside training: moving averages instead of networks that have one."""
         return {**self.networks, **self.averaged}
 
     def variables(self) -> dict[str, tf.Variable]:
-        """All variables, by a name that does not depend on the process or on the devices."""
+        """All variables by name. Names do not depend on the process or the devices."""
         named = {"step": self.step, "examples": self.examples, "best": self.best}
         for kind, networks in (("network", self.networks), ("averaged", self.averaged)):
             named |= {
@@ -76,7 +79,7 @@ class TrainState:
                 for name, holder in by_name.items()
                 for key, variable in holder.variables.items()
             }
-        for kind, variables in (("task", self.task_state), ("decision", self.decisions)):
+        for kind, variables in (("task", self.task_state), ("decision", self.outer_loop_state)):
             named |= {f"{kind}/{name}": variable for name, variable in variables.items()}
         return named
 
@@ -93,44 +96,44 @@ def build_state(
     strategy: tf.distribute.Strategy,
     seed: int,
     initial_weights: InitialWeights | None,
-    decisions: Mapping[str, float],
+    outer_loop_state: Mapping[str, float],
     noise_settings: Mapping[str, Any] | None,
 ) -> TrainState:
     """Builds every variable under the strategy's scope.
 
     Args:
-      task: whose networks and state.
+      task: makes the networks and their state.
       example: shapes of one example, [H, W, C] each.
-      strategy: over whose replicas.
+      strategy: the variables are mirrored on its replicas.
       seed: of the initial weights.
-      initial_weights: replaces weights after that; None leaves those of `seed`.
-      decisions: their initial values.
-      noise_settings: arguments of each phase's `NoiseScale`; None measures none.
+      initial_weights: then replaces weights; None keeps those of `seed`.
+      outer_loop_state: initial values.
+      noise_settings: arguments of each phase's `NoiseScale`; None does not measure noise scales.
 
     Raises:
-      ConfigurationError: the phases table names something that the task does not have, or the initial
-        weights do not fit.
+      ConfigurationError: a phase names something that the task does not have, or the initial weights do not
+        fit.
     """
     phases = task.phases()
     with strategy.scope():
         keras.utils.set_random_seed(seed)
+        frozen_networks = dict(task.frozen_networks(example))
         networks = dict(task.networks(example))
         _check_phases(phases, networks, task.optimizers)
-        averaged = _build_averages(task, example, phases, seed)
         if initial_weights is not None:
             initial_weights(networks)
-            for name, average in averaged.items():
-                average.set_weights(networks[name].get_weights())
+        averaged = _build_averages(task, example, phases, networks)
         return TrainState(
             networks=networks,
             averaged=averaged,
+            frozen_networks=frozen_networks,
             optimizers=_build_optimizers(task, phases, networks),
             task_state=dict(task.state(example)),
             noise_scales=_build_noise_scales(phases, networks, noise_settings),
             loss_scales={phase.name: LossScale() for phase in (phases if is_needed() else ())},
-            decisions={
+            outer_loop_state={
                 name: tf.Variable(value, dtype=tf.float64, trainable=False, name="decision")
-                for name, value in decisions.items()
+                for name, value in outer_loop_state.items()
             },
             step=tf.Variable(0, dtype=tf.int64, trainable=False, name="step"),
             examples=tf.Variable(0, dtype=tf.int64, trainable=False, name="examples"),
@@ -139,13 +142,23 @@ def build_state(
 
 
 def _build_averages(
-    task: Task, example: Mapping[str, tf.TensorSpec], phases: tuple[Phase, ...], seed: int
+    task: Task,
+    example: Mapping[str, tf.TensorSpec],
+    phases: tuple[Phase, ...],
+    networks: Mapping[str, keras.Model],
 ) -> dict[str, keras.Model]:
+    """Builds a copy of each network that a phase averages."""
     names = {name for phase in phases if phase.ema_decay for name in phase.updates}
     if not names:
         return {}
-    keras.utils.set_random_seed(seed)  # the averages start from the same weights as the networks
-    return {name: network for name, network in task.networks(example).items() if name in names}
+    # Keras draws the seeds of initialisers from Python's generator. Averages must not change what
+    # `Task.state` draws after them.
+    generator_state = random.getstate()
+    averaged = {name: network for name, network in task.networks(example).items() if name in names}
+    random.setstate(generator_state)
+    for name, average in averaged.items():
+        average.set_weights(networks[name].get_weights())
+    return averaged
 
 
 def _build_optimizers(
@@ -203,5 +216,5 @@ def _check_phases(
 
 
 def trainable_parameters(network: keras.Model) -> int:
-    """How many numbers training changes; moving statistics do not count."""
+    """Number of trainable parameters; moving statistics do not count."""
     return sum(math.prod(variable.shape) for variable in network.trainable_variables)

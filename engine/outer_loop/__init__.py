@@ -1,4 +1,4 @@
-"""The Python loop around the compiled one: what happens between two of its calls, and how a run ends.
+"""The outer loop, in Python: calls the compiled loop, and acts between its calls.
 
-Periodic actions, schedules that decide, signals, time limits, values that are not finite.
+Periodic actions, schedules, signals, time limits, values that are not finite.
 """

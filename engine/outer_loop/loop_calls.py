@@ -44,11 +44,11 @@ class LoopCall:
 class LoopCaller:
     """Calls the compiled loop of one run and advances the run's position.
 
-    A change of the global batch makes a new iterator at the position reached.
+    When the global batch changes, it makes a new iterator at the current position.
 
     Args:
       experiment: the settings.
-      plan: the same, resolved.
+      plan: the settings, resolved.
       devices: of the run.
       loop: the compiled loop.
       state: every variable of the run.
@@ -79,7 +79,7 @@ class LoopCaller:
         self.sec_per_step = math.inf
 
     def call(self, actions: Sequence[PeriodicAction]) -> LoopCall:
-        """Runs steps up to the next action, change of the batch, or `LOOP_SEC`; at least one step.
+        """Runs at least one step, up to the next action, the next change of the batch, or for `LOOP_SEC`.
 
         Args:
           actions: of the run.
@@ -100,7 +100,10 @@ class LoopCaller:
         return LoopCall(batch=batch, result=result, before=before, sec=sec)
 
     def longest_next_call(self, batch: BatchLayout) -> tuple[float, int]:
-        """How long the next call may take if it goes on with the same batches.
+        """How long the next call may take with the same batches.
+
+        Args:
+          batch: the layout of the last call's batches.
 
         Returns:
           Seconds, and the position that the call may reach.

@@ -23,7 +23,7 @@ from engine.inner_loop.train_state import TrainState
 
 MAX_SKIPPED_IN_A_ROW = 10
 MAX_RESTORED = 3
-"""In a whole run. A run that diverged this often would diverge again."""
+"""For a whole run: one that diverged this often would diverge again."""
 
 _SKIPPED, _IN_A_ROW, _RESTORED = "non_finite/skipped", "non_finite/in_a_row", "non_finite/restored"
 
@@ -34,9 +34,9 @@ def initial_counts() -> dict[str, float]:
 
 
 class NanPolicy:
-    """Counts steps that were not finite and says whether the run may continue.
+    """Counts steps that were not finite and decides whether the run may continue.
 
-    Its only state are the variables, which are in every checkpoint.
+    All its state is in the variables, which checkpoints hold.
 
     Args:
       policy: one of `engine.experiment.POLICIES`.
@@ -72,7 +72,7 @@ class NanPolicy:
 
     @contextlib.contextmanager
     def keep_position(self, train_state: TrainState) -> Iterator[None]:
-        """Restore a checkpoint inside: step, position, best evaluation and the counters keep their values."""
+        """Keeps step, position, best evaluation and counters while the block restores a checkpoint."""
         kept = [train_state.step, train_state.examples, train_state.best]
         kept += [self._variables[name] for name in initial_counts()]
         values = [variable.numpy() for variable in kept]
@@ -81,14 +81,14 @@ class NanPolicy:
             variable.assign(value)
         self._variables[_RESTORED].assign_add(1.0)
 
-    def why_stop(self, *, saved_at: int | None) -> str | None:
-        """Why the run must end after a step that was not finite.
+    def stop_reason(self, *, saved_at: int | None) -> str | None:
+        """Decides whether the run must end after a step that was not finite.
 
         Args:
           saved_at: examples at the last checkpoint; None if there is none.
 
         Returns:
-          A few words for the error message, which may be empty; None if the run continues.
+          None if the run continues; otherwise a few words for the error message, which may be empty.
         """
         if self.policy == "skip":
             too_often = self._read(_IN_A_ROW) > MAX_SKIPPED_IN_A_ROW

@@ -8,13 +8,13 @@ import threading
 from types import FrameType
 from typing import Any
 
-_NOTICE = "stopping: saving after the current step; press Ctrl-C again to stop without saving\n"
+_NOTICE = "Saving after this step. Press Ctrl-C again to stop without saving.\n"
 
 
 class PreemptionHandler:
-    """A context in which SIGINT (Ctrl-C) and SIGTERM ask the run to stop; a second signal stops at once.
+    """A context in which SIGINT (Ctrl-C) and SIGTERM ask the run to stop; a second signal stops it at once.
 
-    Outside the main thread, where Python allows no signal handlers, signals are not handled.
+    Does nothing outside the main thread, where Python allows no signal handlers.
 
     Attributes:
       stop_reason: why the run was asked to stop; None if it was not.
@@ -36,7 +36,7 @@ class PreemptionHandler:
             signal.signal(number, handler)
 
     def request_stop(self, reason: str) -> None:
-        """Asks the run to stop for another reason than a signal. The first reason counts."""
+        """Asks the run to stop for a reason other than a signal. The first reason is kept."""
         self.stop_reason = self.stop_reason or reason
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -45,4 +45,4 @@ class PreemptionHandler:
             raise KeyboardInterrupt
         self._has_signal = True
         self.request_stop(signal.Signals(number).name)
-        os.write(1, _NOTICE.encode())  # not print, which the signal may have interrupted
+        os.write(1, _NOTICE.encode())  # the signal may have interrupted a print

@@ -12,10 +12,10 @@ from engine.storage.run_directory import RunDirectory
 def restore_newest(
     train_state: TrainState, run: RunDirectory, *, devices: Devices, sync: WorkerSync
 ) -> int | None:
-    """Restores the newest checkpoint that is undamaged for every worker. All workers must call this.
+    """Restores the newest checkpoint that is undamaged on every worker. All workers must call this.
 
     Args:
-      train_state: takes over the values.
+      train_state: gets the values.
       run: holds the checkpoints.
       devices: of the run.
       sync: exchanges the positions.
@@ -34,7 +34,7 @@ def restore_newest(
 
 
 def _clean_up(run: RunDirectory, devices: Devices, sync: WorkerSync) -> None:
-    """Has the chief clear away what an interrupted save left, before any worker lists checkpoints."""
+    """Lets the chief remove the remains of an interrupted save before any worker lists checkpoints."""
     if devices.is_chief:
         checkpoints.clean_up(run.checkpoints)
         checkpoints.clean_up(run.best)

@@ -22,7 +22,7 @@ from engine.storage.run_directory import RunDirectory
 
 
 class RunActions:
-    """The actions of one run. Each reads position and weights from the run's variables.
+    """The actions of one run. Each reads the position and the weights from the run's variables.
 
     Args:
       experiment: the settings.
@@ -75,7 +75,7 @@ class RunActions:
         self.periodic = self._periodic_actions()
 
     def _periodic_actions(self) -> list[PeriodicAction]:
-        """Saving comes last: a checkpoint holds everything that happens at its position."""
+        """The actions in order. Saving is last: a checkpoint includes all that happens at its position."""
         every, update_every = self._experiment.examples, self._schedule_state.decide_every_examples
         actions = []
         if self._replica_check is not None:
@@ -88,13 +88,13 @@ class RunActions:
         actions.append(PeriodicAction(every("save_every"), self.save))
         return actions
 
-    def after(self, call: LoopCall, *, total: int, wall_time: WallTime) -> None:
+    def run_due(self, call: LoopCall, *, total: int, wall_time: WallTime) -> None:
         """Runs the actions that are due after a call of the loop.
 
         Args:
           call: of the loop.
           total: examples of the whole run; at its end every action is due.
-          wall_time: is told how long each action takes.
+          wall_time: measures how long each action takes.
         """
         self.last_call = call
         examples = self._examples
@@ -104,14 +104,14 @@ class RunActions:
             sec=call.sec,
             wait_sec=call.result.data_wait_sec,
         )
-        self.reporter.progress(examples)
+        self.reporter.update_progress(examples)
         for action in self.periodic:
             if action.is_due(call.before, examples, total):
-                with wall_time.timed(action):
+                with wall_time.measure(action):
                     action.run()
 
     def check_replicas(self) -> None:
-        """Compares the replicas, if they are to be compared and were not at this position.
+        """Compares the replicas, unless that is switched off or already done at this position.
 
         Raises:
           ReplicaMismatchError: they differ.
@@ -122,10 +122,10 @@ class RunActions:
 
     def log(self) -> None:
         """Logs a row about the last call of the loop, and new notes about the data."""
-        assert self.last_call is not None, "log comes after a call of the loop"
+        assert self.last_call is not None, "log needs a call of the loop before it"
         notes = self._experiment.data.notes()
         for note in notes[self._notes_logged :]:
-            self.reporter.line(note)
+            self.reporter.write_line(note)
         self._notes_logged = len(notes)
         row = training_row(
             self.last_call.batch,
@@ -139,20 +139,20 @@ class RunActions:
         self.reporter.log_row(row | self._speed.read())
 
     def update_batch_schedule(self) -> None:
-        """Lets the batch schedule read the noise scales."""
+        """Updates the batch schedule with the measured noise scales."""
         self._schedule_state.after_noise_scale(self._state.noise_scales)
 
     def evaluate(self) -> None:
         """Evaluates the networks, updates schedules that follow a metric, and saves the best networks."""
         split = self._experiment.data.evaluation_split
         evaluation = self._evaluator.evaluate(split)
-        self.reporter.evaluation(evaluation, split=split, step=self._step, examples=self._examples)
+        self.reporter.log_evaluation(evaluation, split=split, step=self._step, examples=self._examples)
         self._schedule_state.after_evaluation(evaluation.model)
         self._save_if_best(evaluation)
 
     def _save_if_best(self, evaluation: Evaluation) -> None:
         name = self._experiment.best_metric
-        if name not in evaluation.model:  # unpaired data: no metric compares translations with targets
+        if name not in evaluation.model:  # unpaired data has no targets and so no metric
             return
         value, best = evaluation.model[name], float(self._state.best.numpy())
         is_better = value > best if HIGHER_IS_BETTER[name] else value < best
@@ -169,7 +169,7 @@ class RunActions:
                 data=self._experiment.data,
                 networks=self._state.evaluation_networks,
             )
-        self.reporter.samples(self._sample_grid.render(), examples=self._examples)
+        self.reporter.log_samples(self._sample_grid.render(), examples=self._examples)
 
     def save(self) -> None:
         """Starts to write a checkpoint."""

@@ -21,9 +21,9 @@ class RunPlan:
     Attributes:
       total_examples: the run ends with the first step that reaches it.
       schedule: the global batch of every step.
-      largest_micro_batch: most examples a replica computes on at once; None for any number.
-      batches: the layout of every global batch that the schedule can take.
-      scaling: what the global batch does to the hyper-parameters.
+      largest_micro_batch: largest micro-batch of a replica; None is unlimited.
+      batches: the layout of each global batch that the schedule can take.
+      scaling: how the hyper-parameters follow the global batch.
       noise_settings: arguments of each phase's `NoiseScale`; None if noise scales are not measured.
     """
 
@@ -42,7 +42,7 @@ def plan_run(
     largest_micro_batch: int | str | None,
     static_shapes: bool,
 ) -> RunPlan:
-    """Resolves and checks everything that needs no device.
+    """Resolves and checks the settings, as far as no device is needed.
 
     Args:
       experiment: the settings.
@@ -51,12 +51,11 @@ def plan_run(
       static_shapes: whether every batch must have one shape.
 
     Raises:
-      ConfigurationError: a setting cannot work; the message names it and quotes the entry of the batch
-        schedule.
+      ConfigurationError: a setting cannot work.
     """
     total = experiment.examples("total_examples")
     if total < 1:
-        raise ConfigurationError("TOTAL_EXAMPLES = 0: there is nothing to train; set at least 1 example")
+        raise ConfigurationError("TOTAL_EXAMPLES = 0: there is nothing to train on; set at least 1 example")
     if isinstance(largest_micro_batch, str):
         raise ConfigurationError(
             f"LARGEST_MICRO_BATCH = {largest_micro_batch!r}: not measured yet; train with engine.train, "
@@ -106,7 +105,7 @@ def _scaling(experiment: Experiment, schedule: BatchSchedule) -> BatchScaling:
 
 
 def _check_schedules(experiment: Experiment, schedule: BatchSchedule) -> None:
-    """Refuses batch and learning-rate schedules that would wait for an evaluation that never comes."""
+    """Refuses batch and learning-rate schedules that need evaluations if there are none."""
     evaluate_every = experiment.examples("evaluate_every")
     phases = [phase.name for phase in experiment.task.phases()]
     schedule.check(phases=phases, evaluate_every=evaluate_every)

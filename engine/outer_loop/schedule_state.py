@@ -1,8 +1,8 @@
 """The state of the batch schedule and of the learning rates that follow a metric.
 
-It consists of a few float64 variables in the run's checkpoints: the state of the batch schedule, the last
-change of the batch (from which a warm-up counts), and the state of each learning-rate schedule that follows
-a metric. So a run that continues takes the same decisions as one that was never interrupted.
+It consists of a few float64 variables: the state of the batch schedule, the last change of the batch (where a
+warm-up starts), and the state of each learning-rate schedule that follows a metric. Checkpoints hold them, so
+a resumed run makes the same decisions as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def initial_schedule_state(schedule: BatchSchedule, optimizers: Mapping[str, Ada
 
 
 class ScheduleState:
-    """Gives the batch and the factors on the learning rates, and updates what they depend on.
+    """Gives the global batch and the factors on the learning rates, and updates the schedules.
 
-    Its only state are the variables, which are in every checkpoint.
+    All its state is in the variables, which checkpoints hold.
 
     Args:
       schedule: the batch schedule.
-      scaling: what the global batch does to the hyper-parameters.
+      scaling: how the hyper-parameters follow the global batch.
       optimizers: settings by name.
       variables: float64 scalars by name; among them those of `initial_schedule_state`.
     """
@@ -70,7 +70,7 @@ class ScheduleState:
         return size
 
     def warmup(self) -> WarmupState:
-        """The last change of the batch, from which learning rates warm up."""
+        """The last change of the batch, where the warm-up of the learning rates starts."""
         batch = self._read("batch/")
         return WarmupState(batch["growth_before"], int(batch["changed_at"]))
 

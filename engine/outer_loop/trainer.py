@@ -1,4 +1,4 @@
-"""The outer loop: calls the compiled loop, runs actions between the calls, and saves and stops when asked."""
+"""The outer loop: calls the compiled loop, runs the actions between calls, and saves and stops on request."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Summary:
 class Trainer:
     """One run: its devices, networks, schedules and files.
 
-    A trainer chooses the devices and sets Keras's precision, so a process holds one trainer at a time.
+    A trainer sets the devices and Keras's precision of the process, so use one trainer at a time.
 
     Args:
       experiment: the settings.
@@ -69,7 +69,7 @@ class Trainer:
       plan: the settings, resolved.
       state: every variable of the run.
       loop: the compiled loop.
-      evaluator: of the networks, averaged ones where there are any.
+      evaluator: of the networks, or of their moving averages if there are any.
 
     Raises:
       ConfigurationError, data.errors.DataError: the settings cannot work.
@@ -92,7 +92,7 @@ class Trainer:
             schedule=self.plan.schedule,
             scaling=self.plan.scaling,
             optimizers=experiment.task.optimizers,
-            variables=self.state.decisions,
+            variables=self.state.outer_loop_state,
         )
         self.loop = TrainLoop(
             task=experiment.task,
@@ -103,7 +103,7 @@ class Trainer:
             jit_compile=experiment.jit_compile,
             undo_non_finite=experiment.on_non_finite == "skip",
         )
-        self._nan_policy = NanPolicy(experiment.on_non_finite, self.state.decisions)
+        self._nan_policy = NanPolicy(experiment.on_non_finite, self.state.outer_loop_state)
         self.evaluator = Evaluator(
             task=experiment.task,
             devices=self.devices,
@@ -130,7 +130,7 @@ class Trainer:
 
     def _build_state(self) -> TrainState:
         experiment = self.experiment
-        # A run with checkpoints has its own weights, and the files of initial weights may be gone.
+        # A run with checkpoints has its own weights; the files of initial weights need not exist any more.
         is_new = not checkpoints.list_checkpoints(self.run_directory.checkpoints)
         schedules = initial_schedule_state(self.plan.schedule, experiment.task.optimizers)
         return build_state(
@@ -139,7 +139,7 @@ class Trainer:
             strategy=self.devices.strategy,
             seed=experiment.seed,
             initial_weights=experiment.initial_weights if is_new else None,
-            decisions=schedules | initial_counts(),
+            outer_loop_state=schedules | initial_counts(),
             noise_settings=self.plan.noise_settings,
         )
 
@@ -188,8 +188,8 @@ class Trainer:
             self.run_directory, total_examples=total, done_examples=self.examples, is_chief=is_chief
         )
         try:
-            reporter.config_text(self._config_text)
-            reporter.line(
+            reporter.log_config(self._config_text)
+            reporter.write_line(
                 opening_line(
                     self.experiment, self.devices, self.state.networks, examples=self.examples, total=total
                 )
@@ -234,7 +234,7 @@ class Trainer:
     def _train(self, actions: RunActions, preemption: PreemptionHandler) -> None:
         total = self.plan.total_examples
         if self.examples < total:
-            self._wall_time.check_beginning()
+            self._wall_time.check_start()
         caller = LoopCaller(
             self.experiment,
             self.plan,
@@ -252,11 +252,11 @@ class Trainer:
             self._nan_policy.after_loop(finite=call.result.finite, steps=call.result.steps)
             if not call.result.finite:
                 self._continue_or_diverge(actions, call.result)
-            actions.after(call, total=total, wall_time=self._wall_time)
+            actions.run_due(call, total=total, wall_time=self._wall_time)
             self._checkpointer.check()
             if self._time_is_nearly_over(actions, *caller.longest_next_call(call.batch)):
                 preemption.request_stop(f"max_wall_time = {self._wall_time.limit!r} is nearly over")
-            # Workers that take different numbers of steps, or save at different ones, wait forever.
+            # Workers that do different numbers of steps, or save at different steps, would wait forever.
             stop, caller.sec_per_step = self._sync.all_reduce(
                 stop=preemption.stop_reason is not None, sec_per_step=caller.sec_per_step
             )
@@ -264,7 +264,7 @@ class Trainer:
                 self._save_and_stop(actions, preemption.stop_reason or "another worker was asked to stop")
 
     def _time_is_nearly_over(self, actions: RunActions, loop_sec: float, reached: int) -> bool:
-        """Whether a call of the loop up to a position, the actions there and a save may exceed the limit."""
+        """Whether the next call of the loop, the actions after it and a save may exceed the time limit."""
         total = self.plan.total_examples
         return self._wall_time.is_nearly_over(
             [action for action in actions.periodic if action.is_due(self.examples, reached, total)],
@@ -276,7 +276,7 @@ class Trainer:
         if actions.saved_at != self.examples:
             actions.save()
         self._checkpointer.wait()
-        # No worker ends before the chief's files are complete: a scheduler that sees one end may end all.
+        # No worker exits before the chief's files are complete: schedulers may stop all when one exits.
         self._sync.barrier()
         raise RunInterruptedError(
             f"{reason}: saved at {self.examples} of {self.plan.total_examples} examples; the same command "
@@ -284,10 +284,10 @@ class Trainer:
         )
 
     def _continue_or_diverge(self, actions: RunActions, result: LoopResult) -> None:
-        """Handles a step that was not finite as `Experiment.on_non_finite` says."""
+        """Handles a step that was not finite, according to `Experiment.on_non_finite`."""
         policy = self._nan_policy
-        self._checkpointer.wait()  # so that `saved_at` is really on the disk
-        why = policy.why_stop(saved_at=actions.saved_at)
+        self._checkpointer.wait()  # then the checkpoint of `saved_at` is on the disk
+        why = policy.stop_reason(saved_at=actions.saved_at)
         if why is not None:
             raise DivergenceError(result.metrics, step=self.step, saved_at=actions.saved_at, why=why)
         done = f"skipped; {policy.skipped} such steps so far"
@@ -295,4 +295,4 @@ class Trainer:
             with policy.keep_position(self.state):
                 actions.saved_at = self.restore()
             done = f"restored the checkpoint at {actions.saved_at} examples, continuing with the next batch"
-        actions.reporter.line(f"step {self.step}: {not_finite(result.metrics)} not finite: {done}")
+        actions.reporter.write_line(f"step {self.step}: {not_finite(result.metrics)} not finite: {done}")

@@ -1,4 +1,4 @@
-"""A time limit for the process, such as a batch system's: the run saves and stops before it."""
+"""A time limit for the process, such as that of a batch system: the run saves and stops before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST_MARGIN_SEC = 30.0
 
 
 class WallTime:
-    """Says when the run has to stop to end within the limit, from how long its actions took before.
+    """Decides when the run has to stop to end within the limit, from the time that its actions took before.
 
     Args:
       limit: such as "8h30m", from the start of the process; None for no limit.
@@ -38,7 +38,7 @@ class WallTime:
         self._took_sec: dict[Hashable, float] = {}
 
     @contextlib.contextmanager
-    def timed(self, action: Hashable) -> Iterator[None]:
+    def measure(self, action: Hashable) -> Iterator[None]:
         """Measures how long an action takes. The last measurement of each action counts."""
         began = time.monotonic()
         yield
@@ -48,7 +48,7 @@ class WallTime:
         """Whether the next call of the loop, the actions after it and a save might exceed the limit.
 
         Args:
-          due: the actions after the next call; one that was never `timed` counts as 0 seconds.
+          due: the actions after the next call; one that was never measured counts 0 seconds.
           loop_sec: how long the next call of the compiled loop may take.
           save_sec: how long a save may take; counted twice, because the save before it may have to end first.
         """
@@ -58,8 +58,8 @@ class WallTime:
         needed = loop_sec + sum(self._took_sec.get(action, 0.0) for action in due) + 2 * save_sec + margin
         return time.monotonic() - self._started + needed > self._limit_sec
 
-    def check_beginning(self) -> None:
-        """Refuses a limit that is over before the first step: such a run would never get further.
+    def check_start(self) -> None:
+        """Refuses a limit that is over before the first step, since such a run would never do a step.
 
         Raises:
           ConfigurationError: the limit is over.

@@ -58,9 +58,9 @@ def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: i
 
 
 class Speed:
-    """Measures examples per second since it was last read.
+    """Measures the speed of training since the last `read`.
 
-    The first call of the loop compiles the step, so it does not count once there is a later one.
+    The first call of the loop includes compilation, so it is dropped as soon as there is another one.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Speed:
         self._wait_sec += wait_sec
 
     def read(self) -> dict[str, float]:
-        """The keys of a row of train.jsonl that differ from run to run; starts to measure anew."""
+        """The keys of a row of train.jsonl that differ from run to run. Then restarts the measurement."""
         values = {
             "examples_per_sec": self._examples / self._sec,
             "sec_per_step": self._sec / self._steps,

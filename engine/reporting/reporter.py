@@ -23,7 +23,7 @@ from engine.storage.run_directory import RunDirectory, append_row
 
 
 class Reporter:
-    """Writes everything a run reports; silent on workers other than the chief.
+    """Writes everything that a run reports. Only the chief writes.
 
     Args:
       run: the run directory to write to.
@@ -51,7 +51,7 @@ class Reporter:
                 else tf.summary.create_noop_writer()
             )
 
-    def line(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """Prints one or more lines above the progress bar and appends them to log.txt."""
         if not self._is_chief:
             return
@@ -60,12 +60,12 @@ class Reporter:
         self._bar.refresh()
         append_text(self._run.console_log, text + "\n")
 
-    def progress(self, examples: int) -> None:
-        """Moves the progress bar to a position."""
+    def update_progress(self, examples: int) -> None:
+        """Moves the progress bar to a position in examples."""
         self._bar.update(examples - self._bar.n)
 
     def log_row(self, row: Mapping) -> None:
-        """Writes a log event: a row of train.jsonl, scalars, a status line."""
+        """Writes a log event: a row of train.jsonl, TensorBoard scalars and a status line."""
         if not self._is_chief:
             return
         append_row(self._run.train_log, row)
@@ -73,10 +73,10 @@ class Reporter:
             for name, value in row.items():
                 if name not in ("examples", "time_unix"):
                     tf.summary.scalar(name, value)
-        self.line(self._status(row))
+        self.write_line(self._status(row))
 
-    def evaluation(self, evaluation: Evaluation, *, split: str, step: int, examples: int) -> None:
-        """Writes an evaluation: a row of eval.jsonl, scalars, a line."""
+    def log_evaluation(self, evaluation: Evaluation, *, split: str, step: int, examples: int) -> None:
+        """Writes an evaluation: a row of eval.jsonl, TensorBoard scalars and a line."""
         if not self._is_chief:
             return
         append_row(
@@ -91,11 +91,11 @@ class Reporter:
             f"{name} PSNR {means['psnr_db']:.2f} dB, SSIM {means['ssim']:.4f}, MAE {means['mae']:.2f}".strip()
             for name, means in (measured | dict(evaluation.reconstructions)).items()
         )
-        self.line(
+        self.write_line(
             f"evaluated {evaluation.examples} images of {split}: {summary or 'unpaired, so no metrics'}"
         )
 
-    def samples(self, grid: np.ndarray, *, examples: int) -> None:
+    def log_samples(self, grid: np.ndarray, *, examples: int) -> None:
         """Writes a sample grid: a PNG and a TensorBoard image."""
         if not self._is_chief:
             return
@@ -106,7 +106,7 @@ class Reporter:
         with self._writer.as_default(step=examples):
             tf.summary.image("samples", grid[np.newaxis])
 
-    def config_text(self, text: str) -> None:
+    def log_config(self, text: str) -> None:
         """Writes the configuration to TensorBoard."""
         with self._writer.as_default(step=0):
             tf.summary.text("config", "```\n" + text + "\n```")

@@ -1,4 +1,4 @@
-"""What stands around a discriminator in training: its losses, the image pool, DiffAugment.
+"""What training adds to a discriminator: its losses and the image pool.
 
 The networks themselves are in `models.networks`.
 """

@@ -1,4 +1,4 @@
-"""A discriminator of one domain, which does not see what fakes were made from, and its losses."""
+"""An unconditional discriminator of the images of one domain, and its losses."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ import tensorflow as tf
 from engine.task import Step
 from models.networks.joint_pass import pass_both
 from models.networks.patchgan import check_patchgan_size, patchgan
-from models.regularisation import Regularisation
+from models.regularisation import Discriminator, Regularisation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DomainDiscriminator:
-    """An unconditional discriminator against the generator of its domain; pictures [B, H, W, C].
+    """A discriminator that does not see the inputs of the generator; images are [B, H, W, C].
 
-    Those of the discriminator are halved, which slows it against the generator, as published for pix2pix,
-    CycleGAN and CUT.
+    Its own losses are halved, which slows it down against the generator, as published for pix2pix, CycleGAN
+    and CUT.
 
-    Args:
-      network: name of the discriminator.
-      filters: channels of its first layer; all others follow.
+    Attributes:
+      network: name of the discriminator's network.
+      filters: channels of its first layer; those of the other layers are multiples of it.
       norm: "batch", "instance" or "none".
       gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`.
       regularisation: of the discriminator.
+
+    Raises:
+      ConfigurationError: loss, norm and regularisation contradict each other.
     """
 
     network: str
@@ -35,11 +38,18 @@ class DomainDiscriminator:
     gan_loss: str
     regularisation: Regularisation
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.regularisation.check(gan_loss=self.gan_loss, norm=self.norm)
 
     def build(self, shape: Sequence[int]) -> keras.Model:
-        """The discriminator of pictures [H, W, C]; ConfigurationError for a size it does not take."""
+        """Builds the network.
+
+        Args:
+          shape: [H, W, C] of the images.
+
+        Raises:
+          ConfigurationError: the images are too small.
+        """
         height, width, channels = shape
         check_patchgan_size(height, width)
         return patchgan(
@@ -51,33 +61,53 @@ class DomainDiscriminator:
         )
 
     def discriminator_terms(self, step: Step, *, real: tf.Tensor, fake: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the discriminator minimises, by name, each [B]."""
-        seen = [self._augment(step, real, "real"), self._augment(step, fake, "fake")]
+        """Computes what the discriminator minimises.
+
+        Args:
+          step: the current step.
+          real: images of the domain.
+          fake: images from the generator.
+
+        Returns:
+          The terms by name, each [B].
+        """
+        augmented = self._augment(step, real, "real"), self._augment(step, fake, "fake")
         terms = self.regularisation.discriminator_terms(
-            self._judge(step),
+            self._discriminator(step),
             real=real,
             fake=fake,
             gan_loss=self.gan_loss,
             seeds=step.seeds,
-            judged=pass_both(step.networks[self.network], *seen),
+            logits=pass_both(step.networks[self.network], *augmented),
         )
         return {name: 0.5 * value for name, value in terms.items()}
 
     def r1_penalty(self, step: Step, *, real: tf.Tensor) -> tf.Tensor:
-        """R1, [B]: the loss of the row that `Regularisation.phases` makes."""
-        terms = self.regularisation.r1_terms(self._judge(step), real=real, seeds=step.seeds)
+        """Computes R1, [B]: the loss of the phase from `Regularisation.phases`.
+
+        Args:
+          step: the current step.
+          real: images of the domain.
+        """
+        terms = self.regularisation.r1_terms(self._discriminator(step), real=real, seeds=step.seeds)
         return 0.5 * terms["penalty"]
 
     def generator_loss(self, step: Step, *, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
-        """What the generator minimises, [B]; gradients flow to `fake`."""
+        """Computes what the generator minimises, [B].
+
+        Args:
+          step: the current step.
+          real: images of the domain; only "relativistic" uses them.
+          fake: images from the generator; gradients flow through them.
+        """
         return self.regularisation.generator_loss(
-            self._judge(step), real=real, fake=fake, gan_loss=self.gan_loss
+            self._discriminator(step), real=real, fake=fake, gan_loss=self.gan_loss
         )
 
-    def _judge(self, step: Step):
-        return lambda pictures, role: step.networks[self.network](
-            self._augment(step, pictures, role), training=True
+    def _discriminator(self, step: Step) -> Discriminator:
+        return lambda images, role: step.networks[self.network](
+            self._augment(step, images, role), training=True
         )
 
-    def _augment(self, step: Step, pictures: tf.Tensor, role: str) -> tf.Tensor:
-        return self.regularisation.augment(pictures, step.seeds, f"{self.network}/{role}")
+    def _augment(self, step: Step, images: tf.Tensor, role: str) -> tf.Tensor:
+        return self.regularisation.augment(images, step.seeds, f"{self.network}/{role}")

@@ -14,25 +14,33 @@ from engine.task import Step
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagePool:
-    """One pool of pictures over all replicas, in the task's state and so in checkpoints.
+    """One pool of images for all replicas, in the task's state and so in checkpoints.
 
-    Fakes of all replicas enter in example order, so every replica holds the same pool, and it does not
-    depend on their number, on micro-batches or on restarts.
+    The fakes of all replicas enter in example order. So each replica has the same pool, and the pool depends
+    neither on their number nor on micro-batches or restarts.
 
-    Args:
-      name: of its variables in the state, `<name>_images` and `<name>_stored`, and of its randomness.
-      size: pictures it holds; 0 makes no pool.
+    Attributes:
+      name: prefix of its variables in the state, `<name>_images` and `<name>_stored`, and of its random
+        numbers.
+      size: number of images; 0 for no pool.
+
+    Raises:
+      ConfigurationError: the size is negative.
     """
 
     name: str
     size: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size < 0:
-            raise ConfigurationError(f"{self.name}: {self.size} pictures; at least 0, which makes no pool")
+            raise ConfigurationError(f"{self.name}: cannot hold {self.size} images; set 0 for no pool")
 
     def state(self, shape: Sequence[int]) -> dict[str, tf.Variable]:
-        """Its variables, for `Task.state`: pictures of this shape, [H, W, C], in Keras's floatx."""
+        """Builds its variables, for `Task.state`.
+
+        Args:
+          shape: [H, W, C] of the images, which are in Keras's floatx.
+        """
         if not self.size:
             return {}
         images = tf.zeros([self.size, *shape], keras.config.floatx())  # [size, H, W, C]
@@ -42,9 +50,14 @@ class ImagePool:
         }
 
     def exchange(self, step: Step, fakes: tf.Tensor) -> tf.Tensor:
-        """This replica's fakes [B, H, W, C] -> as many of the pool or themselves, without gradient.
+        """Passes this replica's fakes through the pool; call it in a loss, once a step.
 
-        Called in a loss, once a step. See `exchange`; each example draws its own chance and slot.
+        Args:
+          step: the current step; each example draws its own chance and slot from its seeds.
+          fakes: [B, H, W, C].
+
+        Returns:
+          The fakes or images from the pool, see `exchange`: [B, H, W, C], without gradient.
         """
         if not self.size:
             return tf.stop_gradient(fakes)
@@ -57,7 +70,7 @@ class ImagePool:
             chances=chances,
             slots=tf.cast(self.size * slots, tf.int32),
         )
-        return tf.ensure_shape(step.own(returned), fakes.shape)  # loops forget it
+        return tf.ensure_shape(step.own(returned), fakes.shape)  # tf.while_loop loses the static shape
 
 
 def exchange(
@@ -65,13 +78,13 @@ def exchange(
 ) -> tf.Tensor:
     """Passes fakes through a pool, one after the other; the published CycleGAN's `ImagePool.query`.
 
-    While the pool fills, each is stored and returned. Then, where its chance is above 0.5, it takes the
-    place of the picture in its slot, which is returned; else it is returned and not stored.
+    While the pool fills, it stores each fake and returns it. Then a fake whose chance is above 0.5 replaces
+    the image in its slot, which is returned; another fake is returned and not stored.
 
     Args:
-      images: [size, H, W, C], assigned.
-      stored: int32, how many of them are pictures yet; assigned.
-      fakes: [n, H, W, C] of the dtype of images.
+      images: [size, H, W, C], updated in place.
+      stored: int32, how many of them are set; updated in place.
+      fakes: [n, H, W, C] of the same dtype.
       chances: [n] in [0, 1).
       slots: int32 [n] in [0, size).
 
@@ -80,9 +93,16 @@ def exchange(
     """
     size, count = images.shape[0], tf.shape(fakes)[0]
 
-    # Pictures go by number and are copied once, at the end: slot k's as it was before is number k, fake i
-    # is number size + i.
-    def one(i, contents, filled, places, returned):
+    # The loop moves numbers, and images are copied once, at the end: number k < size is slot k's image before
+    # the call, number size + i is fake i. tf.gather, since XLA compiles an index in brackets anew for each of
+    # its values.
+    def pass_fake(
+        i: tf.Tensor,
+        contents: tf.Tensor,
+        filled: tf.Tensor,
+        places: tf.TensorArray,
+        returned: tf.TensorArray,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.TensorArray, tf.TensorArray]:
         is_filling = filled < size
         place = tf.where(is_filling, filled, tf.gather(slots, i))
         is_swapped = ~is_filling & (tf.gather(chances, i) > 0.5)
@@ -93,17 +113,17 @@ def exchange(
 
     places, returned = (tf.TensorArray(tf.int32, count, element_shape=()) for _ in range(2))
     _, contents, filled, places, returned = tf.while_loop(
-        lambda i, *_: i < count, one, (0, tf.range(size), stored.read_value(), places, returned)
+        lambda i, *_: i < count, pass_fake, (0, tf.range(size), stored.read_value(), places, returned)
     )
 
-    def pictures(numbers):
+    def images_of(numbers: tf.Tensor) -> tf.Tensor:
         is_fake = numbers[:, tf.newaxis, tf.newaxis, tf.newaxis] >= size
         new = tf.gather(fakes, tf.maximum(numbers - size, 0))
         return tf.where(is_fake, new, tf.gather(images, tf.minimum(numbers, size - 1)))  # [n, H, W, C]
 
-    places, returned = places.stack(), pictures(returned.stack())
-    # Where a slot was hit twice, both rows are what it holds in the end.
-    changed = tf.IndexedSlices(pictures(tf.gather(contents, places)), places)
+    places, returned = places.stack(), images_of(returned.stack())
+    # If a slot occurs twice, both rows hold its final image.
+    changed = tf.IndexedSlices(images_of(tf.gather(contents, places)), places)
     images.scatter_update(changed)
     stored.assign(filled)
     return returned

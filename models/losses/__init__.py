@@ -1,7 +1,7 @@
 """Losses, one number per example.
 
 Every function returns [B], the mean over all other axes, in float32 or, for float64 inputs, float64. None
-divides by a batch size: the engine does, by the global one.
+divides by a batch size: the engine divides by the global one.
 """
 
 from models.losses.adversarial import (
@@ -11,7 +11,7 @@ from models.losses.adversarial import (
     gan_loss,
     generator_loss,
 )
-from models.losses.colour_space import DOMAINS, to_domain
+from models.losses.colour_space import to_colour_space
 from models.losses.feature_matching import feature_matching, with_activations
 from models.losses.gradient_penalty import gradient_penalty, lazy_adam, r1, r1_gamma
 from models.losses.kl_divergence import kl_from_standard_normal
@@ -23,7 +23,6 @@ from models.losses.top_k import top_k
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
-    "DOMAINS",
     "LABEL_LOSSES",
     "Perceptual",
     "charbonnier",
@@ -43,7 +42,7 @@ __all__ = [
     "r1_gamma",
     "satd",
     "ssim_loss",
-    "to_domain",
+    "to_colour_space",
     "top_k",
     "total_variation",
     "weighted_dct",

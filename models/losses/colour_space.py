@@ -1,25 +1,27 @@
-"""Colour spaces in which losses can compare pictures."""
+"""Colour spaces in which losses can compare images."""
+
+from __future__ import annotations
+
+import tensorflow as tf
 
 from data import imaging
 from models.networks.layers import at_least_float32
 
-DOMAINS = imaging.COLOUR_SPACES
 
-
-def to_domain(images, domain):
-    """Red, green and blue as another colour space, as `data.imaging.rgb_to_space` scales it.
+def to_colour_space(images: tf.Tensor, space: str) -> tf.Tensor:
+    """Converts RGB to another colour space, scaled as by `data.imaging.rgb_to_space`; differentiable.
 
     Args:
       images: [B, H, W, 3] in [-1, 1]; half precision becomes float32.
-      domain: one of DOMAINS; "rgb" takes values as they are, of any number of channels.
+      space: one of `data.imaging.COLOUR_SPACES`; "rgb" changes nothing and takes any number of channels.
 
     Returns:
-      [B, H, W, 3], differentiable.
+      [B, H, W, 3].
 
     Raises:
-      ValueError: an unknown domain.
+      ValueError: the colour space is unknown.
     """
     images = at_least_float32(images)
-    if domain == "rgb":
+    if space == "rgb":
         return images
-    return imaging.rgb_to_space(images, domain)
+    return imaging.rgb_to_space(images, space)

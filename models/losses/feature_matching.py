@@ -1,4 +1,8 @@
-"""Losses between the activations of a network: feature matching."""
+"""Feature matching: a loss between the activations of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -7,36 +11,43 @@ from engine.errors import ConfigurationError
 from models.losses.pixel import l1
 
 
-def with_activations(network, layers):
-    """The network's activations after the named layers, as a model that shares its weights.
+def with_activations(network: keras.Model, layers: Sequence[str]) -> keras.Model:
+    """Builds a model that returns activations of a network and shares its weights.
 
-    Its outputs are a list, in the order of `layers`; put the name of the last layer at the end to have the
-    logits with them in one pass.
+    Args:
+      network: a functional model.
+      layers: names of its layers. Append the name of the last layer to get the logits in the same pass.
+
+    Returns:
+      A model whose outputs are a list, in the order of `layers`; for one layer the activation itself.
 
     Raises:
-      ConfigurationError: it has no layer of that name.
+      ConfigurationError: the network has no layer of that name.
     """
     known = [layer.name for layer in network.layers]
     for name in layers:
         if name not in known:
             raise ConfigurationError(
-                f"{network.name} has no layer {name!r} to compare; choose among: {', '.join(known)}"
+                f"{network.name}: has no layer {name!r} to compare; choose among {', '.join(known)}"
             )
     return keras.Model(network.inputs, [network.get_layer(name).output for name in layers])
 
 
-def feature_matching(fake, real):
-    """Mean over layers of the L1 distance between activations, for each example; `real` is a target.
+def feature_matching(
+    fake: tf.Tensor | Sequence[tf.Tensor], real: tf.Tensor | Sequence[tf.Tensor]
+) -> tf.Tensor:
+    """Computes the mean over layers of the L1 distance between activations.
 
     Source: Wang et al., arXiv 1711.11585 (pix2pixHD), section 3.3, where its weight is 10.
 
     Args:
-      fake, real: lists of activations, each [B, ...], of the same layers; see `with_activations`.
+      fake: activations of several layers, each [B, ...]; see `with_activations`.
+      real: those of the targets, for the same layers; no gradient flows through them.
 
     Returns:
-      [B]; no gradient through `real`.
+      [B].
     """
-    # Keras gives the only output of a model without its list.
+    # Keras returns the only output of a model without a list.
     pairs = zip(tf.nest.flatten(fake), tf.nest.flatten(real), strict=True)
     distances = [l1(a, tf.stop_gradient(b)) for a, b in pairs]
     return tf.add_n(distances) / len(distances)

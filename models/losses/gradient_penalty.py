@@ -1,28 +1,37 @@
-"""Gradient penalties on discriminators, and regularisation that is not due every step.
+"""Gradient penalties on discriminators, and regularisation that is not due in every step.
 
-A discriminator of patches is taken as its mean over them, as in the adversarial losses. The gradient of an
-example must not depend on other examples, so that batch normalisation cannot be used.
+The output of a discriminator of patches is their mean, as in the adversarial losses. The gradient of an
+example must not depend on other examples, so the discriminator cannot use batch normalisation.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from engine.task import gradient_norm
+from engine.task import Adam, gradient_norm
 from models.losses.pixel import mean_per_example
 from models.networks.layers import at_least_float32
 
+Discriminator = Callable[[tf.Tensor], tf.Tensor]
+"""Images [B, ...] -> logits [B, ...]. Close over the input of a conditional discriminator."""
 
-def gradient_penalty(discriminator, real, fake, share):
-    """(norm of the gradient between real and fake - 1)^2, for each example (WGAN-GP).
+
+def gradient_penalty(
+    discriminator: Discriminator, real: tf.Tensor, fake: tf.Tensor, share: tf.Tensor
+) -> tf.Tensor:
+    """Computes (norm of the gradient between real and fake - 1)^2 (WGAN-GP).
 
     Source: Gulrajani et al., arXiv 1704.00028, where its weight is 10.
 
     Args:
-      discriminator: maps pictures to logits [B, ...].
-      real, fake: [B, ...]; a conditional discriminator's condition is best left out and closed over.
-      share: of the real picture in the mixture, [B, 1, ...] in [0, 1), such as
+      discriminator: maps images to logits.
+      real: images, [B, ...].
+      fake: images, of the same shape.
+      share: of the real image in the mixture, [B, 1, ...] in [0, 1), such as
         `step.seeds.uniform("mixture", (1, 1, 1))`.
 
     Returns:
@@ -33,23 +42,32 @@ def gradient_penalty(discriminator, real, fake, share):
     return tf.square(gradient_norm(_mean_logit(discriminator), mixture) - 1)
 
 
-def r1(discriminator, real):
-    """Half the squared norm of the gradient at real pictures, for each example: [B, ...] -> [B].
+def r1(discriminator: Discriminator, real: tf.Tensor) -> tf.Tensor:
+    """Computes half the squared norm of the gradient at real images (R1); at fakes it is R2.
 
-    To be multiplied by gamma (`r1_gamma`), and by k in a phase with `every=k`. On fakes it is R2.
+    Multiply it by `r1_gamma`, and by k in a phase with `every=k`.
     Source: Mescheder et al., arXiv 1801.04406, equation 9.
+
+    Args:
+      discriminator: maps images to logits.
+      real: images, [B, ...].
+
+    Returns:
+      [B].
     """
     return 0.5 * tf.square(gradient_norm(_mean_logit(discriminator), real))
 
 
-def r1_gamma(*, height, width, global_batch, strength=2e-4):
-    """Weight of R1 for pictures of that size: strength * height * width / global_batch.
+def r1_gamma(*, height: int, width: int, global_batch: tf.Tensor | int, strength: float = 2e-4) -> tf.Tensor:
+    """Computes the weight of R1: strength * height * width / global_batch.
 
-    The rule of StyleGAN2-ADA (Karras et al., arXiv 2006.06676; `--cfg=auto` of its code): a doubled batch
-    halves it, a doubled resolution quadruples it.
+    It is the rule of StyleGAN2-ADA (Karras et al., arXiv 2006.06676; `--cfg=auto` of its code).
 
     Args:
-      global_batch: examples of the whole step, `step.seeds.global_batch`; or an int.
+      height: of the images, in pixels.
+      width: of the images, in pixels.
+      global_batch: examples of the whole step, `step.seeds.global_batch`.
+      strength: 0.0002 in StyleGAN2-ADA.
 
     Returns:
       A scalar in Keras's floatx.
@@ -57,14 +75,15 @@ def r1_gamma(*, height, width, global_batch, strength=2e-4):
     return strength * height * width / tf.cast(global_batch, keras.config.floatx())
 
 
-def lazy_adam(settings, every):
-    """Settings of an optimizer that, beside its own updates, makes a regulariser's every k-th step.
+def lazy_adam(settings: Adam, every: int) -> Adam:
+    """Adapts an optimizer that also makes the updates of a regulariser in every k-th step.
 
-    With c = k / (k + 1): learning rate c times as large, beta^c, so that k + 1 updates move as far, and
-    average over as many examples, as k did. Source: Karras et al., arXiv 1912.04958, appendix B.
+    With c = k / (k + 1), it multiplies the learning rate by c and raises the betas to the power c, so that
+    k + 1 updates move as far, and average over as many examples, as k did.
+    Source: Karras et al., arXiv 1912.04958, appendix B.
 
     Args:
-      settings: an `engine.task.Adam`.
+      settings: those of the optimizer without the regulariser.
       every: k, the `every` of the regulariser's phase.
     """
     c = every / (every + 1)
@@ -76,5 +95,5 @@ def lazy_adam(settings, every):
     )
 
 
-def _mean_logit(discriminator):
-    return lambda pictures: mean_per_example(at_least_float32(discriminator(pictures)))
+def _mean_logit(discriminator: Discriminator) -> Discriminator:
+    return lambda images: mean_per_example(at_least_float32(discriminator(images)))

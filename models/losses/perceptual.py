@@ -1,10 +1,14 @@
-"""Perceptual loss: distance between the activations of a network trained to recognise pictures."""
+"""Perceptual loss: the distance between activations of a network trained to recognise images."""
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,13 +23,16 @@ from models.networks.layers import at_least_float32
 class Perceptual:
     """Settings of a perceptual loss (Johnson et al., arXiv 1603.08155), with L1 as the distance.
 
-    Args:
-      application: a class of `keras.applications` for pictures, such as "VGG19".
-      layers: names of the layers compared; None takes those of pix2pixHD, which are VGG's.
-      layer_weights: one factor a layer; None weighs all alike, with sum 1.
-      weights: "imagenet" downloads what Keras publishes for it; else a path of a file of weights without
-        the top, as `model.save_weights` writes it (.weights.h5), or as Keras publishes it; None leaves them
-        random, as drawn from the seed of the run.
+    Attributes:
+      application: an image classifier of `keras.applications`, such as "VGG19".
+      layers: names of the layers to compare; by default VGG's layers that pix2pixHD uses.
+      layer_weights: one factor for each layer; None gives all the same, with sum 1.
+      weights: "imagenet" downloads the weights that Keras publishes; else the path of a file of weights
+        without the top, as written by `model.save_weights` (.weights.h5) or published by Keras; None leaves
+        them random, from the seed of the run.
+
+    Raises:
+      ConfigurationError: the application is unknown, or the layers and their weights do not fit.
     """
 
     application: str = "VGG19"
@@ -39,11 +46,11 @@ class Perceptual:
     layer_weights: tuple[float, ...] | None = None
     weights: str | None = "imagenet"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not hasattr(self._module(), "preprocess_input"):
             raise ConfigurationError(
-                f"Perceptual.application = {self.application!r}: no picture network of keras.applications; "
-                "choose one such as 'VGG19' or 'MobileNetV2'"
+                f"Perceptual.application = {self.application!r}: not an image classifier of "
+                "keras.applications; use one such as 'VGG19' or 'MobileNetV2'"
             )
         if not self.layers or len(self.layer_weights or self.layers) != len(self.layers):
             raise ConfigurationError(
@@ -51,55 +58,60 @@ class Perceptual:
                 "name at least one layer, and give one weight for each or None"
             )
 
-    def build(self, *, height=None, width=None):
-        """The loss as a function (a, b) -> [B]; makes variables that nothing trains or saves.
+    def build(self, *, height: int | None = None, width: int | None = None) -> keras.Model:
+        """Builds the network whose activations `distance` compares; nothing trains it.
 
-        To be called in `Task.networks`, under the strategy's scope, and kept outside what that returns: the
-        weights never change, and would else be in every checkpoint.
-
-        The function takes pictures [B, H, W, C] in [-1, 1] of 1 channel (grey) or 3, no smaller than the
-        network takes, and gives float32 [B] (float64 under that policy); there is no gradient through b,
-        the target.
+        Return it from `Task.frozen_networks`, since checkpoints need not hold weights that never change.
 
         Args:
-          height, width: of the pictures, where they are known: those too small are then refused.
+          height: of the images, if known, to check their size.
+          width: of the images, if known.
 
         Raises:
-          ConfigurationError: there are no such weights, they do not fit, a layer does not exist, or the
-            pictures leave a layer nothing.
+          ConfigurationError: there are no such weights or they do not fit, a layer does not exist, or the
+            images are too small for a layer.
         """
-        features = with_activations(self._network(), self.layers)
+        network = with_activations(self._classifier(), self.layers)
         if height and width:
-            self._check_size(features, height, width)
-        features.trainable = False
-        preprocess = self._module().preprocess_input
+            self._check_size(network, height, width)
+        network.trainable = False
+        return network
+
+    def distance(self, network: keras.Model, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+        """Computes the weighted sum over layers of the L1 distance between activations.
+
+        Args:
+          network: the result of `build`.
+          a: images [B, H, W, C] in [-1, 1] with 1 channel (grey) or 3.
+          b: targets in the same range with the same height and width; no gradient flows through them.
+
+        Returns:
+          float32 [B]; float64 under that policy.
+        """
         weights = self.layer_weights or [1 / len(self.layers)] * len(self.layers)
+        activations = self._activations(network, a), self._activations(network, tf.stop_gradient(b))
+        pairs = zip(weights, *activations, strict=True)
+        return tf.add_n([weight * l1(x, y) for weight, x, y in pairs])
 
-        def activations(pictures):
-            pictures = (at_least_float32(pictures) + 1) * 127.5
-            if pictures.shape[-1] == 1:
-                pictures = tf.repeat(pictures, 3, axis=-1)  # [B, H, W, 3]
-            found = features(preprocess(pictures), training=False)
-            return found if isinstance(found, list) else [found]
+    def _activations(self, network: keras.Model, images: tf.Tensor) -> list[tf.Tensor]:
+        images = (at_least_float32(images) + 1) * 127.5
+        if images.shape[-1] == 1:
+            images = tf.repeat(images, 3, axis=-1)  # [B, H, W, 3]
+        found = network(self._module().preprocess_input(images), training=False)
+        return found if isinstance(found, list) else [found]
 
-        def loss(a, b):
-            pairs = zip(weights, activations(a), activations(tf.stop_gradient(b)), strict=True)
-            return tf.add_n([weight * l1(x, y) for weight, x, y in pairs])
-
-        return loss
-
-    def _check_size(self, features, height, width):
+    def _check_size(self, network: keras.Model, height: int, width: int) -> None:
         try:
-            shapes = [output.shape for output in features(keras.KerasTensor((1, height, width, 3)))]
-        except ValueError:  # Keras counts a side below 1
+            shapes = [output.shape for output in network(keras.KerasTensor((1, height, width, 3)))]
+        except ValueError:  # Keras computed a height or width below 1
             shapes = [(0,)]
         if not all(all(shape) for shape in shapes):
             raise ConfigurationError(
-                f"Perceptual.layers = {self.layers}: pictures of {height}x{width} pixels are too small for "
-                f"all of these layers of {self.application}; raise CROP_SIZE, or name earlier layers"
+                f"Perceptual.layers = {self.layers}: images of {height}x{width} pixels are too small for all "
+                f"of these layers of {self.application}; raise CROP_SIZE, or name earlier layers"
             )
 
-    def _network(self):
+    def _classifier(self) -> keras.Model:
         if self.weights not in (None, "imagenet") and not _is_file(self.weights):
             raise ConfigurationError(
                 f"Perceptual.weights = {self.weights!r}: there is no such file; give the path of a file of "
@@ -107,32 +119,33 @@ class Perceptual:
             )
         build = getattr(keras.applications, self.application)
         try:
-            with _on_a_disk(self.weights) as weights:
+            with _copy_to_disk(self.weights) as weights:
                 return build(include_top=False, weights=weights, input_shape=(None, None, 3))
         except Exception as error:  # Keras raises plain Exception when a download fails
             raise ConfigurationError(
-                f"Perceptual: {self.application} with weights {self.weights!r} cannot be made: "
+                f"Perceptual: {self.application} with weights {self.weights!r} cannot be built: "
                 f"{' '.join(str(error).split())[:300]}; give a file of its weights without the top"
             ) from error
 
-    def _module(self):
-        """Where the application is defined, with the `preprocess_input` that belongs to it."""
+    def _module(self) -> Any:
+        """Returns the module of the application, which also has its `preprocess_input`; None if unknown."""
         return sys.modules.get(getattr(getattr(keras.applications, self.application, None), "__module__", ""))
 
 
-def _is_file(path):
+def _is_file(path: str | None) -> bool:
     try:
         return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
-    except tf.errors.OpError:  # there is no store of that name
+    except tf.errors.OpError:  # TensorFlow knows no such file system
         return False
 
 
 @contextlib.contextmanager
-def _on_a_disk(weights):
-    """Gives what Keras can read: of a file that is in a store (gs://, ...) a copy."""
+def _copy_to_disk(weights: str | None) -> Iterator[str | None]:
+    """Gives the path of the weights, or of a copy if they are in an object store (gs://, ...)."""
     if weights is None or "://" not in weights:
         yield weights
         return
+    # Keras reads weights from a disk only.
     with tempfile.TemporaryDirectory(prefix="gantry_weights_") as folder:
         copy = os.path.join(folder, os.path.basename(weights))
         tf.io.gfile.copy(weights, copy)

@@ -1,4 +1,1 @@
-"""Generators and discriminators, the layers they are made of, and how side information enters them.
-
-Each builder returns a `keras.Model`.
-"""
+"""Generators, discriminators and their layers; each builder returns a `keras.Model`."""

@@ -1,8 +1,12 @@
-"""Residual networks at the input's resolution: restoration, and enlargement by 2, 4, 8, ...
+"""Residual networks at the input's resolution: restoration, and upsampling by 2, 4, 8, ...
 
-The trunk of SRResNet (Ledig et al., arXiv 1609.04802) with batch norm, or without norm that of EDSR (Lim et
-al., arXiv 1707.02921), which keeps the contrast of each picture.
+The trunk is that of SRResNet (Ledig et al., arXiv 1609.04802) with batch norm, or without a norm that of EDSR
+(Lim et al., arXiv 1707.02921), which keeps the contrast of each image.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,87 +14,110 @@ import tensorflow as tf
 from data import imaging
 from engine.errors import ConfigurationError
 from models.networks import layers
-from models.networks.conditioning import SideInputs, SideShapes
+from models.networks.conditioning import NO_SIDE_INPUTS, SideInputs, SideShapes
 
 
 @keras.saving.register_keras_serializable(package="gantry")
 class PixelShuffle(keras.layers.Layer):
-    """Channels become pixels: [B, H, W, 4 C] -> [B, 2 H, 2 W, C] (Shi et al., arXiv 1609.05158)."""
+    """Turns channels into pixels: [B, H, W, 4 C] -> [B, 2 H, 2 W, C] (Shi et al., arXiv 1609.05158)."""
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: layers.Shape) -> layers.Shape:
+        """Keras calls it for symbolic inputs."""
         batch, height, width, channels = input_shape
         return (batch, height and 2 * height, width and 2 * width, channels // 4)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, 4 C] -> [B, 2 H, 2 W, C]."""
         return tf.nn.depth_to_space(x, 2)
 
 
 @keras.saving.register_keras_serializable(package="gantry")
 class Enlarge(keras.layers.Layer):
-    """Bicubic enlargement: [B, H, W, C] -> [B, factor H, factor W, C]; see `data.imaging.enlarge`."""
+    """Bicubic upsampling: [B, H, W, C] -> [B, factor H, factor W, C]; see `data.imaging.enlarge`.
 
-    def __init__(self, factor, **kwargs):
+    Args:
+      factor: a whole number, at least 1.
+      **kwargs: those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, factor: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.factor = factor
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: layers.Shape) -> layers.Shape:
+        """Keras calls it for symbolic inputs."""
         batch, height, width, channels = input_shape
         return (batch, height and self.factor * height, width and self.factor * width, channels)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, C] -> [B, factor H, factor W, C]."""
         height, width = tf.unstack(tf.shape(x)[1:3] * self.factor)
         return imaging.enlarge(x, height=height, width=width)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
         return {**super().get_config(), "factor": self.factor}
 
 
 def edsr(
     *,
-    name,
-    input_channels,
-    output_channels,
-    blocks,
-    factor=1,
-    filters=64,
-    norm="none",
-    dropout=False,
-    inference_norm="batch_statistics",
-    side=SideShapes(),  # noqa: B008, frozen
-):
-    """`blocks` residual blocks at the input's size, then one pixel shuffle for each doubling.
+    name: str,
+    input_channels: int,
+    output_channels: int,
+    blocks: int,
+    factor: int = 1,
+    filters: int = 64,
+    norm: str = "none",
+    dropout: bool = False,
+    inference_norm: str = "batch_statistics",
+    side: SideShapes = NO_SIDE_INPUTS,
+) -> keras.Model:
+    """Builds residual blocks at the input's size, followed by one pixel shuffle for each doubling.
 
-    Input [B, H, W, input_channels] in [-1, 1], any H and W; output [B, factor H, factor W, output_channels],
-    in the policy's variable dtype. Where the channels agree the network adds to its input, enlarged, so that
-    it begins near the bicubic picture. There is no tanh, which would bend that: outputs reach beyond [-1, 1]
-    a little. `dropout` is 0.5 in the middle of every block. With `side` the input is a list, as of
-    `SideInformation.beside`.
+    If inputs and outputs have the same number of channels, the network adds its result to the bicubic
+    upsampling of the input, and so initially returns that. There is no tanh, which would change it: outputs
+    may exceed [-1, 1] a little.
+
+    Args:
+      name: of the model.
+      input_channels: of the images.
+      output_channels: of the outputs.
+      blocks: number of residual blocks.
+      factor: output size / input size, a power of 2.
+      filters: channels of all inner layers.
+      norm: one of `layers.NORMS`.
+      dropout: whether each block has a dropout of 0.5 in its middle.
+      inference_norm: one of `layers.INFERENCE_NORMS`.
+      side: sizes of additional inputs.
+
+    Returns:
+      A model from [B, H, W, input_channels] in [-1, 1], of any H and W, to [B, factor H, factor W,
+      output_channels] in the policy's variable dtype. With `side` the input is a list; see
+      `SideInformation.network_inputs`.
 
     Raises:
-      ConfigurationError: `factor` is no power of 2.
+      ConfigurationError: `factor` is not a power of 2.
     """
     doublings = factor.bit_length() - 1
     if factor < 1 or 2**doublings != factor:
-        raise ConfigurationError(
-            f"a network that enlarges {factor} times: the factor must be 1, 2, 4, 8, ..."
-        )
+        raise ConfigurationError(f"EDSR: cannot enlarge {factor} times; the factor must be 1, 2, 4, 8, ...")
     use_bias = layers.has_bias(norm)
 
-    def conv(x, width, *, name, **kwargs):
+    def conv(x: keras.KerasTensor, width: int, *, name: str, **kwargs: Any) -> keras.KerasTensor:
         initial = {"kernel_initializer": keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")}
         return layers.Conv(width, 3, padding=1, name=name, **(initial | kwargs))(x)
 
-    def normalize(x, name):
-        return inputs.modulated(layers.normalize(x, norm, inference_norm=inference_norm, name=name), name)
+    def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        return inputs.modulated(layers.normalise(x, norm, inference_norm=inference_norm, name=name), name)
 
-    def residual_block(x, name):
+    def residual_block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """[B, H, W, filters] -> the same shape."""
         y = conv(x, filters, use_bias=use_bias, name=f"{name}_conv_1")
-        y = keras.layers.ReLU(name=f"{name}_activation")(normalize(y, f"{name}_1_norm"))
+        y = keras.layers.ReLU(name=f"{name}_activation")(normalise(y, f"{name}_1_norm"))
         if dropout:
             y = keras.layers.Dropout(0.5, name=f"{name}_dropout")(y)
         y = conv(y, filters, use_bias=use_bias, name=f"{name}_conv_2")
-        return keras.layers.Add(name=f"{name}_sum")([x, normalize(y, f"{name}_2_norm")])
+        return keras.layers.Add(name=f"{name}_sum")([x, normalise(y, f"{name}_2_norm")])
 
     image = layers.image_input(input_channels)  # [B, H, W, input_channels]
     inputs = SideInputs(side)
@@ -103,7 +130,7 @@ def edsr(
         x = conv(x, 4 * filters, name=f"up_{level}_conv")
         x = PixelShuffle(name=f"up_{level}_shuffle")(x)  # [B, 2**level H, 2**level W, filters]
         x = keras.layers.ReLU(name=f"up_{level}_activation")(x)
-    dtype = layers.variable_dtype()  # in bfloat16 pictures would keep 8 bits
+    dtype = layers.variable_dtype()  # bfloat16 would leave images 8 bits
     if input_channels != output_channels:
         x = conv(x, output_channels, dtype=dtype, name="last_conv")
     else:

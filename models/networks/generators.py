@@ -1,13 +1,15 @@
-"""The generators a configuration can name, and the picture sizes they take."""
+"""The generators that a configuration can name, and the image sizes that they take."""
+
+from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 
 from engine.errors import ConfigurationError
-from models.networks.conditioning import SideShapes
+from models.networks.conditioning import NO_SIDE_INPUTS, SideShapes
 from models.networks.edsr import edsr
 from models.networks.resnet import resnet
 from models.networks.unet import unet
@@ -15,24 +17,30 @@ from models.networks.unet import unet
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """How to build a generator, and what height and width it takes (pixels)."""
+    """How to build a generator, and which images it takes.
+
+    Attributes:
+      build: a function such as `models.networks.resnet.resnet`, with its size already set.
+      size_multiple: height and width must be multiples of it, in pixels.
+      smallest_size: smallest height and width, in pixels.
+    """
 
     build: Callable[..., keras.Model]
     size_multiple: int
     smallest_size: int
 
 
-def _unet(downsamplings):
+def _unet(downsamplings: int) -> Generator:
     build = functools.partial(unet, downsamplings=downsamplings)
     return Generator(build, size_multiple=2**downsamplings, smallest_size=2**downsamplings)
 
 
-def _resnet(blocks):
-    # Reflecting one pixel at a quarter of the size needs two of them there.
+def _resnet(blocks: int) -> Generator:
+    # Reflection padding by one pixel at a quarter of the size needs two pixels there.
     return Generator(functools.partial(resnet, blocks=blocks), size_multiple=4, smallest_size=8)
 
 
-def _edsr(blocks):
+def _edsr(blocks: int) -> Generator:
     return Generator(functools.partial(edsr, blocks=blocks), size_multiple=1, smallest_size=1)
 
 
@@ -43,7 +51,7 @@ REFERENCE_GENERATORS = {
     "resnet_6blocks": _resnet(6),
     "resnet_9blocks": _resnet(9),
 }
-"""Those whose weights the reference (pytorch-CycleGAN-and-pix2pix) may have trained."""
+"""The generators of the reference (pytorch-CycleGAN-and-pix2pix)."""
 
 GENERATORS = {
     "unet_32": _unet(5),
@@ -51,33 +59,46 @@ GENERATORS = {
     "edsr_8blocks": _edsr(8),
     "edsr_16blocks": _edsr(16),
 }
-"""All that a configuration can name; EDSR keeps the resolution throughout, for restoration."""
+"""All generators; EDSR keeps the resolution throughout, for restoration."""
 
 
-def _generator(network):
+def _generator(network: str) -> Generator:
     if network not in GENERATORS:
-        raise ConfigurationError(f"unknown network {network!r}; choose one of: {', '.join(GENERATORS)}")
+        raise ConfigurationError(f"generator {network!r}: unknown; use one of {', '.join(GENERATORS)}")
     return GENERATORS[network]
 
 
 def build_generator(
-    network,
+    network: str,
     *,
-    name,
-    input_channels,
-    output_channels,
-    filters=64,
-    norm,
-    dropout,
-    inference_norm="batch_statistics",
-    side=SideShapes(),  # noqa: B008, frozen
-):
-    """The generator called `network`, a key of GENERATORS, as a Keras model called `name`.
+    name: str,
+    input_channels: int,
+    output_channels: int,
+    filters: int = 64,
+    norm: str,
+    dropout: bool,
+    inference_norm: str = "batch_statistics",
+    side: SideShapes = NO_SIDE_INPUTS,
+) -> keras.Model:
+    """Builds a generator.
 
-    It maps [B, H, W, input_channels] to [B, H, W, output_channels], in [-1, 1] but for EDSR, which may
-    reach beyond that a little. `norm` is one of layers.NORMS, `inference_norm` one of
-    layers.INFERENCE_NORMS (what batch norm uses when `training=False`), `side` what it
-    gets beside its pictures. Raises ConfigurationError, listing the known names, for an unknown one.
+    Args:
+      network: a key of GENERATORS.
+      name: of the model.
+      input_channels: of the images.
+      output_channels: of the outputs.
+      filters: channels of the first layer; those of the other layers are multiples of it.
+      norm: one of `models.networks.layers.NORMS`.
+      dropout: whether it has dropout.
+      inference_norm: what batch norm uses outside training, one of `models.networks.layers.INFERENCE_NORMS`.
+      side: sizes of additional inputs.
+
+    Returns:
+      A model from [B, H, W, input_channels] in [-1, 1] to [B, H, W, output_channels] in [-1, 1]; EDSR may
+      exceed that range a little.
+
+    Raises:
+      ConfigurationError: a name is unknown, or the generator cannot take these additional inputs.
     """
     return _generator(network).build(
         name=name,
@@ -91,10 +112,17 @@ def build_generator(
     )
 
 
-def check_image_size(network, height, width, *, among=GENERATORS):
-    """Raises ConfigurationError with the remedy if `network` does not take [height, width] pixels.
+def check_image_size(network: str, height: int, width: int, *, among: Iterable[str] = GENERATORS) -> None:
+    """Checks that a generator takes images of this size.
 
-    `among` are the names it may advise instead.
+    Args:
+      network: a key of GENERATORS.
+      height: of the images, in pixels.
+      width: of the images, in pixels.
+      among: the generators that the error may suggest instead.
+
+    Raises:
+      ConfigurationError: it does not, or it is unknown.
     """
     generator = _generator(network)
     multiple, smallest = generator.size_multiple, generator.smallest_size
@@ -103,8 +131,7 @@ def check_image_size(network, height, width, *, among=GENERATORS):
     fitting = [max(smallest, multiple * round(size / multiple)) for size in (height, width)]
     finer = [name for name in among if _generator(name).size_multiple < multiple]
     raise ConfigurationError(
-        f"{network} does not take pictures of {height}x{width} pixels (height x width): both must "
-        f"be multiples of {multiple}, at least {smallest}; crop or resize them to "
-        f"{fitting[0]}x{fitting[1]}"
+        f"{network}: does not take images of {height}x{width} pixels (height x width), only multiples of "
+        f"{multiple}, at least {smallest}; crop or resize them to {fitting[0]}x{fitting[1]}"
         + (f", or choose a network with a smaller multiple: {', '.join(finer)}" if finer else "")
     )

@@ -1,14 +1,23 @@
-"""Two batches through one network at once, where that gives what two passes give."""
+"""Passing two batches through one network at once."""
 
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
 
-def pass_both(network, first, second):
-    """A network's two outputs for two batches of equal shape, [B, ...] each, in training.
+def pass_both(network: keras.Model, first: tf.Tensor, second: tf.Tensor) -> list[tf.Tensor]:
+    """Computes a network's outputs for two batches in training, in one pass if that gives the same.
 
-    In one pass where that is the same: not where a pass moves something, such as spectral vectors or the
-    statistics of batch norm, of which each batch has its own.
+    Args:
+      network: maps [B, ...] to [B, ...].
+      first: a batch, [B, ...].
+      second: another of the same shape.
+
+    Returns:
+      The two outputs, [B, ...] each.
     """
+    # Each pass moves spectral vectors and moving statistics, and has its own batch statistics.
     if network.non_trainable_weights:
         return [network(first, training=True), network(second, training=True)]
     return tf.split(network(tf.concat([first, second], axis=0), training=True), 2)  # of [2 B, ...]

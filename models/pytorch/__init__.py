@@ -1,4 +1,4 @@
-"""Weights of the PyTorch reference: reading and writing its files, and fitting them to our networks.
+"""Weights of the PyTorch reference: reads and writes its files, and converts them for our networks.
 
-Nothing in a file is executed, and PyTorch is not needed.
+It executes nothing in a file, and does not need PyTorch.
 """

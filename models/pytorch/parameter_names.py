@@ -1,9 +1,15 @@
-"""Where each parameter of the reference's checkpoints belongs in our networks.
+"""Names of the parameters in the reference's checkpoints, and the variables of our networks they belong to.
 
-The reference (pytorch-CycleGAN-and-pix2pix) numbers the modules of a network by their positions in
-nested `nn.Sequential`s, activations, dropouts and norms without weights included. Each function
-here maps the dotted name of a module that has parameters to the name of our layer.
+The reference (pytorch-CycleGAN-and-pix2pix) numbers the modules of a network by their positions in nested
+`nn.Sequential`s. Activations, dropouts and norms without weights count, too. Each `..._layers` function maps
+the dotted name of every PyTorch module that has parameters to the name of our layer.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
 
 PARAMETERS = {
     "conv": {"weight": "kernel", "bias": "bias"},
@@ -14,10 +20,11 @@ PARAMETERS = {
         "running_var": "moving_variance",
     },
 }
+"""Kind of layer -> name of its parameters in PyTorch -> name of our variable."""
 
 
-def unet_layers(*, downsamplings):
-    """Torch module -> layer of `models.networks.unet.unet`. Level k + 1 is nested inside level k."""
+def unet_layers(*, downsamplings: int) -> dict[str, str]:
+    """PyTorch module -> layer of `models.networks.unet.unet`. Level k + 1 is nested inside level k."""
     layers = {"model.model.0": "down_1_conv", "model.model.3": "up_1_conv"}
     block = "model.model.1.model"
     for level in range(2, downsamplings):
@@ -32,8 +39,8 @@ def unet_layers(*, downsamplings):
     return layers
 
 
-def resnet_layers(*, blocks, dropout):
-    """Torch module -> layer of `models.networks.resnet.resnet`."""
+def resnet_layers(*, blocks: int, dropout: bool) -> dict[str, str]:
+    """PyTorch module -> layer of `models.networks.resnet.resnet`."""
     layers = {}
     for position, name in ((1, "first"), (4, "down_1"), (7, "down_2")):
         layers[f"model.{position}"] = f"{name}_conv"
@@ -52,8 +59,8 @@ def resnet_layers(*, blocks, dropout):
     return layers
 
 
-def patchgan_layers(*, layers=3):
-    """Torch module -> layer of `models.networks.patchgan.patchgan`."""
+def patchgan_layers(*, layers: int = 3) -> dict[str, str]:
+    """PyTorch module -> layer of `models.networks.patchgan.patchgan`."""
     names = {"model.0": "conv_0"}
     for layer in range(1, layers + 1):
         names[f"model.{3 * layer - 1}"] = f"conv_{layer}"
@@ -61,16 +68,18 @@ def patchgan_layers(*, layers=3):
     return {**names, f"model.{3 * layers + 2}": "logits"}
 
 
-def pixel_layers():
-    """Torch module -> layer of `models.networks.patchgan.pixel_discriminator`."""
-    return {"net.0": "conv_0", "net.2": "conv_1", "net.3": "norm_1", "net.5": "logits"}
+def variable_path(torch_name: str, layers: Mapping[str, str]) -> str | None:
+    """Returns the path of our variable for a parameter, such as "up_1_conv/kernel".
 
+    Args:
+      torch_name: name of the parameter in a checkpoint of the reference.
+      layers: PyTorch module -> our layer, from one of the functions above.
 
-def variable_path(torch_name, layers):
-    """The path of our variable for a parameter, such as "up_1_conv/kernel".
+    Returns:
+      The path; None for "num_batches_tracked", which we do not need.
 
-    `layers` is a mapping of the functions above. None for what has no counterpart
-    ("num_batches_tracked"). Raises KeyError for a name that is not of that network.
+    Raises:
+      KeyError: the network has no such parameter.
     """
     module, _, parameter = torch_name.rpartition(".")
     layer = layers[module]
@@ -80,8 +89,10 @@ def variable_path(torch_name, layers):
     return f"{layer}/{PARAMETERS[kind][parameter]}"
 
 
-def to_keras_layout(array):
-    """Convolution weights (out, in, h, w) -> (h, w, in, out), transposed (in, out, h, w) ->
-    (h, w, out, in): the same permutation. Vectors stay as they are.
+def to_keras_layout(array: np.ndarray) -> np.ndarray:
+    """Transposes the kernel of a convolution from PyTorch's layout to that of Keras.
+
+    (out, in, h, w) -> (h, w, in, out); for transposed convolutions (in, out, h, w) -> (h, w, out, in), which
+    is the same permutation. Vectors stay as they are.
     """
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array

@@ -1,4 +1,4 @@
-"""Weights of the reference's networks into ours and back, complete or not at all."""
+"""Copies weights of the reference's networks into ours and back, all of them or none."""
 
 from __future__ import annotations
 
@@ -10,85 +10,98 @@ import numpy as np
 
 from engine.errors import ConfigurationError
 from models.networks.generators import REFERENCE_GENERATORS, build_generator
-from models.pytorch.architecture import Structure, generator_structure, structure_of_file, structure_of_model
+from models.pytorch.architecture import (
+    Architecture,
+    architecture_of_file,
+    architecture_of_model,
+    generator_architecture,
+)
 from models.pytorch.parameter_names import to_keras_layout
 from models.pytorch.state_dict_file import read_state_dict, write_state_dict
 
-_LISTED = 30  # names of a list in an error; a wrong network differs in hundreds
+_LISTED = 30  # most names that an error lists; a wrong network differs in hundreds
 
 
 def load_generator(
     path: str, *, network: str | None = None, inference_norm: str = "batch_statistics"
 ) -> tuple[str, keras.Model]:
-    """The generator of a file of the reference, its width, channels and norm read from the file.
+    """Builds the generator that a file of the reference holds; width, channels and norm follow from the file.
 
     Args:
-      network: a key of REFERENCE_GENERATORS that it has to be; None takes what it is.
-      inference_norm: as of `models.networks.generators.build_generator`.
+      path: the .pth file.
+      network: key of REFERENCE_GENERATORS that the file must hold; None accepts all of them.
+      inference_norm: see `models.networks.generators.build_generator`.
 
     Returns:
       The network's key in REFERENCE_GENERATORS, and the model with its weights.
 
     Raises:
-      ConfigurationError: unknown network, or the file does not hold it completely and only it.
+      ConfigurationError: the network is unknown, the file holds another one, or parameters are missing or
+        surplus.
     """
     if network is not None and network not in REFERENCE_GENERATORS:
         raise ConfigurationError(
             f"--network={network}: unknown; choose one of: {', '.join(REFERENCE_GENERATORS)}"
         )
     arrays = read_state_dict(path)
-    structure = structure_of_file(_shapes(arrays))
-    held = structure.network if structure else None
-    wanted = network or held
-    if wanted not in REFERENCE_GENERATORS:
-        raise ConfigurationError(
-            f"{path}: holds {structure or 'no network of the reference'}, no generator that is here "
-            f"({', '.join(REFERENCE_GENERATORS)}); it holds: {_list(arrays)}"
-        )
-    if held != wanted:
-        norm = structure.norm if structure else "batch"
-        raise ConfigurationError(
-            _misfit(path, generator_structure(wanted, norm=norm), arrays, held=structure)
-        )
-    missing, surplus = _differences(structure, arrays)
+    architecture = _known_generator(path, arrays, network)
+    missing, surplus = _differences(architecture, arrays)
     if missing or surplus:
-        raise ConfigurationError(_misfit(path, structure, arrays))
+        raise ConfigurationError(_misfit(path, architecture, arrays))
     try:
-        widths = structure.widths(_shapes(arrays))
+        widths = architecture.widths(_shapes(arrays))
     except ValueError as error:
         raise ConfigurationError(
-            f"{path}: {error}, so it is no complete {structure}; copy it again"
+            f"{path}: {error}, so this is no complete {architecture}; copy the file again"
         ) from error
     model = build_generator(
-        held,
-        name=held,
-        **widths,
-        norm=structure.norm,
-        dropout=structure.dropout,
+        architecture.network,
+        name=architecture.network,
+        filters=widths["filters"],
+        input_channels=widths["input_channels"],
+        output_channels=widths["output_channels"],
+        norm=architecture.norm,
+        dropout=architecture.dropout,
         inference_norm=inference_norm,
     )
     set_weights(model, fitting_weights(model, arrays, where=path))
-    return held, model
+    return architecture.network, model
+
+
+def _known_generator(path: str, arrays: Mapping[str, np.ndarray], network: str | None) -> Architecture:
+    """The architecture of the generator in a file, if it is `network`, or any that we can build."""
+    found = architecture_of_file(_shapes(arrays))
+    wanted = network or (found.network if found else None)
+    if wanted is None or wanted not in REFERENCE_GENERATORS:
+        raise ConfigurationError(
+            f"{path}: holds {found or 'no network of the reference'}, not a generator that we can build; "
+            f"give a file with one of {', '.join(REFERENCE_GENERATORS)} (this one has {_list(arrays)})"
+        )
+    if found is None or found.network != wanted:
+        norm = found.norm if found else "batch"
+        raise ConfigurationError(_misfit(path, generator_architecture(wanted, norm=norm), arrays, held=found))
+    return found
 
 
 def fitting_weights(
     model: keras.Model, arrays: Mapping[str, np.ndarray], *, where: str
 ) -> dict[str, np.ndarray]:
-    """The reference's parameters as weights of the model.
+    """Converts the reference's parameters to weights of the model.
 
     Args:
-      arrays: by the reference's names, in its layouts.
-      where: named in errors.
+      model: one of our networks.
+      arrays: the parameters, by the reference's names and in its layouts.
+      where: source of the arrays, for errors.
 
     Returns:
       Path of each of the model's weights -> array in our layout.
 
     Raises:
-      ConfigurationError: it is another network, or keys are missing or too many, or shapes differ.
+      ConfigurationError: the arrays belong to another network, some are missing or surplus, or shapes differ.
     """
     wanted = _counterpart(model)
-    held = structure_of_file(_shapes(arrays))
-    # Dropout has no weights: only the numbers in the names depend on it.
+    held = architecture_of_file(_shapes(arrays))
+    # Dropout has no weights: it changes only the numbers in the names.
     if held is None or dataclasses.replace(held, dropout=wanted.dropout) != wanted:
         raise ConfigurationError(_misfit(where, wanted, arrays, held=held))
     missing, surplus = _differences(held, arrays)
@@ -107,20 +120,29 @@ def fitting_weights(
         raise ConfigurationError(
             f"{where}: holds numbers that are not finite in {_list(broken)}; take an earlier checkpoint"
         )
-    # The reference has no biases in a network without norm; ours do nothing at zero.
+    # In networks without norm, the reference has no biases; ours have no effect at 0.
     return {
         path: found[path] if path in found else np.zeros(weight.shape) for path, weight in weights.items()
     }
 
 
 def set_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
-    """Assigns every weight of the model by its path."""
+    """Assigns all weights of the model.
+
+    Args:
+      model: one of our networks.
+      weights: path of each weight -> array of its shape.
+    """
     for weight in model.weights:
         weight.assign(weights[weight.path])
 
 
 def save_reference(model: keras.Model, path: str) -> None:
-    """Writes a network as a .pth file that the reference loads as one of its own.
+    """Writes a network as a .pth file that the reference loads as its own.
+
+    Args:
+      model: a network with a counterpart in the reference.
+      path: the file to write.
 
     Raises:
       ConfigurationError: the reference has no such network, or the file cannot be written.
@@ -129,17 +151,19 @@ def save_reference(model: keras.Model, path: str) -> None:
 
 
 def reference_arrays(model: keras.Model) -> dict[str, np.ndarray]:
-    """The model's weights by the reference's names, in its layouts, float32.
+    """Converts the model's weights to parameters of the reference.
 
-    `num_batches_tracked` is 0: the reference uses it nowhere, but expects it.
+    Returns:
+      The reference's name -> float32 array in its layout. `num_batches_tracked` is 0: the reference requires
+      it, but never uses it.
 
     Raises:
       ConfigurationError: the reference has no such network.
     """
-    structure = _counterpart(model)
+    architecture = _counterpart(model)
     weights = {weight.path: np.asarray(weight.numpy(), np.float32) for weight in model.weights}
     arrays = {}
-    for name, path in structure.parameters().items():
+    for name, path in architecture.parameters().items():
         array = weights.pop(path)
         arrays[name] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
         if name.endswith(".running_var"):
@@ -147,8 +171,8 @@ def reference_arrays(model: keras.Model) -> dict[str, np.ndarray]:
     biased = [path for path, array in weights.items() if np.any(array)]
     if biased:
         raise ConfigurationError(
-            f"{model.name}: the reference's networks without norm have no biases, where this one has "
-            f"learned {_list(biased)}; it cannot be written for the reference"
+            f"{model.name}: has learned {_list(biased)}, but the reference's networks without norm have no "
+            "biases; only a network with a norm can be written for the reference"
         )
     return arrays
 
@@ -157,47 +181,48 @@ def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in arrays.items()}
 
 
-def _counterpart(model: keras.Model) -> Structure:
+def _counterpart(model: keras.Model) -> Architecture:
     """The network of the reference with exactly this model's weights."""
-    structure = structure_of_model(model)
+    architecture = architecture_of_model(model)
     paths = {weight.path for weight in model.weights}
-    if structure is not None:
-        theirs = set(structure.parameters().values())
-        if structure.norm == "none":
-            paths -= {path for path in paths if path.endswith("/bias") and path not in theirs}
-    if structure is None or paths != theirs:
+    theirs = set(architecture.parameters().values()) if architecture else set()
+    if architecture is not None and architecture.norm == "none":
+        paths -= {path for path in paths if path.endswith("/bias") and path not in theirs}
+    if architecture is None or paths != theirs:
         raise ConfigurationError(
-            f"{model.name}: the reference has no such network, so neither has its format; those of "
-            "models/networks/unet.py, resnet.py and patchgan.py can be exchanged"
+            f"{model.name}: the reference has no such network; only those of models/networks/unet.py, "
+            "resnet.py and patchgan.py can be exchanged with it"
         )
-    return structure
+    return architecture
 
 
-def _differences(structure: Structure, arrays: Mapping[str, np.ndarray]) -> tuple[list[str], list[str]]:
-    """Names that are missing, and names that are too many."""
-    expected = structure.parameters()
-    ignored = {f"{module}.num_batches_tracked" for module in structure.norms()}
-    if structure.norm == "instance":  # PyTorch 0.3 stored statistics that it did not use
-        ignored |= {f"{module}.running_{what}" for module in structure.norms() for what in ("mean", "var")}
+def _differences(architecture: Architecture, arrays: Mapping[str, np.ndarray]) -> tuple[list[str], list[str]]:
+    """The missing names, and the surplus names."""
+    expected = architecture.parameters()
+    ignored = {f"{module}.num_batches_tracked" for module in architecture.norms()}
+    if architecture.norm == "instance":  # PyTorch 0.3 stored statistics that it never used
+        ignored |= {f"{module}.running_{what}" for module in architecture.norms() for what in ("mean", "var")}
     surplus = [name for name in arrays if name not in expected and name not in ignored]
     return [name for name in expected if name not in arrays], surplus
 
 
 def _misfit(
     where: str,
-    wanted: Structure,
+    wanted: Architecture,
     arrays: Mapping[str, np.ndarray],
     *,
-    held: Structure | None = None,
+    held: Architecture | None = None,
     wrong_shapes: Iterable[str] = (),
 ) -> str:
-    """One line: what does not fit, and how to mend it. `held` is given where it is another network."""
+    """The error that lists what does not fit; `held` is the file's network where it is another one."""
     missing, surplus = _differences(wanted, arrays)
     lists = (("missing", missing), ("too many", surplus), ("of another shape", wrong_shapes))
     text = "; ".join(f"{what}: {_list(names)}" for what, names in lists if names)
+    text = f" ({text})" if text else ""
     if held is not None:
-        return f"{where}: holds {held}, not {wanted}; give its file, or set the network to the file's. {text}"
-    return f"{where}: is not a complete {wanted} of these widths; give a whole one. {text}"
+        mend = "give a file of that network, or choose the network of this file"
+        return f"{where}: holds {held}, not {wanted}; {mend}{text}"
+    return f"{where}: is not a complete {wanted} of these widths; give a complete file{text}"
 
 
 def _list(names: Iterable[str]) -> str:
@@ -206,6 +231,7 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(names[:_LISTED]) + more
 
 
-def _reference_shape(weight) -> list[int]:
+def _reference_shape(weight: keras.Variable) -> list[int]:
+    """The shape of one of our weights in PyTorch's layout."""
     shape = tuple(weight.shape)
     return [shape[axis] for axis in (3, 2, 0, 1)] if len(shape) == 4 else list(shape)

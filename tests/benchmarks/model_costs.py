@@ -19,6 +19,7 @@ import tensorflow as tf
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.scaling_rules import WarmupState
 from engine.gin_config import loader
+from engine.inner_loop.phase_update import phase_settings
 from engine.inner_loop.replica_step import StepInputs
 from engine.inner_loop.train_state import trainable_parameters
 from engine.input_pipeline.distributed_batches import distributed_batches
@@ -82,7 +83,15 @@ def flop_of_step(trainer):
         inputs = StepInputs(tf.constant(0, tf.int64), tf.constant(0, tf.int64), tf.constant(1), None)
         factors = {name: tf.constant(1.0, tf.float64) for name in task.optimizers}
         warmup = WarmupState(tf.constant(1.0, tf.float64), tf.constant(0, tf.int64))
-        return loop._whole(batch, inputs, loop._settings(inputs, warmup, factors), task.phases())
+        settings = phase_settings(
+            task,
+            trainer.plan.scaling,
+            examples=inputs.examples,
+            global_batch=inputs.global_batch,
+            warmup=warmup,
+            plateau_factors=factors,
+        )
+        return loop._whole(batch, inputs, settings, task.phases())
 
     specs = {
         name: tf.TensorSpec([1, *spec.shape], spec.dtype)

@@ -1,7 +1,7 @@
-"""Trains small CycleGANs, each SIGKILLed three times; all must end as the one that nothing disturbed.
+"""Trains small CycleGANs, each killed three times by SIGKILL; all must end like an undisturbed run.
 
 python -m tests.helpers.kill_soak --runs=30 --jobs=2
-python -m tests.helpers.kill_soak --seed=1234 --only=17      one of those runs, killed at the same moments
+python -m tests.helpers.kill_soak --seed=1234 --only=17      repeats one run, killed at the same moments
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ PARAMS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a killed run ended.
+    """The result of a killed run.
 
-    Args:
+    Attributes:
       number: of the run.
-      kills: what was meant, and where the training was.
-      wrong: what differs from the undisturbed run, or went wrong before; empty if all is well.
+      kills: for each kill, the planned moment and where the training really was.
+      wrong: differences from the undisturbed run, or an earlier error; empty if there are none.
     """
 
     number: int
@@ -63,14 +63,14 @@ class Outcome:
 
 
 class Soak:
-    """A run that nothing disturbs, and others that are killed.
+    """An undisturbed run and killed ones.
 
     Args:
-      directory: where the data set and all runs lie.
+      directory: for the data set and all runs.
       seed: of the moments.
-      params: settings of the runs, as of --gin_param.
-      jobs: runs at the same time.
-      make_program: how trainings are started.
+      params: settings of the runs, as in --gin_param.
+      jobs: number of runs at the same time.
+      make_program: starts trainings.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Soak:
         self._params = (*params, f"DATA_DIR = {data_dir!r}")
 
     def train_undisturbed(self) -> Course:
-        """Trains the run that the others have to equal."""
+        """Trains the run that the others must equal."""
         program, began = self._programs.get(), time.time()
         directory, output = self._start(program, "undisturbed", 0)
         code = program.wait()
@@ -102,16 +102,21 @@ class Soak:
         return self.course
 
     def train_killed(self, kinds: dict[int, Sequence[str]]) -> Iterable[Outcome]:
-        """Trains runs by number, each killed at moments of these kinds in turn; yields them as they end."""
+        """Trains runs, each killed at moments of its kinds in turn; yields results as runs end.
+
+        Args:
+          kinds: kinds of moments by number of the run.
+        """
         threads = concurrent.futures.ThreadPoolExecutor(self._jobs)
         try:
             runs = [threads.submit(self._train_killed, *item) for item in kinds.items()]
             for run in concurrent.futures.as_completed(runs):
                 yield run.result()
-        finally:  # Ctrl-C does not wait for all of them
+        finally:  # Ctrl-C does not wait for all runs
             threads.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
+        """Ends the programs."""
         for program in self._all_programs:
             program.close()
 
@@ -143,7 +148,7 @@ class Soak:
 
 
 def draw_kinds(number: int, *, seed: int) -> list[str]:
-    """Three kinds of moments for a run: in a save, at a boundary or in an evaluation, and anywhere."""
+    """Three kinds of moments for a run: in a save; at a boundary or in an evaluation; start-up or a step."""
     draw = random.Random(f"{seed}/{number}/kinds")
     kinds = ["save", ("boundary", "evaluation")[number % 2], draw.choice(["start-up", "step"])]
     draw.shuffle(kinds)
@@ -151,7 +156,7 @@ def draw_kinds(number: int, *, seed: int) -> list[str]:
 
 
 def table_of(outcomes: Iterable[Outcome]) -> str:
-    """Where the kills fell."""
+    """A table of the places at which runs were killed."""
     places = collections.Counter(place for outcome in outcomes for _, place in outcome.kills)
     rows = [f"{place:24}  {count:5}" for place, count in sorted(places.items())]
     return "\n".join([f"{'killed in':24}  kills", *rows])
@@ -166,11 +171,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="tests.helpers.kill_soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=30, help="how many are killed")
-    parser.add_argument("--jobs", type=int, default=2, help="how many train at the same time")
-    parser.add_argument("--seed", type=int, help="of the moments; drawn if not given")
-    parser.add_argument("--only", type=int, help="only the run of this number")
-    parser.add_argument("--gin_param", action="append", default=[], help="override, as of engine.train")
+    parser.add_argument("--runs", type=int, default=30, help="number of killed runs")
+    parser.add_argument("--jobs", type=int, default=2, help="number of runs at the same time")
+    parser.add_argument("--seed", type=int, help="seed of the moments; random if not given")
+    parser.add_argument("--only", type=int, help="train only the run with this number")
+    parser.add_argument("--gin_param", action="append", default=[], help="override, as in engine.train")
     flags = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if flags.seed is None else flags.seed
     print(f"seed {seed}", flush=True)
@@ -189,11 +194,11 @@ def main() -> int:
     failed = sorted(outcome.number for outcome in outcomes if outcome.wrong)
     print(table_of(outcomes))
     print(
-        f"{len(outcomes) - len(failed)} of {len(outcomes)} killed runs ended as the undisturbed one, bit for "
-        f"bit, in {time.monotonic() - began:.0f} s"
+        f"{len(outcomes) - len(failed)} of {len(outcomes)} killed runs equal the undisturbed one, bit for "
+        f"bit, after {time.monotonic() - began:.0f} s"
     )
     if failed:
-        print(f"not: {failed}, see {directory}; again: --seed={seed} --only={failed[0]}")
+        print(f"different: {failed}, see {directory}; to repeat one: --seed={seed} --only={failed[0]}")
         return 1
     shutil.rmtree(directory)
     return 0

@@ -170,6 +170,7 @@ def _spec(placeholder: tf.Tensor) -> tf.TensorSpec:
 
 
 def _hlo(function, specs) -> str:
+    # For a TPU, experimental_get_compiler_ir takes no variables ("resource arguments"); hence `lifted`.
     try:
         return function.experimental_get_compiler_ir(*specs)(stage="hlo", platform_name="TPU")
     except ValueError as error:

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 from models.pix2pix import Pix2Pix
 
 
@@ -61,7 +61,7 @@ class SmallPix2Pix(Pix2Pix):
         def network(name, channels_in, channels_out, activation, stride):
             x = image = image_input(channels_in)
             x = Conv(4, 4, stride=2, padding=1, name="conv")(x)
-            x = normalize(x, self.norm, inference_norm=self.inference_norm, name="norm")
+            x = normalise(x, self.norm, inference_norm=self.inference_norm, name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
             if self.dropout and stride == 1:
                 x = keras.layers.Dropout(0.5, name="dropout")(x)

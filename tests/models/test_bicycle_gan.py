@@ -1,4 +1,4 @@
-"""BicycleGAN: its terms and networks by hand, what each phase moves, replicas, pieces, and that it learns."""
+"""BicycleGAN: terms, networks, what each phase updates, replicas, micro-batches, and that it learns."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from models.bicycle_gan import BicycleGan
 from models.latent_networks import LatentNetworks, resnet_encoder
 from models.losses import kl_from_standard_normal
 from models.networks.conditioning import SideShapes, TiledConcatenation
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 from models.networks.unet import unet
 from models.regularisation import Regularisation
 from models.scaled_discriminators import HalveSize, ScaledDiscriminators
@@ -31,21 +31,21 @@ FLOAT64 = {"total_examples": 1, "precision": "float64"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TinyNetworks(LatentNetworks):
-    """Of two layers each, compiled in a second."""
+    """Networks of two layers, which compile in a second."""
 
     def build(self, input_shape, target_shape):
         image = image_input(input_shape[-1])
         latent = keras.Input((self.latent_size,), dtype=variable_dtype())
         x = Conv(4, 3, padding=1, name="conv")(TiledConcatenation(name="latent")([image, latent]))
-        x = keras.layers.LeakyReLU(0.2, name="relu")(normalize(x, self.norm, name="norm"))
+        x = keras.layers.LeakyReLU(0.2, name="relu")(normalise(x, self.norm, name="norm"))
         x = Conv(target_shape[-1], 3, padding=1, name="out")(x)
         x = keras.layers.Activation("tanh", dtype=variable_dtype(), name="translated")(x)
         generator = keras.Model([image, latent], x, name="generator")
-        x = picture = image_input(target_shape[-1])
-        x = normalize(Conv(4, 4, stride=2, padding=1, name="conv")(x), self.norm, name="norm")
+        x = image = image_input(target_shape[-1])
+        x = normalise(Conv(4, 4, stride=2, padding=1, name="conv")(x), self.norm, name="norm")
         x = keras.layers.GlobalAveragePooling2D()(keras.layers.LeakyReLU(0.2)(x))
         code = [keras.layers.Dense(self.latent_size, name=name)(x) for name in ("mean", "log_variance")]
-        return {"generator": generator, "encoder": keras.Model(picture, code, name="encoder")}
+        return {"generator": generator, "encoder": keras.Model(image, code, name="encoder")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,13 +98,13 @@ def test_halving_takes_means_of_what_is_inside(height, width):
 
 @pytest.mark.parametrize("latent_at", ["all", "input"])
 def test_every_downsampling_sees_the_code(latent_at):
-    """Kernels that take nothing but the code: then each convolution is their product, by hand."""
+    """With kernels that are 0 for all but the code, each convolution is a matrix product with it."""
     settings = LatentNetworks(generator="unet_32", norm="none", latent_size=3, latent_at=latent_at)
     settings = dataclasses.replace(settings, generator_filters=2, encoder_filters=1)
     network = settings.build([96, 96, 1], [96, 96, 1])["generator"]
     draw = np.random.default_rng(0)
     code = draw.normal(size=(2, 3)).astype(np.float32)
-    assert np.any(code < 0)  # the activation, which comes after, makes of it less
+    assert np.any(code < 0)  # the activation, which follows, changes these
     for level in range(1, 6):
         conv = network.get_layer(f"down_{level}_conv")
         *_, channels, _ = conv.kernel.shape
@@ -116,18 +116,18 @@ def test_every_downsampling_sees_the_code(latent_at):
         seen = code if level == 1 else np.where(code < 0, 0.2 * code, code)
         expected = seen @ kernel[:, :, others:].sum((0, 1)) if channels > others else 0
         found = keras.Model(network.inputs, conv.output)([draw.normal(size=(2, 96, 96, 1)), code])
-        middle = found[:, found.shape[1] // 2, found.shape[2] // 2]  # where no edge cuts the kernel
+        middle = found[:, found.shape[1] // 2, found.shape[2] // 2]  # where the kernel is inside
         np.testing.assert_allclose(middle, expected * np.ones_like(middle), rtol=1e-4, atol=1e-4)
 
 
 def convolutions(*layers):
-    """Numbers in convolutions with biases: (kernel size, channels in, channels out) each."""
+    """Number of parameters of convolutions with biases: (kernel size, input channels, output channels)."""
     return sum(kernel**2 * channels * out + out for kernel, channels, out in layers)
 
 
 @pytest.mark.parametrize("latent_at", ["all", "input"])
 def test_networks_have_the_authors_sizes(latent_at):
-    """Layer by layer from the authors' definitions, here with n filters, not 64; instance norm has none."""
+    """Layer by layer from the authors' definitions, with n filters in place of 64; instance norm has none."""
     n, spec = 8, tf.TensorSpec([256, 256, 3], tf.float32)
     filters = {"generator_filters": n, "encoder_filters": n}
     task = BicycleGan(
@@ -149,8 +149,8 @@ def test_networks_have_the_authors_sizes(latent_at):
     }
     for kind in ("encoded", "random"):
         for scale, m in ((1, n), (2, n // 2)):
-            judge = [(4, 3, m), (4, m, 2 * m), (4, 2 * m, 4 * m), (4, 4 * m, 8 * m), (4, 8 * m, 1)]
-            expected[f"{kind}_discriminator_{scale}"] = convolutions(*judge)
+            shapes = [(4, 3, m), (4, m, 2 * m), (4, 2 * m, 4 * m), (4, 4 * m, 8 * m), (4, 8 * m, 1)]
+            expected[f"{kind}_discriminator_{scale}"] = convolutions(*shapes)
     assert {name: network.count_params() for name, network in networks.items()} == expected
     # Xavier's deviation, with the gain of the authors: 0.02 sqrt(2 / (fan in + fan out)).
     kernel = networks["generator"].get_layer("up_7_conv").kernel.numpy()
@@ -166,9 +166,9 @@ def test_networks_keep_the_size_and_depend_on_the_code():
     grey = tf.TensorSpec([64, 96, 1], tf.float32)
     task = BicycleGan(latent_networks=settings, discriminators=discriminators)
     networks = task.networks({"input": spec, "target": grey})
-    pictures = task.translate(networks, {"input": tf.random.stateless_uniform([2, 64, 96, 3], (0, 1))})
-    assert pictures.shape == (2, 64, 96, 1)
-    mean, log_variance = networks["encoder"](pictures)
+    images = task.translate(networks, {"input": tf.random.stateless_uniform([2, 64, 96, 3], (0, 1))})
+    assert images.shape == (2, 64, 96, 1)
+    mean, log_variance = networks["encoder"](images)
     assert mean.shape == log_variance.shape == (2, 8)
     pair = tf.zeros([2, 64, 96, 4])
     assert networks["random_discriminator_1"](pair).shape == (2, 6, 10, 1)
@@ -215,7 +215,7 @@ def test_terms_are_the_published_ones():
     encoder = networks["encoder"]
     noise = step.seeds.normal("deviation", (3,)).numpy()
     z = step.seeds.normal("z", (3,)).numpy()
-    assert np.abs(noise - z).min() > 1e-3 and np.ptp(z, axis=0).min() > 0.1  # own draws for each
+    assert np.abs(noise - z).min() > 1e-3 and np.ptp(z, axis=0).min() > 0.1  # each has its own noise
     mean, log_variance = (x.numpy() for x in encoder(batch["target"]))
 
     def generate(codes):
@@ -226,10 +226,10 @@ def test_terms_are_the_published_ones():
         "random": generate(z),
     }
     logits = {
-        f"{kind}_{scale}_{what}": networks[f"{kind}_discriminator_{scale}"](pictures).numpy()
+        f"{kind}_{scale}_{what}": networks[f"{kind}_discriminator_{scale}"](images).numpy()
         for kind in fakes
         for scale in (1, 2)
-        for what, pictures in (("fake", fakes[kind]), ("real", batch["target"]))
+        for what, images in (("fake", fakes[kind]), ("real", batch["target"]))
     }
 
     def squares(kind, what, label):
@@ -242,21 +242,21 @@ def test_terms_are_the_published_ones():
         "kl": 0.3 * -0.5 * (1 + log_variance - mean**2 - np.exp(log_variance)).sum(axis=1),
         "latent": 0.6 * np.abs(encoder(fakes["random"])[0].numpy() - z).mean(axis=1),
     }
-    terms = task.generate(step)
+    terms = task.generator_loss(step)
     assert terms["latent"].reaches == ("generator",)
     terms["latent"] = terms["latent"].value
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-10, err_msg=name)
-    judged = task.judge(step)
-    assert set(judged) == {"real_encoded", "fake_encoded", "real_random", "fake_random"}
-    for name, value in judged.items():
+    terms = task.discriminator_loss(step)
+    assert set(terms) == {"real_encoded", "fake_encoded", "real_random", "fake_random"}
+    for name, value in terms.items():
         what, kind = name.split("_")
         np.testing.assert_allclose(value, squares(kind, what, what == "real"), rtol=1e-10, err_msg=name)
 
 
 def moved(trainer, values):
-    """Names of the networks with a weight that is not the initial one, less the scale."""
+    """Names of the networks with a weight that has changed, without the scale."""
     return {
         name.split("/")[1].removesuffix("_1").removesuffix("_2")
         for name, value in values.items()
@@ -272,11 +272,11 @@ def moved(trainer, values):
     ],
 )
 def test_what_a_step_of_each_variant_moves(make_trainer, noise_pairs, variant, terms, latent_reaches):
-    # Variables, so that one compiled step serves.
+    # Variables, so that the step is compiled only once.
     rates = [tf.Variable(1.0, dtype=tf.float64) for _ in range(2)]
     weight = tf.Variable(0.5, dtype=tf.float64)
-    makes, judges = (Adam(schedule=lambda *_, rate=rate: rate.read_value()) for rate in rates)
-    task = tiny(variant=variant, generator_optimizer=makes, discriminator_optimizer=judges)
+    generator, discriminators = (Adam(schedule=lambda *_, rate=rate: rate.read_value()) for rate in rates)
+    task = tiny(variant=variant, generator_optimizer=generator, discriminator_optimizer=discriminators)
     task.latent_weight = weight
     trainer = make_trainer(task, noise_pairs(size=SIZE), **FLOAT64)
     plans = plans_of(3, None, 1, 1)
@@ -284,8 +284,12 @@ def test_what_a_step_of_each_variant_moves(make_trainer, noise_pairs, variant, t
     both, light = train(trainer, plans)
     terms = {f"loss/generator/{name}" for name in terms.split()}
     kinds = {name.split("_")[1] for name in terms if "gan" in name}
-    judged = {f"loss/discriminators/{what}_{kind}" for what in ("real", "fake") for kind in kinds}
-    assert {name for name in trainer.loop._metric_names[0] if name.startswith("loss/")} == terms | judged
+    discriminator_terms = {
+        f"loss/discriminators/{what}_{kind}" for what in ("real", "fake") for kind in kinds
+    }
+    assert {
+        name for name in trainer.loop._metric_names[0] if name.startswith("loss/")
+    } == terms | discriminator_terms
     discriminators = {f"{kind}_discriminator" for kind in kinds}
     assert moved(trainer, light) == {"generator", "encoder"} | discriminators
 
@@ -304,7 +308,7 @@ def test_what_a_step_of_each_variant_moves(make_trainer, noise_pairs, variant, t
         alone, values = train(trainer, plans)
         assert moved(trainer, values) == networks
         losses.append(alone)
-    # Those of the discriminators too, who come second but judge the fakes made before.
+    # Those of the discriminators too, which come second but see the fakes made before.
     np.testing.assert_array_equal(losses[0], both)
     np.testing.assert_array_equal(losses[1], both)
 
@@ -314,12 +318,12 @@ def test_what_a_step_of_each_variant_moves(make_trainer, noise_pairs, variant, t
     [("bicycle_gan", "instance", 3), pytest.param("clr_gan", "batch", 2, marks=pytest.mark.soak)],
 )
 def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, variant, norm, replicas):
-    """Batches of 5, then of 1, which leave replicas without an example; an average is kept."""
+    """Batches of 5, then of 1, which leave replicas without an example; with a moving average."""
     task = tiny(variant=variant, norm=norm, discriminators={"scales": 1}, ema_decay=0.9)
     data = noise_pairs(size=SIZE)
 
     def lively_trainer(**settings):
-        """With larger weights than the first ones, with which all pictures are nearly 0."""
+        """With larger weights than the initial ones, for which all outputs are nearly 0."""
         trainer = make_trainer(task, data, **FLOAT64 | settings)
         for networks in (trainer.state.networks, trainer.state.averaged):
             for network in networks.values():
@@ -333,7 +337,7 @@ def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, variant, 
     assert averaged == {"generator", "encoder"}
     several = lively_trainer(cpu_replicas=replicas)
     assert_same(train(several, plans_of(5, None, replicas, 3) + plans_of(1, None, replicas, 2)), whole)
-    if norm == "instance":  # pieces of 2, 2 and 1; batch norm normalises over a piece
+    if norm == "instance":  # micro-batches of 2, 2 and 1; batch norm normalises over a micro-batch
         assert_same(train(one, plans_of(5, 2, 1, 3) + two_sizes[3:]), whole)
 
 
@@ -344,15 +348,15 @@ def test_cvae_gan_has_no_drawn_codes():
     discriminators = ["encoded_discriminator_1", "encoded_discriminator_2"]
     assert list(networks) == ["generator", "encoder", *discriminators]
     assert [list(phase.updates) for phase in task.phases()] == [["generator", "encoder"], discriminators]
-    pictures = tf.random.stateless_uniform([2, SIZE, SIZE, 3], (0, 1))
-    step = step_of(task, networks, {"input": pictures, "target": -pictures})
+    images = tf.random.stateless_uniform([2, SIZE, SIZE, 3], (0, 1))
+    step = step_of(task, networks, {"input": images, "target": -images})
     step = dataclasses.replace(step, outputs=task.forward(step))
-    assert set(task.generate(step)) == {"gan_encoded", "l1", "kl"}
-    assert set(task.judge(step)) == {"real_encoded", "fake_encoded"}
+    assert set(task.generator_loss(step)) == {"gan_encoded", "l1", "kl"}
+    assert set(task.discriminator_loss(step)) == {"real_encoded", "fake_encoded"}
 
 
 def test_each_scale_is_regularised():
-    """R1 by hand, through the halving; each discriminator sees the input where it is to."""
+    """R1 with NumPy, through the halving; conditional discriminators see the input."""
     set_precision("float64")
     keras.utils.set_random_seed(0)
     regularisation = Regularisation(r1=0.01, diff_augment=("translation",))
@@ -372,24 +376,24 @@ def test_each_scale_is_regularised():
                 tape.watch(seen[1])
                 network = networks[f"{name.split('_')[1]}_discriminator_{scale}"]
                 logits = tf.reduce_mean(network(tf.concat(seen, -1)), [1, 2, 3])
-            # A shift leaves the norm of a gradient what it is, but for what it moves out of the picture.
+            # A shift changes the norm of a gradient only by the pixels that leave the image.
             gradient = tape.gradient(logits, seen[1])
             gradient = gradient * shifted_ones(regularisation, step)
             expected[name] += 16 * 0.01 * SIZE**2 / 2 * 0.5 * np.sum(gradient**2, axis=(1, 2, 3))
-    actual = task.r1(step)
+    actual = task.r1_loss(step)
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(actual[name], value, rtol=1e-10, err_msg=name)
 
 
 def shifted_ones(regularisation, step):
-    """1 where a pixel of the shifted picture is one of the picture, 0 where it was filled in."""
+    """1 where a pixel of the shifted image comes from the image, 0 where it was filled in."""
     return regularisation.augment(tf.ones_like(step.batch["target"]), step.seeds, "real")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneOfTwoColours:
-    """A grey disc somewhere, whose target is red or blue: no one can tell which from the input."""
+    """A grey disc whose target is red or blue; the input does not tell which."""
 
     train_examples: int = 64
     size: int = 16
@@ -423,7 +427,7 @@ class OneOfTwoColours:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShallowNetworks(LatentNetworks):
-    """The real builders with fewer levels than any name has."""
+    """The real builders with fewer levels than any named network has."""
 
     def build(self, input_shape, target_shape):
         shared = {"norm": self.norm, "filters": 4, "input_channels": 3}
@@ -451,7 +455,7 @@ def test_it_learns_that_one_input_has_two_answers(make_trainer):
     grey, red, blue = next(iter(tf.data.Dataset.range(1000, 1016).map(data.pair).batch(16)))
     networks = trainer.state.evaluation_networks
     columns = [task.preview(networks, {"input": grey, "target": target}) for target in (red, blue)]
-    # Whoever gives one answer is wrong by half the distance on average, whatever it is.
+    # One answer for both is wrong by half the distance on average.
     one_answer = 0.5 * np.abs(red - blue).mean()
     errors = [np.abs(c["encoded"] - c["target"]).mean() for c in columns]
     assert np.mean(errors) < 0.65 * one_answer  # 0.43 to 0.47 with three seeds
@@ -480,10 +484,10 @@ def test_settings_that_cannot_work_are_refused():
         LatentNetworks(latent_size=0)
     with pytest.raises(ConfigurationError, match="scales = 0: must be at least 1"):
         ScaledDiscriminators(scales=0)
-    with pytest.raises(ConfigurationError, match="norm = 'batch' mixes examples"):
+    with pytest.raises(ConfigurationError, match="norm = 'batch': mixes examples"):
         ScaledDiscriminators(norm="batch", gan_loss="wgan_gp")
     with pytest.raises(ConfigurationError, match="32x40 pixels .* multiples of 32.* resize them to 32x32$"):
-        networks((32, 40))  # and no network is advised that takes no code
+        networks((32, 40))  # the message lists only networks that take a code
     with pytest.raises(ConfigurationError, match="scales = 2: at the smallest, .* of 16x32 .* fewer scales"):
         networks((32, 64))
 
@@ -492,7 +496,7 @@ def test_gin_file_has_the_published_settings():
     experiment, _ = loader.load_experiment(gin_files=["gin/bicycle_gan.gin"])
     task = experiment.task
     assert task.kinds == ("encoded", "random") and task.ema_decay is None
-    assert task.latent_networks == LatentNetworks()  # whose defaults are the published settings
+    assert task.latent_networks == LatentNetworks()  # the defaults are the published settings
     assert (task.l1_weight, task.kl_weight, task.latent_weight) == (10, 0.01, 0.5)
     assert task.discriminators == ScaledDiscriminators(
         scales=2, filters=64, conditional=False, norm="instance", gan_loss="lsgan"

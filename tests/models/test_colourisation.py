@@ -1,4 +1,4 @@
-"""Colourisation: its channels, replicas, what it learns, and a run from stored files to pictures."""
+"""Colourisation: channels, replicas, what it learns, and a run from stored files to translated images."""
 
 import os
 
@@ -32,7 +32,7 @@ class SmallColourisation(Colourisation, SmallPix2Pix):
 
 
 class Painted(NoisePairs):
-    """Pictures whose colours follow from how light they are: dark ones blue, light ones orange."""
+    """Images whose lightness determines their colours: dark ones are blue, light ones orange."""
 
     def example(self, index):
         share = (super().example(index)["input"][..., :1] + 1) / 2  # [H, W, 1]
@@ -51,7 +51,7 @@ def test_channels():
 
 
 def test_losses_are_of_lightness_and_colours(make_trainer):
-    """One step by hand: L1 of the colours alone, whatever colours the input has."""
+    """One step with NumPy: L1 of the colours only, which ignores the colours of the input."""
 
     class OtherInput(Painted):
         def example(self, index):
@@ -125,7 +125,7 @@ def test_gin_file_has_the_reference_s_settings():
 
 
 def painted(seed):
-    """A picture of many colours, some strong: uint8 [SIZE, SIZE, 3]."""
+    """An image of many colours, some of them strong: uint8 [SIZE, SIZE, 3]."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
@@ -135,7 +135,7 @@ PICTURES = {"train": range(4), "val": range(4, 6), "test": range(6, 9)}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of gin/colourisation.gin over stored pictures, as its folder; "SETTINGS" made it."""
+    """A short run of gin/colourisation.gin on stored images: (its folder, its gin parameters)."""
     folder = tmp_path_factory.mktemp("colourisation")
     for split, seeds in PICTURES.items():
         os.makedirs(folder / "pictures" / split)
@@ -162,7 +162,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def colourised(run):
-    """Function: uint8 RGB -> the run's picture of it, uint8, and the network's colours; by scikit-image."""
+    """Function: uint8 RGB -> the run's uint8 output and the network's colours, with scikit-image."""
     networks = open_run(str(run[0] / "run")).state.networks
 
     def colour(rgb):
@@ -188,7 +188,7 @@ def test_metrics_are_of_rgb(run, colourised):
     measured = evaluate(workdir=str(run[0] / "run"), split="test")
     originals = [painted(seed) for seed in PICTURES["test"]]
     made = [colourised(rgb)[0] for rgb in originals]
-    assert psnr_db(made, originals) < 40  # not only what was there already
+    assert psnr_db(made, originals) < 40  # the outputs are not simply the originals
     np.testing.assert_allclose(measured.model["psnr_db"], psnr_db(made, originals), atol=0.01)
     greys = [rounded(skimage.color.rgb2lab(rgb) * [1, 0, 0]) for rgb in originals]
     np.testing.assert_allclose(measured.baselines["input"]["psnr_db"], psnr_db(greys, originals), atol=0.01)
@@ -222,7 +222,7 @@ def test_sample_grids_and_contact_sheets_are_rgb(run, colourised, tmp_path):
 
 
 def test_translates_grey_and_coloured_pictures(run, colourised, tmp_path):
-    """Of another size than the training's, and also what the network made itself."""
+    """Of another size than in training; an output can be an input."""
     wide = np.concatenate([painted(20), painted(21)], axis=1)
     pictures = {"colour": wide, "grey": wide[..., 1]}
     os.makedirs(tmp_path / "in")

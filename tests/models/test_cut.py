@@ -1,4 +1,4 @@
-"""CUT and FastCUT: PatchNCE against NumPy, its places and gradients, replicas, pieces, what is learnt."""
+"""CUT and FastCUT: PatchNCE against NumPy, gradients, replicas, micro-batches, and what it learns."""
 
 import types
 
@@ -14,8 +14,8 @@ from engine.task import Adam, Seeds
 from models import losses
 from models.cut import Cut
 from models.discriminators.domain_discriminator import DomainDiscriminator
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
-from models.patch_nce import PatchNce, draw_places, take_patches
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.patch_nce import PatchNce, gather_patches, sample_positions
 from models.regularisation import Regularisation
 from tests.helpers.micro_batches import assert_same, plans_of, train
 
@@ -33,7 +33,7 @@ def seeds_of(examples, own=lambda x: x):
 
 
 def numpy_nce(queries, keys, temperature):
-    """Cross entropy of each query's own key, one example, patch and negative after the other."""
+    """Cross entropy with each query's own key as the class, in loops over examples and patches."""
     queries, keys = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (queries, keys))
     found = []
     for q, k in zip(queries, keys, strict=True):
@@ -80,32 +80,32 @@ def test_patch_nce_learns_from_queries_only_and_bears_empty_rows():
     assert np.all(np.isfinite(tape.gradient(value, empty)))
 
 
-def test_places_are_distinct_even_and_each_example_s_own():
-    places = draw_places(seeds_of(400), "here", of=12, count=5).numpy()
+def test_positions_are_distinct_uniform_and_differ_between_examples():
+    places = sample_positions(seeds_of(400), "here", of=12, count=5).numpy()
     assert places.shape == (400, 5)
     assert all(len(set(row)) == 5 for row in places) and places.min() == 0 and places.max() == 11
     counts = np.bincount(places.ravel(), minlength=12)  # 400 * 5 / 12 = 167, deviation 9.9
     assert np.all(np.abs(counts - 400 * 5 / 12) < 5 * 9.9)
     assert len({tuple(row) for row in places}) > 390
-    np.testing.assert_array_equal(draw_places(seeds_of(400), "here", of=12, count=5), places)
-    assert np.any(draw_places(seeds_of(400), "there", of=12, count=5) != places)
-    # Another replica's, or micro-batch's, rows are the same ones.
-    own = draw_places(seeds_of(400, own=lambda x: x[7:9]), "here", of=12, count=5)
+    np.testing.assert_array_equal(sample_positions(seeds_of(400), "here", of=12, count=5), places)
+    assert np.any(sample_positions(seeds_of(400), "there", of=12, count=5) != places)
+    # The rows of another replica or micro-batch are the same.
+    own = sample_positions(seeds_of(400, own=lambda x: x[7:9]), "here", of=12, count=5)
     np.testing.assert_array_equal(own, places[7:9])
-    assert draw_places(seeds_of(2), "here", of=3, count=256).shape == (2, 3)
+    assert sample_positions(seeds_of(2), "here", of=3, count=256).shape == (2, 3)
 
 
-def test_patches_are_the_vectors_at_their_places():
+def test_patches_are_the_vectors_at_their_positions():
     features, places = random(2, 3, 4, 5), np.array([[11, 0], [5, 6]])
     expected = [[features[0, 2, 3], features[0, 0, 0]], [features[1, 1, 1], features[1, 1, 2]]]
-    np.testing.assert_array_equal(take_patches(tf.constant(features), places), expected)
+    np.testing.assert_array_equal(gather_patches(tf.constant(features), places), expected)
 
 
 def small_generator(norm, width=6):
     """An encoder of two layers, one of half the size, and a decoder."""
     x = image = image_input(3)
     x = Conv(width, 3, padding=1, name="first")(x)
-    x = keras.layers.ReLU(name="first_relu")(normalize(x, norm, name="first_norm"))
+    x = keras.layers.ReLU(name="first_relu")(normalise(x, norm, name="first_norm"))
     x = Conv(2 * width, 4, stride=2, padding=1, name="down")(x)
     x = keras.layers.ReLU(name="down_relu")(x)
     x = keras.layers.UpSampling2D(name="up")(x)
@@ -116,18 +116,18 @@ def small_generator(norm, width=6):
 
 
 class TinyCut(Cut):
-    """Networks of few layers, compiled in a second."""
+    """Networks of few layers, which compile in a second."""
 
     def networks(self, example):
         generator = small_generator(self.norm)
         x = image = image_input(3)
         x = keras.layers.LeakyReLU(0.2)(Conv(8, 4, stride=2, padding=1, name="conv")(x))
-        x = normalize(x, self.norm, name="norm")
+        x = normalise(x, self.norm, name="norm")
         x = Conv(1, 3, padding=1, name="logits")(x)
-        judge = keras.Model(image, x, name="discriminator")
+        discriminator = keras.Model(image, x, name="discriminator")
         return {
             "generator": generator,
-            "discriminator": judge,
+            "discriminator": discriminator,
             "projector": self.nce.projector(generator),
         }
 
@@ -137,7 +137,7 @@ def tiny(**settings):
 
 
 def test_the_loss_of_a_layer_is_that_of_its_projected_patches():
-    """Against NumPy, from the features; gradients reach the query's way only."""
+    """Against NumPy, from the features; only queries have gradients."""
     keras.config.set_dtype_policy("float64")
     generator, nce = small_generator("instance"), tiny()
     projector = nce.projector(generator)
@@ -153,7 +153,9 @@ def test_the_loss_of_a_layer_is_that_of_its_projected_patches():
     expected, seeds = 0, seeds_of(2)
     encode = losses.with_activations(generator, nce.layers)
     for layer, (key, query) in enumerate(zip(encode(source), encode(made), strict=True)):
-        places = draw_places(seeds, f"a/{nce.layers[layer]}", of=key.shape[1] * key.shape[2], count=9).numpy()
+        places = sample_positions(
+            seeds, f"a/{nce.layers[layer]}", of=key.shape[1] * key.shape[2], count=9
+        ).numpy()
         rows = np.arange(2)[:, None]
         key, query = (x.numpy().reshape(2, -1, x.shape[-1])[rows, places] for x in (key, query))
         expected += numpy_nce(numpy_projection(query, layer), numpy_projection(key, layer), 0.07) / 2
@@ -164,7 +166,7 @@ def test_the_loss_of_a_layer_is_that_of_its_projected_patches():
     weights = [generator.get_layer("first").kernel.value, projector.get_layer("hidden_1").kernel.value]
     by_source, by_made, *by_weights = tape.gradient(found, [source, made, *weights])
     assert by_source is None and all(np.any(x != 0) for x in (by_made, *by_weights))
-    # The same picture twice: each patch is its own nearest one.
+    # The same image twice: each patch is most similar to itself.
     assert np.all(nce(generator, projector, source, source, seeds=seeds, name="a") < found)
 
 
@@ -202,7 +204,7 @@ def test_regularised_fastcut_on_two_replicas_keeps_an_average(make_trainer, nois
 
 def test_fastcut_mirrors_half_of_the_examples_and_their_features_back():
     class Passing(TinyCut):
-        """A generator that looks at one pixel at a time, which mirroring does not change."""
+        """A generator of single pixels, which commutes with mirroring."""
 
         def networks(self, example):
             image = image_input(3)
@@ -211,12 +213,12 @@ def test_fastcut_mirrors_half_of_the_examples_and_their_features_back():
 
     task = Passing(nce=tiny(layers=("point",)), flip_equivariance=True)
     networks = task.networks({})
-    pictures = {side: tf.constant(random(64, 4, 4, 3, seed=s), tf.float32) for s, side in enumerate(SIDES)}
-    step = types.SimpleNamespace(networks=networks, batch=pictures, seeds=seeds_of(64))
+    images = {side: tf.constant(random(64, 4, 4, 3, seed=s), tf.float32) for s, side in enumerate(SIDES)}
+    step = types.SimpleNamespace(networks=networks, batch=images, seeds=seeds_of(64))
     step.outputs = task.forward(step)
     plain, is_mirrored = {}, {}
-    for side, made in zip(SIDES, ("fake", "kept"), strict=True):
-        plain[side] = networks["generator"](pictures[side]).numpy()
+    for side, made in zip(SIDES, ("fake", "identity"), strict=True):
+        plain[side] = networks["generator"](images[side]).numpy()
         is_plain, is_mirrored[side] = (
             np.all(np.isclose(step.outputs[made], x, atol=1e-5), axis=(1, 2, 3))
             for x in (plain[side], plain[side][:, :, ::-1])
@@ -224,9 +226,7 @@ def test_fastcut_mirrors_half_of_the_examples_and_their_features_back():
         np.testing.assert_array_equal(is_plain, ~is_mirrored[side])
     np.testing.assert_array_equal(is_mirrored["input"], is_mirrored["target"])
     assert 16 < is_mirrored["input"].sum() < 48  # of 64, deviation 4
-    unmirrored = task.nce(
-        *networks.values(), pictures["input"], plain["input"], seeds=step.seeds, name="input"
-    )
+    unmirrored = task.nce(*networks.values(), images["input"], plain["input"], seeds=step.seeds, name="input")
     np.testing.assert_allclose(task._nce(step, "input", "fake"), unmirrored, rtol=1e-4)
 
 
@@ -256,7 +256,7 @@ def test_networks_have_the_published_sizes_and_initial_kernels():
 
 
 def test_it_learns_the_colours_of_the_targets_and_keeps_the_structure(make_trainer, noise_pairs):
-    """Blue pictures and, of other examples, red ones."""
+    """Blue inputs and red targets, of different examples."""
     blue, red = tf.constant([-0.6, -0.2, 0.5]), tf.constant([0.5, -0.2, -0.6])
 
     class Colours(noise_pairs):
@@ -295,8 +295,13 @@ def test_gin_files_have_the_published_settings():
         generator["inference_norm"] = "batch_statistics"
         assert (task.generator, task._build_generator.keywords) == ("resnet_9blocks", generator)
         assert task.nce == PatchNce() and (task.nce.patches, task.nce.temperature) == (256, 0.07)
-        judge = {"filters": 64, "norm": "instance", "gan_loss": "lsgan", "regularisation": Regularisation()}
-        assert task.judge == DomainDiscriminator(network="discriminator", **judge)
+        settings = {
+            "filters": 64,
+            "norm": "instance",
+            "gan_loss": "lsgan",
+            "regularisation": Regularisation(),
+        }
+        assert task.discriminator == DomainDiscriminator(network="discriminator", **settings)
         for optimizer in task.optimizers.values():
             assert (optimizer.learning_rate, optimizer.beta1, optimizer.beta2) == (2e-4, 0.5, 0.999)
             assert optimizer.schedule == LinearDecay(constant=lengths[0], decay=lengths[1])
@@ -317,7 +322,7 @@ def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ConfigurationError, match="inputs have 1 channels and targets 3; prepare both alike"):
         networks(channels=(1, 3))
     with pytest.raises(
-        ConfigurationError, match="generator has no layer 'first_pad' to compare; choose among"
+        ConfigurationError, match="generator: has no layer 'first_pad' to compare; choose among"
     ):
         networks(size=64, generator="unet_64")
     with pytest.raises(ConfigurationError, match="of 16x16 pixels .* at least 24"):

@@ -1,4 +1,4 @@
-"""CycleGAN: the reference's course over five steps, replicas, accumulation, restarts, its pool."""
+"""CycleGAN: five steps of the reference, replicas, accumulation, restarts, the image pool."""
 
 import dataclasses
 import types
@@ -16,7 +16,7 @@ from engine.schedules import LinearDecay
 from engine.task import Adam, Seeds
 from models.cyclegan import CycleGan
 from models.networks.joint_pass import pass_both
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 from models.pix2pix import Pix2Pix
 from models.regularisation import Regularisation
 from tests.helpers.goldens import (
@@ -31,7 +31,7 @@ from tests.helpers.micro_batches import assert_same, plans_of, train
 from tests.helpers.runs import stop_at, variables
 
 GOLDEN = "cyclegan_resnet6_instance"
-# The reference's G_A makes B from A, and its D_A judges B.
+# The reference's G_A translates A to B, and its D_A is the discriminator of B.
 REFERENCE_NETWORKS = {
     "G_A": "input_to_target",
     "G_B": "target_to_input",
@@ -51,8 +51,8 @@ REFERENCE_LOSSES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class GoldenPictures:
-    """The pictures of the reference's steps, in their order."""
+class GoldenImages:
+    """The images of the reference's steps, in order."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -71,25 +71,25 @@ class GoldenPictures:
         return {"input": spec, "target": spec}
 
     def batches(self, *, position_examples, global_batch, rows=None):
-        pictures = {"input": self.inputs, "target": self.targets}
-        return tf.data.Dataset.from_tensor_slices(pictures).skip(position_examples).batch(global_batch)
+        images = {"input": self.inputs, "target": self.targets}
+        return tf.data.Dataset.from_tensor_slices(images).skip(position_examples).batch(global_batch)
 
 
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_five_steps_of_the_reference(make_trainer, replicas):
     data = golden(GOLDEN)
-    pictures = GoldenPictures(data["A"][:, 0], data["B"][:, 0])
+    images = GoldenImages(data["A"][:, 0], data["B"][:, 0])
     task = CycleGan(
         generator="resnet_6blocks", generator_filters=4, discriminator_filters=4, pool_size=0
     )  # the other settings are the reference's
-    trainer = make_trainer(task, pictures, cpu_replicas=replicas, total_examples=5)
+    trainer = make_trainer(task, images, cpu_replicas=replicas, total_examples=5)
     networks = trainer.state.networks
     layers = {net: RESNET if net.startswith("G") else PATCHGAN for net in REFERENCE_NETWORKS}
     for net, name in REFERENCE_NETWORKS.items():
         load_reference_weights(networks[name], GOLDEN, net, layers[net])
 
     first = {"input": data["A"][0], "target": data["B"][0]}
-    preview = {name: np.asarray(picture) for name, picture in task.preview(networks, first).items()}
+    preview = {name: np.asarray(image) for name, image in task.preview(networks, first).items()}
     assert list(preview) == ["input", "fake_target", "cycled_input", "target", "fake_input", "cycled_target"]
     assert_close(task.translate(networks, first), data["fake_B"])
     assert_close(preview["fake_target"], data["fake_B"])
@@ -99,7 +99,7 @@ def test_five_steps_of_the_reference(make_trainer, replicas):
         np.testing.assert_allclose(distance, data[f"loss/cycle_{net}"][0], rtol=1e-4)
 
     plan = BatchLayout(global_batch=1, replicas=replicas)
-    iterator = distributed_batches(trainer.devices, pictures, position_examples=0, plan=plan)
+    iterator = distributed_batches(trainer.devices, images, position_examples=0, plan=plan)
     for step in range(5):
         metrics = trainer.loop.run(iterator, num_steps=1, step=step, examples=step, plan=plan).metrics
         for reference, ours in REFERENCE_LOSSES.items():
@@ -120,13 +120,13 @@ def test_five_steps_of_the_reference(make_trainer, replicas):
 
 
 class TinyCycleGan(CycleGan):
-    """Networks of two layers, compiled in a second."""
+    """Networks of two layers, which compile in a second."""
 
     def networks(self, example):
         def network(name, channels, made, activation, stride):
             x = image = image_input(channels)
             x = Conv(4, 3, stride=stride, padding=1, name="conv")(x)
-            x = normalize(x, self.norm, name="norm")
+            x = normalise(x, self.norm, name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
             x = Conv(made, 3, padding=1, name="out")(x)
             x = keras.layers.Activation(activation, dtype=variable_dtype(), name="activation")(x)
@@ -149,7 +149,7 @@ FLOAT64 = {"total_examples": 1, "precision": "float64"}
     ("norm", "replicas"), [pytest.param("instance", 2, marks=pytest.mark.soak), ("instance", 3), ("batch", 2)]
 )
 def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
-    """Batches of 5 and, on the last replicas, of nothing; the pool fills, then swaps."""
+    """Batches of 5, and last replicas without examples; the pool fills, then swaps."""
     task, data = TinyCycleGan(norm=norm, pool_size=4), noise_pairs(size=16)
     whole = train(make_trainer(task, data, **FLOAT64), plans_of(5, None, 1, 6) + plans_of(1, None, 1, 4))
     assert np.ptp(whole[0][:, 0]) > 0.01  # it does train
@@ -163,7 +163,7 @@ def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
 
 
 def test_regularised_on_replicas_with_averages(make_trainer, noise_pairs):
-    """R1 and a loss that compares for both judges; averages of the generators."""
+    """R1, a relativistic loss for both discriminators, and moving averages of the generators."""
     task = TinyCycleGan(
         pool_size=4,
         gan_loss="relativistic",
@@ -191,24 +191,24 @@ def test_settings_of_discriminators_reach_both():
     real, fake = (np.random.default_rng(k).normal(0, 1, (2, 8, 8, 3)) for k in range(2))
     seeds = Seeds(key=tf.constant([1, 2]), global_batch=tf.constant(2), own=lambda x: x)
     step = types.SimpleNamespace(networks=networks, seeds=seeds)
-    for side, judge in task.judges.items():
+    for side, discriminator in task.discriminators.items():
         seen = (
             regularisation.augment(x, seeds, f"{side}_discriminator/{role}")
             for x, role in ((real, "real"), (fake, "fake"))
         )
-        judged_real, judged_fake = (networks[f"{side}_discriminator"](x).numpy() for x in seen)
-        terms = judge.discriminator_terms(step, real=real, fake=fake)
+        real_logits, fake_logits = (networks[f"{side}_discriminator"](x).numpy() for x in seen)
+        terms = discriminator.discriminator_terms(step, real=real, fake=fake)
         np.testing.assert_allclose(
-            terms["real"], 0.5 * np.mean((judged_real - 0.9) ** 2, (1, 2, 3)), rtol=1e-9
+            terms["real"], 0.5 * np.mean((real_logits - 0.9) ** 2, (1, 2, 3)), rtol=1e-9
         )
-        np.testing.assert_allclose(terms["fake"], 0.5 * np.mean(judged_fake**2, (1, 2, 3)), rtol=1e-9)
-        found = judge.generator_loss(step, real=real, fake=fake)
-        np.testing.assert_allclose(found, np.mean((judged_fake - 1) ** 2, (1, 2, 3)), rtol=1e-9)
+        np.testing.assert_allclose(terms["fake"], 0.5 * np.mean(fake_logits**2, (1, 2, 3)), rtol=1e-9)
+        found = discriminator.generator_loss(step, real=real, fake=fake)
+        np.testing.assert_allclose(found, np.mean((fake_logits - 1) ** 2, (1, 2, 3)), rtol=1e-9)
     spec = tf.TensorSpec([24, 24, 3], tf.float64)
     settings = {"generator_filters": 2, "discriminator_filters": 2, "generator": "resnet_6blocks"}
     task = CycleGan(regularisation=regularisation, **settings)
     networks = task.networks({"input": spec, "target": spec})
-    for side in task.judges:  # the spectral vectors
+    for side in task.discriminators:  # the spectral vectors
         assert len(networks[f"{side}_discriminator"].non_trainable_weights) == 5
 
 
@@ -299,7 +299,7 @@ def test_settings_that_cannot_work_are_refused():
         CycleGan(gan_loss="ls")
     with pytest.raises(ConfigurationError, match="inputs have 1 and targets 3; use 0"):
         networks(channels=(1, 3))
-    with pytest.raises(ConfigurationError, match="unknown network 'resnet'; choose one of"):
+    with pytest.raises(ConfigurationError, match="'resnet': unknown; use one of"):
         networks(generator="resnet")
     with pytest.raises(ConfigurationError, match="of 16x16 pixels .* at least 24"):
         networks(size=16)
@@ -333,7 +333,7 @@ def test_gin_file_has_the_published_settings():
     experiment, _ = loader.load_experiment(gin_files=["gin/cyclegan.gin"])
     task, data = experiment.task, experiment.data
     assert task.generator == "resnet_9blocks" and task.norm == "instance"
-    assert {judge.gan_loss for judge in task.judges.values()} == {"lsgan"}
+    assert {d.gan_loss for d in task.discriminators.values()} == {"lsgan"}
     assert task.cycle_weights == {"input": 10, "target": 10} and task.identity_weight == 0.5
     assert {pool.size for pool in task.pools.values()} == {50}
     for optimizer in task.optimizers.values():

@@ -1,4 +1,4 @@
-"""What holds an output to its target: every term against another implementation, and in training."""
+"""Distances from the target: every term against another implementation, and in training."""
 
 import dataclasses
 
@@ -28,19 +28,19 @@ VGG_BEGINNING = losses.Perceptual(application="VGG16", weights=None, layers=("bl
 
 @pytest.fixture(autouse=True)
 def one_block(monkeypatch):
-    """A generator that is traced in no time."""
+    """A generator that is traced quickly."""
     monkeypatch.setitem(generators.GENERATORS, "edsr_8blocks", generators._edsr(1))
 
 
-def pictures(size=16, channels=3, seed=0):
-    """Two alike: float64 [2, size, size, channels] in [-1, 1]."""
+def images(size=16, channels=3, seed=0):
+    """Two similar batches: float64 [2, size, size, channels] in [-1, 1]."""
     rng = np.random.default_rng(seed)
     real = rng.uniform(-0.9, 0.9, (2, size, size, channels))
     return np.clip(real + rng.normal(0, 0.2, real.shape), -1, 1), real
 
 
 def by_blocks(difference, transform, size):
-    """Mean over the values of each picture of |transform(block)| of every block [size, size]."""
+    """Mean of |transform(block)| over all blocks [size, size] and values of each image."""
     total = np.zeros(len(difference))
     for top in range(0, difference.shape[1], size):
         for left in range(0, difference.shape[2], size):
@@ -88,24 +88,24 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_term_is_its_distance_times_its_weight(name):
-    fake, real = pictures(size=176 if name == "ms_ssim" else 16)
+    fake, real = images(size=176 if name == "ms_ssim" else 16)
     fidelity = Fidelity(**{name: 2.5})
-    assert fidelity.build(tf.TensorSpec(real.shape[1:], tf.float64)) is None
+    assert fidelity.frozen_networks(tf.TensorSpec(real.shape[1:], tf.float64)) == {}
     terms = fidelity.terms(tf.constant(fake), tf.constant(real))
     assert terms.keys() == {name}
-    tolerance = 1e-3 if name == "ms_ssim" else 1e-9  # TensorFlow's own is of float32, near 1
+    tolerance = 1e-3 if name == "ms_ssim" else 1e-9  # TensorFlow's own computes in float32, near 1
     np.testing.assert_allclose(terms[name], 2.5 * EXPECTED[name](fake, real), rtol=tolerance)
 
 
 def test_every_weight_is_tried_and_none_is_set_by_itself():
     weights = {field.name for field in dataclasses.fields(Fidelity)} - {"domain", "perceptual_network"}
     assert weights == {*EXPECTED, "perceptual"}
-    fake, real = map(tf.constant, pictures())
+    fake, real = map(tf.constant, images())
     assert Fidelity().weights == Fidelity().terms(fake, real) == {}
 
 
 def test_distances_in_another_colour_space():
-    fake, real = pictures()
+    fake, real = images()
     kr, kb = 0.2126, 0.0722  # BT.709
 
     def ycbcr(rgb):  # chroma as wide as luma, both in [-1, 1]
@@ -129,11 +129,13 @@ def test_perceptual_distance_is_built_where_it_is_asked_for_and_kept_out_of_chec
     task = Supervised(generator="edsr_8blocks", generator_filters=2, norm="none", fidelity=fidelity)
     trainer = make_trainer(task, noise_pairs(size=16), total_examples=2, batch_schedule=2)
     assert not [name for name in trainer.state.variables() if "block1_conv1" in name]
-    fake, real = (tf.constant(x, tf.float32) for x in pictures())
-    terms = fidelity.terms(fake, real, perceptual=task._perceptual)
-    np.testing.assert_allclose(terms["perceptual"], 3 * task._perceptual(fake, real), rtol=1e-6)
+    fake, real = (tf.constant(x, tf.float32) for x in images())
+    frozen = trainer.state.frozen_networks
+    distance = VGG_BEGINNING.distance(frozen["perceptual"], fake, real)
+    terms = fidelity.terms(fake, real, frozen)
+    np.testing.assert_allclose(terms["perceptual"], 3 * distance, rtol=1e-6)
     assert np.all(terms["perceptual"] > 0)
-    np.testing.assert_array_equal(fidelity.terms(real, real, perceptual=task._perceptual)["perceptual"], 0)
+    np.testing.assert_array_equal(fidelity.terms(real, real, frozen)["perceptual"], 0)
     values, _ = train(trainer, plans_of(2, None, 1, steps=1))
     assert values.shape == (1, 2) and np.all(values > 0)
 
@@ -150,11 +152,11 @@ def spec(size, channels=3):
         (
             {"ssim": 1.0},
             spec(10),
-            "ssim = 1.0: needs pictures of at least 11 pixels .* are 10x10; raise CROP_SI",
+            "ssim = 1.0: needs images of at least 11x11 pixels, .* have 10x10; raise CROP_SI",
         ),
-        ({"ms_ssim": 1.0}, spec(160), "at least 161 pixels"),
-        ({"total_variation": 1.0}, spec(1), "at least 2 pixels"),
-        ({"l1": 1.0, "domain": "lab"}, spec(16, 1), "made of 3 channels, but targets have 1; use 'rgb'"),
+        ({"ms_ssim": 1.0}, spec(160), "at least 161x161 pixels"),
+        ({"total_variation": 1.0}, spec(1), "at least 2x2 pixels"),
+        ({"l1": 1.0, "domain": "lab"}, spec(16, 1), "needs 3 channels, but targets have 1; use 'rgb'"),
         ({"perceptual": 1.0}, spec(32, 4), "1 channel or 3, but targets have 4"),
         (
             {"perceptual": 1.0, "perceptual_network": losses.Perceptual(weights=None)},
@@ -165,7 +167,7 @@ def spec(size, channels=3):
 )
 def test_settings_that_cannot_work_are_refused(settings, target, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
-        Fidelity(**settings).build(target)
+        Fidelity(**settings).frozen_networks(target)
     assert "\n" not in str(caught.value)
 
 
@@ -183,7 +185,7 @@ def test_settings_of_tasks_that_cannot_work_are_refused():
         with pytest.raises(ConfigurationError, match=message):
             SuperResolution(blocks=1, **TINY).networks({"input": spec(16), "target": spec(size)})
     with pytest.raises(ConfigurationError, match="Fidelity.ms_ssim"):
-        Pix2Pix(generator="unet_64", fidelity=Fidelity(ms_ssim=1.0), **TINY).networks(
+        Pix2Pix(generator="unet_64", fidelity=Fidelity(ms_ssim=1.0), **TINY).frozen_networks(
             {"input": spec(64), "target": spec(64)}
         )
 
@@ -224,7 +226,7 @@ TASKS = {
 @pytest.mark.parametrize(
     ("name", "largest"), [pytest.param("supervised", 2, marks=pytest.mark.soak), ("super_resolution", None)]
 )
-def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, name, largest):
+def test_replicas_and_micro_batches_change_nothing(make_trainer, noise_pairs, name, largest):
     task, data = TASKS[name], SmallerInputs(noise_pairs(size=32))
     data = data if name == "super_resolution" else data.pairs
     whole = train(make_trainer(task, data, **SETTINGS), plans_of(5, None, 1, steps=2))
@@ -234,7 +236,7 @@ def test_replicas_and_pieces_change_nothing(make_trainer, noise_pairs, name, lar
 
 
 def test_the_generator_learns_from_the_best_fakes_and_from_activations(make_trainer, noise_pairs):
-    """Losses of the first step, on two replicas, made again with NumPy of what the networks give."""
+    """Losses of the first step on two replicas, computed with NumPy from the outputs of the networks."""
     settings = {"generator": "edsr_8blocks", "dropout": False, "feature_matching_weight": 10.0, "top_k": 0.5}
     still = dataclasses.replace(Pix2Pix().optimizers["generator"], learning_rate=0.0)
     task = Pix2Pix(**TINY, **settings, generator_optimizer=still, discriminator_optimizer=still)
@@ -249,17 +251,18 @@ def test_the_generator_learns_from_the_best_fakes_and_from_activations(make_trai
     batch = next(iter(data.batches(position_examples=0, global_batch=3)))
     given, real = (tf.cast(batch[side], tf.float64) for side in ("input", "target"))
     fake = trained["generator"](given, training=True)
-    judge = trained["discriminator"]
-    inner = keras.Model(judge.inputs, [judge.get_layer(name).output for name in (*ACTIVATIONS, "logits")])
+    discriminator = trained["discriminator"]
+    layers = [discriminator.get_layer(name).output for name in (*ACTIVATIONS, "logits")]
+    inner = keras.Model(discriminator.inputs, layers)
     of_fake, of_real = ([x.numpy() for x in inner(tf.concat([given, x], -1))] for x in (fake, real))
-    per_picture = np.logaddexp(0, -of_fake[-1]).mean((1, 2, 3))
+    per_example = np.logaddexp(0, -of_fake[-1]).mean((1, 2, 3))
     best_two = np.argsort(of_fake[-1].mean((1, 2, 3)))[-2:]
-    assert results["loss/generator/gan"] == pytest.approx(per_picture[best_two].mean(), abs=1e-9)
+    assert results["loss/generator/gan"] == pytest.approx(per_example[best_two].mean(), abs=1e-9)
     distances = [np.abs(a - b).mean() for a, b in zip(of_fake[:-1], of_real[:-1], strict=True)]
     assert results["loss/generator/feature_matching"] == pytest.approx(10 * np.mean(distances), abs=1e-9)
 
 
-def test_a_discriminator_may_see_the_picture_alone():
+def test_a_discriminator_may_see_the_image_alone():
     example = {"input": spec(64, 1), "target": spec(64)}
     channels = {
         conditional: Pix2Pix(generator="unet_64", conditional=conditional, **TINY)

@@ -6,13 +6,13 @@ import pytest
 
 from engine.errors import ConfigurationError
 from models.initialisation import SCHEMES, Initialisation, initialise
-from models.networks.layers import Conv, ConvTranspose, image_input, normalize
+from models.networks.layers import Conv, ConvTranspose, image_input, normalise
 
 
 def network():
     x = image = image_input(32)
     x = Conv(64, 4, stride=2, padding=1, name="conv")(x)
-    x = normalize(x, "batch", name="norm")
+    x = normalise(x, "batch", name="norm")
     x = ConvTranspose(32, 4, name="transpose")(x)
     x = ConvTranspose(64, 4, name="transpose_2")(x)
     x = ConvTranspose(32, 4, name="transpose_3")(x)
@@ -21,7 +21,7 @@ def network():
 
 
 def kernel(model, name):
-    """As PyTorch has it: [out, in, h, w] of a convolution, [in, out, h, w] of a transposed one."""
+    """In PyTorch's layout: [out, in, h, w] of a convolution, [in, out, h, w] of a transposed one."""
     return np.transpose(model.get_layer(name).kernel.numpy(), (3, 2, 0, 1)).astype(np.float64)
 
 
@@ -34,11 +34,11 @@ def test_kernels_have_the_moments_of_pytorch(scheme):
     keras.utils.set_random_seed(0)
     network()
     initialise(again, scheme=scheme, gain=0.05)
-    np.testing.assert_array_equal(kernel(model, "conv"), kernel(again, "conv"))  # by the seed
+    np.testing.assert_array_equal(kernel(model, "conv"), kernel(again, "conv"))  # the same seed
     for name in ("conv", "transpose"):
         drawn = kernel(model, name)
         rows, fan_out = len(drawn), drawn.shape[0] * 16
-        fan_in = drawn.shape[1] * 16  # PyTorch takes the second axis for the inputs, whatever it is
+        fan_in = drawn.shape[1] * 16  # PyTorch always counts the second axis as inputs
         deviation = {
             "normal": 0.05,
             "xavier": 0.05 * np.sqrt(2 / (fan_in + fan_out)),
@@ -50,7 +50,7 @@ def test_kernels_have_the_moments_of_pytorch(scheme):
         if scheme == "orthogonal":
             flat = drawn.reshape(rows, -1)
             np.testing.assert_allclose(flat @ flat.T, 0.05**2 * np.eye(rows), atol=1e-7)
-    # Kernels of one shape are drawn apart from each other.
+    # Kernels of the same shape differ.
     assert np.abs(kernel(model, "transpose") - kernel(model, "transpose_3")).max() > 0
     assert model.get_layer("norm").gamma.numpy().std() == pytest.approx(0.05, rel=0.3)
     assert not model.get_layer("zero").kernel.numpy().any()

@@ -1,4 +1,4 @@
-"""pix2pix with every adversarial loss and regularisation: in pieces, on replicas, and its penalties."""
+"""pix2pix with every adversarial loss and regularisation: micro-batches, replicas, penalties."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ CASES = {
 @pytest.fixture
 def make_task(small_pix2pix):
     class Task(small_pix2pix):
-        """With a discriminator whose kernels are normalised where the settings say so."""
+        """With a discriminator that can have spectral norm."""
 
         def networks(self, example):
             networks = super().networks(example)
@@ -59,12 +59,12 @@ def test_every_adversarial_loss_is_tried():
     assert set(CASES) == set(losses.ADVERSARIAL_LOSSES)
 
 
-QUICK = ("wgan_gp", "relativistic")  # those whose examples could meet
+QUICK = ("wgan_gp", "relativistic")  # the losses that could mix examples
 MARKED = [pytest.param(case, marks=() if case in QUICK else pytest.mark.soak) for case in CASES]
 
 
 @pytest.mark.parametrize("gan_loss", MARKED)
-def test_pieces_and_replicas_give_the_step_of_one(make_trainer, noise_pairs, make_task, gan_loss):
+def test_micro_batches_and_replicas_give_the_step_of_one(make_trainer, noise_pairs, make_task, gan_loss):
     task, data = make_task(gan_loss, CASES[gan_loss]), noise_pairs(size=SIZE)
     settings = {"total_examples": 1, "precision": "float64"}
     one = make_trainer(task, data, **settings)
@@ -75,8 +75,10 @@ def test_pieces_and_replicas_give_the_step_of_one(make_trainer, noise_pairs, mak
     assert_same(train(two, plans_of(5, 1, 2, steps=4)), whole)
 
 
-def test_spectral_vectors_move_once_for_each_pass_however_many_pieces(make_trainer, noise_pairs, make_task):
-    """Three passes a step: a fake and a real for the discriminator, a fake for the generator."""
+def test_spectral_vectors_move_once_for_each_pass_in_any_number_of_micro_batches(
+    make_trainer, noise_pairs, make_task
+):
+    """A step has three passes: fake and real for the discriminator, fake for the generator."""
     task = make_task("hinge", Regularisation(spectral_norm=True), learning_rate=0.0)
     trainer = make_trainer(task, noise_pairs(size=SIZE), total_examples=1, precision="float64")
     for largest in (None, 3, 1):
@@ -114,7 +116,7 @@ def make_linear(make_task):
 
 
 def gradient_of_mean_logit(network):
-    """With respect to the second picture of a pair, from its values on every basis picture."""
+    """With respect to the second image of a pair, from the outputs for all basis images."""
     basis = np.eye(SIZE * SIZE * 3).reshape(-1, SIZE, SIZE, 3)
     values = network(np.concatenate([np.zeros_like(basis), basis], axis=-1))
     return np.mean(values, axis=(1, 2, 3)) - np.mean(network(np.zeros((1, SIZE, SIZE, 6))))
@@ -133,7 +135,7 @@ def test_wgan_has_its_penalty(make_trainer, noise_pairs, make_linear):
         np.testing.assert_allclose(row["loss/discriminator/penalty"], 0.5 * 7 * (norm - 1) ** 2, rtol=1e-8)
 
 
-def test_r1_is_a_lazy_row_whose_weight_follows_the_batch(make_trainer, noise_pairs, make_linear):
+def test_r1_is_a_lazy_phase_whose_weight_follows_the_batch(make_trainer, noise_pairs, make_linear):
     task = make_linear("bce", Regularisation(r1=0.3, r1_every=3))
     trainer = make_trainer(
         task,
@@ -146,7 +148,7 @@ def test_r1_is_a_lazy_row_whose_weight_follows_the_batch(make_trainer, noise_pai
     rows = read_rows(trainer.run_directory.train_log)
     found = [row.get("loss/r1/penalty") for row in rows]
     square = np.sum(gradient_of_mean_logit(trainer.state.networks["discriminator"]) ** 2)
-    # Half of it like all of the discriminator's terms; half by definition; every third step, so three times.
+    # 0.5 as all terms of the discriminator have, 0.5 by definition, and 3 because it is due every third step.
     expected = [0.5 * 3 * 0.3 * SIZE * SIZE / batch * 0.5 * square for batch in (2, 4)]
     assert [row["global_batch"] for row in rows] == [2, 2, 2, 4, 4, 4]
     assert [value is None for value in found] == [True, True, False] * 2
@@ -156,12 +158,12 @@ def test_r1_is_a_lazy_row_whose_weight_follows_the_batch(make_trainer, noise_pai
 
 
 def test_the_patch_discriminator_is_normalised_throughout():
-    network = patchgan(name="judge", input_channels=3, filters=2, norm="instance", spectral_norm=True)
+    network = patchgan(name="discriminator", input_channels=3, filters=2, norm="instance", spectral_norm=True)
     convolutions = [layer for layer in network.layers if layer.name.startswith(("conv", "logits"))]
     assert len(convolutions) == 5 and all(isinstance(layer, SpectralNorm) for layer in convolutions)
     x = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
     before = network(x)
-    for layer in convolutions:  # ten times the kernels, the same network: every bias is 0
+    for layer in convolutions:  # the same network with kernels ten times as large, as every bias is 0
         layer.layer.kernel.assign(10 * layer.layer.kernel)
     np.testing.assert_allclose(network(x), before, rtol=0, atol=1e-5)
 
@@ -181,7 +183,7 @@ def test_pairs_are_augmented_alike():
         ("wgan", "instance", {}, "gan_loss = 'wgan': unknown; use one of bce, lsgan, hinge, wgan_gp, relat"),
         ("wgan_gp", "batch", {}, "wgan_gp penalises the gradient of each; set norm"),
         ("bce", "batch", {"r1": 0.1}, "r1 penalises the gradient of each; set norm"),
-        ("hinge", "batch", {"label_smoothing": 0.1}, "'hinge' has no labels to smooth; set"),
+        ("hinge", "batch", {"label_smoothing": 0.1}, "'hinge': has no labels to smooth; set"),
         ("bce", "batch", {"label_smoothing": 1.0}, r"must lie in \[0, 1\)"),
         ("bce", "batch", {"r1_every": 0}, "r1_every = 0 at least 1"),
         ("bce", "batch", {"gradient_penalty": 0.0}, "gradient_penalty = 0.0 must be above 0"),

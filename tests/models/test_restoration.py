@@ -1,4 +1,4 @@
-"""Supervised translation, super-resolution, denoising and codec restoration: their gin files, learning."""
+"""Supervised translation, super-resolution, denoising and codec restoration: gin files and learning."""
 
 import io
 
@@ -17,7 +17,7 @@ SIZE = 32
 
 
 def blocks(seed):
-    """Sharp rectangles of many colours with even corners, which are to be found again: [SIZE, SIZE, 3]."""
+    """An image to restore, of sharp rectangles in many colours with even corners: [SIZE, SIZE, 3]."""
     rng = np.random.default_rng(seed)
     picture = np.full((SIZE, SIZE, 3), rng.integers(0, 256, 3), np.uint8)
     for _ in range(12):
@@ -27,7 +27,7 @@ def blocks(seed):
 
 
 def compressed(picture, quality):
-    """As JPEG, and decoded again."""
+    """Encodes an image as JPEG and decodes it."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality, subsampling=0)
     return Image.open(file)
@@ -35,19 +35,19 @@ def compressed(picture, quality):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Prepared: "single", sharp pictures; "pairs", smooth ones after JPEG and before; "shades", bent ones."""
+    """Prepares "single" (sharp images), "pairs" (smooth, after and before JPEG), "shades" (other levels)."""
     root = tmp_path_factory.mktemp("made_up")
     changes = {
-        "pairs": lambda picture: compressed(picture, 12),
-        "shades": lambda picture: picture.point(lambda level: 255 - level // 2),
+        "pairs": lambda image: compressed(image, 12),
+        "shades": lambda image: image.point(lambda level: 255 - level // 2),
     }
-    smooth = {"pairs": lambda picture: picture.resize((5, 5)).resize(picture.size, Image.Resampling.BICUBIC)}
+    smooth = {"pairs": lambda image: image.resize((5, 5)).resize(image.size, Image.Resampling.BICUBIC)}
     for split, first, count in (("train", 0, 24), ("val", 100, 6)):
         for index in range(first, first + count):
-            picture = blocks(index)
-            folders = [(f"single/{split}", picture)]
+            original = blocks(index)
+            folders = [(f"single/{split}", original)]
             for name, change in changes.items():
-                clean = smooth.get(name, lambda picture: picture)(picture)
+                clean = smooth.get(name, lambda image: image)(original)
                 folders += [(f"{name}/{split}/A", change(clean)), (f"{name}/{split}/B", clean)]
             for folder, image in folders:
                 (root / folder).mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def trainer_of(data_dir, tmp_path, monkeypatch):
-    """A trainer of a gin file, small and fast, not yet run."""
+    """A small and fast trainer of a gin file, before its run."""
     monkeypatch.setitem(generators.GENERATORS, "edsr_8blocks", generators._edsr(1))
 
     def make(name, dataset, *params):
@@ -133,13 +133,13 @@ def test_it_learns(trainer_of, name, dataset, gain_db, params):
     of_input = untrained.baselines["input"]["psnr_db"]
     assert trained > max(of_input, untrained.model["psnr_db"]) + gain_db
     if name == "super_resolution":
-        # Before anything is learned the network gives the bicubic picture, the baseline.
+        # Before training, the network returns the baseline, a bicubic enlargement.
         assert untrained.model["psnr_db"] == pytest.approx(of_input, abs=0.01)
         check_sizes(trainer)
 
 
 def check_sizes(trainer):
-    """The grid shows inputs as large as targets; other pictures become twice as large."""
+    """The grid enlarges inputs to the size of targets; translated images have twice the size."""
     run = trainer.run_directory
     grid = np.asarray(Image.open(f"{run.samples}/samples_00000160.png"))
     assert grid.shape == (4 * SIZE, 3 * SIZE, 3)

@@ -1,4 +1,4 @@
-"""Side information in networks: what FiLM and concatenation compute, and that pix2pix learns with it."""
+"""Side information: what FiLM and concatenation compute, and that pix2pix learns with it."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from engine.errors import ConfigurationError
 from engine.storage import checkpoints
 from engine.task import Adam
 from models.networks.conditioning import FeatureModulation, SideInputs, SideShapes
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 from models.networks.patchgan import patchgan
 from models.networks.resnet import resnet
 from models.networks.unet import unet
@@ -49,7 +49,7 @@ def test_film_scales_and_shifts_as_numpy_does():
     set_precision("float64")
     layer = FeatureModulation()
     x, hidden = noise(2, 3, 4, 5), noise(2, 7, seed=1)
-    np.testing.assert_array_equal(layer([x, hidden]), x)  # at first it changes nothing
+    np.testing.assert_array_equal(layer([x, hidden]), x)  # initially it changes nothing
     layer.set_weights([noise(7, 10, seed=2), noise(10, seed=3)])
     made = np.einsum("bu,uc->bc", hidden, noise(7, 10, seed=2)) + noise(10, seed=3)
     expected = np.empty_like(x)
@@ -123,11 +123,11 @@ def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ConfigurationError, match="no 'side_map'; prepare it with --side_map, or set 'none'"):
         Pix2Pix(generator="unet_64", side_information=SideInformation(map="concatenate")).networks(example)
     task = Pix2Pix(generator="resnet_6blocks", side_information=SideInformation(vector="concatenate"))
-    with pytest.raises(ConfigurationError, match="takes out"):
+    with pytest.raises(ConfigurationError, match="removes the contribution"):
         task.networks(example | {"side_vector": tf.TensorSpec([2], tf.float32)})
 
 
-def test_both_networks_of_pix2pix_get_what_is_asked_for():
+def test_both_networks_of_pix2pix_get_the_side_information():
     example = NoisePairs(size=64).example_spec | {
         "side_vector": tf.TensorSpec([4], tf.float32),
         "side_map": tf.TensorSpec([64, 64, 2], tf.float32),
@@ -150,17 +150,17 @@ def test_both_networks_of_pix2pix_get_what_is_asked_for():
     assert inputs(vector="film", map="concatenate") == (("side_vector", "side_map"), both)
 
 
-def test_maps_stay_in_their_places_where_pictures_are_moved():
-    batch = {"side_vector": "vector", "side_map": "map", "input": "picture"}
+def test_maps_stay_in_their_places_where_images_are_moved():
+    batch = {"side_vector": "vector", "side_map": "map", "input": "image"}
     both = SideInformation(vector="film", map="concatenate")
-    assert both.beside("moved", batch, change="moved {}".format) == ["moved", "vector", "moved map"]
-    assert SideInformation(map="concatenate").beside("pair", batch) == ["pair", "map"]
-    assert SideInformation().beside("pair", batch, change="moved {}".format) == "pair"
+    assert both.network_inputs("moved", batch, change="moved {}".format) == ["moved", "vector", "moved map"]
+    assert SideInformation(map="concatenate").network_inputs("pair", batch) == ["pair", "map"]
+    assert SideInformation().network_inputs("pair", batch, change="moved {}".format) == "pair"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColouredByClass(NoisePairs):
-    """Grey noise whose colour in the target only the class tells; a map that is half of the input."""
+    """Grey noise whose class determines the target's colour; the map is half of the input."""
 
     @property
     def example_spec(self):
@@ -177,15 +177,15 @@ class ColouredByClass(NoisePairs):
 
 
 class SmallSidePix2Pix(Pix2Pix):
-    """Networks of two layers, compiled in a second."""
+    """Networks of two layers, which compile in a second."""
 
     def networks(self, example):
         def network(name, channels_in, made, activation, stride):
             image, inputs = image_input(channels_in), SideInputs(self.side_information.shapes(example))
-            # A bias before a norm has no gradient but rounding errors, which Adam would blow up.
+            # Gradients of a bias before a norm are rounding errors, which Adam would amplify.
             conv = Conv(4, 4, stride=2, padding=1, use_bias=False, name="conv")
             x = conv(inputs.concatenated(image))
-            x = inputs.modulated(normalize(x, self.norm, name="norm"), "norm")
+            x = inputs.modulated(normalise(x, self.norm, name="norm"), "norm")
             x = keras.layers.LeakyReLU(0.2, name="leaky")(x)
             if stride == 1:
                 x = keras.layers.UpSampling2D(name="up")(x)
@@ -214,7 +214,7 @@ def small(**side):
 
 @pytest.mark.parametrize("settings", [{"vector": "film", "map": "concatenate"}, {"vector": "none"}])
 def test_only_a_network_that_gets_the_class_learns_its_colour(make_trainer, tmp_path, settings):
-    data = ColouredByClass(size=16, train_examples=10_000)  # too many to learn by heart
+    data = ColouredByClass(size=16, train_examples=10_000)  # too many to memorise
     trainer = make_trainer(small(**settings), data, **FLOAT64)
     losses, _ = train(trainer, plans_of(4, None, 1, 60))
     names = [name for name in trainer.loop._metric_names[0] if name.startswith("loss/")]
@@ -226,7 +226,7 @@ def test_only_a_network_that_gets_the_class_learns_its_colour(make_trainer, tmp_
     assert l1[0] > 0.4 and l1[-10:].max() < 0.2
     networks, task = trainer.state.networks, trainer.experiment.task
     [first, *_] = data.evaluation("val", batch=2)
-    for classes in ([0, 1], [1, 0]):  # the class alone decides
+    for classes in ([0, 1], [1, 0]):  # only the class decides
         batch = {name: tf.cast(x, tf.float64) for name, x in first.items()}
         batch["side_vector"] = tf.constant(np.eye(2)[classes])
         colours = task.translate(networks, batch).numpy().mean(axis=(1, 2))
@@ -236,7 +236,7 @@ def test_only_a_network_that_gets_the_class_learns_its_colour(make_trainer, tmp_
     replicas = make_trainer(task, data, cpu_replicas=2, **FLOAT64)
     assert_same(train(replicas, plans_of(5, None, 2, 4)), whole)
     assert checkpoints.restore_latest(replicas.state, str(tmp_path / "saved")) == 0
-    for name, value in whole[1].items():  # all of FiLM is in a checkpoint
+    for name, value in whole[1].items():  # checkpoints hold all of FiLM
         np.testing.assert_array_equal(variables(replicas)[name], value, err_msg=name)
     film = [w for network in networks.values() for w in network.weights if "film" in w.path]
     assert len(film) == 8 and all(np.abs(weight.numpy()).max() > 1e-3 for weight in film)

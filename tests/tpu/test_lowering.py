@@ -152,7 +152,7 @@ def state_of(task, data, strategy, noise=None):
         strategy=strategy,
         seed=0,
         initial_weights=None,
-        decisions={},
+        outer_loop_state={},
         noise_settings=noise,
     )
 

@@ -180,6 +180,7 @@ def test_smoothing_must_be_a_decay():
 
 
 def test_replicas_stay_equal_and_agree_with_one_device():
+    # The default collectives of several MirroredStrategy objects in one process collide.
     strategy = tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
     )

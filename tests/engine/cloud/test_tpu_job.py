@@ -179,7 +179,7 @@ def test_a_preempted_vm_is_replaced_and_the_run_goes_on(job):
 def test_a_preempted_queued_resource_is_replaced(job):
     code, lines, _ = job.run("--spot", "--queued", preempt_at=2, queue_states=["PROVISIONING"])
     assert code == 0 and (job.output / "DONE").exists()
-    for text in ("is on its way (WAITING_FOR_RESOURCES)", "(PROVISIONING)", "was preempted (SUSPENDED)"):
+    for text in ("is being created (WAITING_FOR_RESOURCES)", "(PROVISIONING)", "was preempted (SUSPENDED)"):
         assert any(text in line for line in lines), text
     assert [call[3] for call in job.calls("delete")] == ["queued-resources"] * 2
     assert job.state()["queue"] is job.state()["node"] is None
@@ -247,7 +247,7 @@ def test_interrupted_it_saves_and_deletes(job):
     assert (job.bucket / "saved").exists()
     assert trained(lines) == STEPS  # also what the training did until it had saved
     assert job.state()["node"] is None
-    assert any("the same command goes on" in line for line in lines)
+    assert any("the same command continues the run" in line for line in lines)
 
 
 def test_interrupted_with_keep_vm_says_what_is_left(job):
@@ -283,7 +283,7 @@ def test_the_code_is_what_lies_here(job):
         path.write_text("# not committed\n")
         (job.checkout / "gin/new.gin").write_text("")
         code, lines, _ = job.run("--keep_vm")
-        assert code == 0 and any("git does not know them: gin/new.gin" in line for line in lines)
+        assert code == 0 and any("git does not track: gin/new.gin" in line for line in lines)
         assert (job.cloud / "vm/gantry/gin/quickstart.gin").read_text() == "# not committed\n"
         with tarfile.open(job.cloud / "vm/gantry.tar.gz") as archive:
             assert "gin/new.gin" not in archive.getnames()

@@ -60,4 +60,6 @@ def test_two_workers_equal_one_process(tmp_path, synthetic_datasets):
         assert len(two) == len(one) and two[-1].keys() == one[-1].keys()
         for left, right in zip(two, one, strict=True):
             for name, value in right.items():
+                # A sum over two workers has the same bits as one over two replicas of a process. Here the
+                # process has one replica, so sums round differently.
                 np.testing.assert_allclose(left[name], value, rtol=0, atol=1e-8, err_msg=name)

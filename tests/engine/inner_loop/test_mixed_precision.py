@@ -14,7 +14,7 @@ from engine.input_pipeline.distributed_batches import distributed_batches
 from engine.storage import checkpoints
 from engine.storage.run_directory import read_rows
 from engine.task import Adam, Phase, Task
-from models.networks.layers import image_input, normalize, variable_dtype
+from models.networks.layers import image_input, normalise, variable_dtype
 from models.regularisation import Regularisation
 from tests.helpers.small_training import NoisePairs
 
@@ -51,7 +51,7 @@ class Gain(Task):
         image_seen = image_input(3)
         return {
             "net": keras.Model(image, x, name="net"),
-            "seen": keras.Model(image_seen, normalize(image_seen, "batch", name="norm"), name="seen"),
+            "seen": keras.Model(image_seen, normalise(image_seen, "batch", name="norm"), name="seen"),
         }
 
     def state(self, example):

@@ -23,7 +23,7 @@ from engine.outer_loop.wall_time import WallTime
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.task import Adam, Phase, Task
-from models.networks.layers import image_input, normalize
+from models.networks.layers import image_input, normalise
 
 
 class TwoPhases(Task):
@@ -34,7 +34,7 @@ class TwoPhases(Task):
     def networks(self, example):
         def network(name):
             image = image_input(3)
-            x = normalize(image, "batch", name="norm")
+            x = normalise(image, "batch", name="norm")
             x = keras.layers.Conv2D(3, 1, kernel_initializer="ones", name="conv")(x)
             return keras.Model(image, x, name=name)
 
@@ -209,13 +209,13 @@ def test_wall_time_counts_what_is_to_come():
     limit = WallTime("100s", age_sec=80.0)  # the margin is 5 s
     assert not limit.is_nearly_over([], loop_sec=5.0, save_sec=4.5)  # 99 s
     assert limit.is_nearly_over([], loop_sec=5.0, save_sec=5.5)
-    with limit.timed("evaluation"):
+    with limit.measure("evaluation"):
         time.sleep(0.3)
     assert limit.is_nearly_over(["evaluation"] * 4, loop_sec=5.0, save_sec=4.5)
     assert not limit.is_nearly_over(["sampling"] * 4, loop_sec=5.0, save_sec=4.5)
     assert not WallTime(None).is_nearly_over([], loop_sec=1e9, save_sec=0.0)
     with pytest.raises(ConfigurationError, match="over before the first step"):
-        WallTime("100s", age_sec=101.0).check_beginning()
+        WallTime("100s", age_sec=101.0).check_start()
 
 
 def test_run_saves_and_stops_before_its_wall_time(make_trainer, pairs, monkeypatch):

@@ -108,8 +108,8 @@ def test_the_setting_of_a_configuration(capfd, synthetic_datasets, tmp_path, gen
 
     for setting, expected in (
         ("'mine.pth'", "wrong type str; models.torch_weights.TorchWeights.files takes"),
-        ("{'generator': 3}", "INITIALISE_FROM = {'generator': 3}: takes names"),
-        ({"critic": path}, "'critic' is no network of the task; it has generator, discriminator"),
+        ("{'generator': 3}", "INITIALISE_FROM = {'generator': 3}: must map names"),
+        ({"critic": path}, "'critic' is no network of the task; use one of generator, discriminator"),
         ({"discriminator": path}, f"{path}: holds unet_64 with batch norm, not patchgan of 3 layers"),
         ({"generator": "absent.pth"}, "absent.pth: cannot be read"),
     ):

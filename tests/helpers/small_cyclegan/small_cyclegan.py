@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from models.cyclegan import CycleGan
-from models.networks.layers import Conv, image_input, normalize, variable_dtype
+from models.networks.layers import Conv, image_input, normalise, variable_dtype
 
 
 class SmallCycleGan(CycleGan):
@@ -27,7 +27,7 @@ class SmallCycleGan(CycleGan):
         def network(name, channels, made, activation, stride):
             x = image = image_input(channels)
             x = Conv(4, 3, stride=stride, padding=1, name="conv")(x)
-            x = normalize(x, self.norm, name="norm")
+            x = normalise(x, self.norm, name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
             if self.dropout and stride == 1:
                 x = keras.layers.Dropout(0.5, name="dropout")(x)
@@ -53,10 +53,10 @@ class SmallCycleGan(CycleGan):
             "drawn_count": tf.Variable(0, trainable=False, name="drawn_count"),
         }
 
-    def judge(self, step):
+    def discriminator_loss(self, step):
         drawn, count = step.state["drawn"], step.state["drawn_count"]
         ids = step.gather(step.batch["id"])  # [examples]
         places = count.read_value() + tf.range(tf.shape(ids)[0])
         drawn.scatter_update(tf.IndexedSlices(ids, places))
         count.assign_add(tf.shape(ids)[0])
-        return super().judge(step)
+        return super().discriminator_loss(step)

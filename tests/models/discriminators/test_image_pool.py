@@ -16,7 +16,7 @@ SIZE = GOLDEN["pool_size"]
 
 
 def golden_draws():
-    """Chance and slot of every picture; those drawn for nothing would spoil the result."""
+    """Chance and slot of every image; those that the golden did not draw would change the result."""
     draws, chances, slots = iter(GOLDEN["draws"]), [], []
     for number in range(np.size(GOLDEN["queries"])):
         chance, slot = 0.9, 0 if number < SIZE else -1  # while the pool fills, nothing is drawn
@@ -33,31 +33,31 @@ def golden_draws():
 
 
 def replayed(pieces, *, compiled):
-    """What the pool returned and holds after the golden's pictures, passed in pieces of these sizes."""
+    """What the pool returned and holds after the golden's images, in batches of these sizes."""
     images, stored = tf.Variable(tf.fill([SIZE, 2, 1, 1], -1.0)), tf.Variable(0)
     run = tf.function(exchange, autograph=False, reduce_retracing=True) if compiled else exchange
-    pictures = np.ravel(GOLDEN["queries"]).astype("float32")[:, None, None, None] * np.ones([2, 1, 1], "f")
+    fakes = np.ravel(GOLDEN["queries"]).astype("float32")[:, None, None, None] * np.ones([2, 1, 1], "f")
     chances, slots = golden_draws()
     returned, first = [], 0
     for size in pieces:
         rows = slice(first, first + size)
         returned.append(
-            run(images, stored, tf.constant(pictures[rows]), chances=chances[rows], slots=slots[rows])
+            run(images, stored, tf.constant(fakes[rows]), chances=chances[rows], slots=slots[rows])
         )
         first += size
-    assert first == len(pictures)
+    assert first == len(fakes)
     returned = np.concatenate(returned)
-    np.testing.assert_array_equal(returned[:, 0], returned[:, 1])  # whole pictures
+    np.testing.assert_array_equal(returned[:, 0], returned[:, 1])  # whole images
     return returned[:, 0, 0, 0].astype(int).tolist(), images.numpy()[:, 0, 0, 0].tolist(), int(stored)
 
 
 @pytest.mark.parametrize(
     ("pieces", "compiled"), [([2] * 20, True), ([1] * 40, False), ([3] * 13 + [1], True), ([40], True)]
 )
-def test_returns_what_the_published_pool_does_however_the_pictures_come(pieces, compiled):
+def test_returns_what_the_published_pool_returns_for_any_batches(pieces, compiled):
     returned, held, stored = replayed(pieces, compiled=compiled)
     assert returned == np.ravel(GOLDEN["returned"]).tolist()
-    # What was neither returned nor refused is held: a picture is refused when it is returned itself.
+    # The pool does not store an image that it returns at once.
     pool = []
     for number, (chance, slot) in enumerate(zip(*golden_draws(), strict=True)):
         if len(pool) < SIZE:
@@ -68,7 +68,7 @@ def test_returns_what_the_published_pool_does_however_the_pictures_come(pieces, 
 
 
 def test_xla_compiles_it_once():
-    """An index that XLA has to know would be compiled in: with each state of the pool anew."""
+    """XLA would compile an index in brackets anew for each of its values."""
     images, stored = tf.Variable(tf.zeros([3, 2, 1, 1])), tf.Variable(0)
     run = tf.function(exchange, autograph=False, jit_compile=True)
     secs = []
@@ -88,7 +88,7 @@ def test_a_chance_of_exactly_one_half_does_not_swap():
     assert float(kept[0, 0, 0, 0]) == 2.0 and float(images[0, 0, 0, 0]) == 1.0
 
 
-def test_a_pool_that_is_not_full_tells_how_full_it_is():
+def test_a_pool_that_is_not_full_counts_its_images():
     images, stored = tf.Variable(tf.zeros([5, 1, 1, 1])), tf.Variable(0)
     fakes = tf.reshape(tf.range(1.0, 4.0), [3, 1, 1, 1])
     draws = {"chances": tf.constant([0.9] * 3), "slots": tf.constant([4] * 3)}
@@ -100,5 +100,5 @@ def test_settings():
     assert ImagePool(name="pool", size=0).state([4, 4, 3]) == {}
     state = ImagePool(name="pool", size=6).state([4, 5, 3])
     assert state["pool_images"].shape == [6, 4, 5, 3] and not state["pool_images"].trainable
-    with pytest.raises(ConfigurationError, match="pool: -1 pictures; at least 0"):
+    with pytest.raises(ConfigurationError, match="pool: cannot hold -1 images; set 0"):
         ImagePool(name="pool", size=-1)

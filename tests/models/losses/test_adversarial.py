@@ -72,9 +72,9 @@ def test_adversarial_losses_pull_the_right_way(kind):
     real, fake = tf.constant([[0.3]]), tf.constant([[0.2]])
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([real, fake])
-        judged = tf.add_n(list(losses.discriminator_terms(real, fake, kind).values()))
+        terms_sum = tf.add_n(list(losses.discriminator_terms(real, fake, kind).values()))
         made = losses.generator_loss(fake, kind, real=real)
-    assert tape.gradient(judged, real) < 0 < tape.gradient(judged, fake)
+    assert tape.gradient(terms_sum, real) < 0 < tape.gradient(terms_sum, fake)
     assert tape.gradient(made, fake) < 0
 
 
@@ -86,15 +86,15 @@ def test_only_the_real_label_is_smoothed():
     found = losses.discriminator_terms(REAL, FAKE, "lsgan", smoothing=0.1)
     np.testing.assert_allclose(found["real"], mean((REAL - soft) ** 2), rtol=1e-10)
     np.testing.assert_allclose(losses.gan_loss(FAKE, False, smoothing=0.1), mean(np.logaddexp(0, FAKE)))
-    with pytest.raises(ValueError, match="'hinge' has no labels to smooth"):
+    with pytest.raises(ValueError, match="'hinge': has no labels to smooth"):
         losses.discriminator_terms(REAL, FAKE, "hinge", smoothing=0.1)
 
 
-def test_what_does_not_fit_is_refused():
+def test_unknown_kinds_and_missing_logits_raise_errors():
     for call in (losses.generator_loss, lambda x, kind: losses.discriminator_terms(x, x, kind)):
-        with pytest.raises(ValueError, match="'hinge2'; choose one of: bce, lsgan, hinge, wgan_gp, relat"):
+        with pytest.raises(ValueError, match="'hinge2': unknown; use one of bce, lsgan, hinge, wgan_gp, re"):
             call(REAL, "hinge2")
-    with pytest.raises(ValueError, match="give their logits"):
+    with pytest.raises(ValueError, match="pass their logits"):
         losses.generator_loss(FAKE, "relativistic")
 
 
@@ -123,7 +123,7 @@ def test_penalties_can_be_differentiated(scale):
         penalty = losses.gradient_penalty(quadratic(weight), x, x, tf.zeros([2, 1, 1, 1]))
     squares = np.sum(x.numpy() ** 2, (1, 2, 3))
     np.testing.assert_allclose(tape.gradient(r1, weight), scale * squares.sum(), rtol=1e-10)
-    # At a gradient of zero the norm has no derivative; nothing is to come of it but a number.
+    # At a gradient of zero the norm has no derivative; the result must still be finite.
     expected = 2 * (scale * squares - np.sqrt(squares)).sum() if scale else 0.0
     np.testing.assert_allclose(tape.gradient(penalty, weight), expected, rtol=1e-10)
 
@@ -149,15 +149,15 @@ def alone(examples):
     return Step(step=0, examples=0, seeds=seeds, gather=lambda x: x, own=lambda x: x, **nothing)
 
 
-@pytest.mark.parametrize(("share", "kept"), [(1.0, 5), (0.5, 3), (0.2, 1), (0.01, 1)])
-def test_top_k_is_the_mean_of_the_best(share, kept):
+@pytest.mark.parametrize(("fraction", "kept"), [(1.0, 5), (0.5, 3), (0.2, 1), (0.01, 1)])
+def test_top_k_is_the_mean_of_the_best(fraction, kept):
     values, scores = np.array([1.0, 2, 3, 4, 5]), np.array([0.1, 0.9, 0.5, 0.9, -3])
     best = np.argsort(-scores, kind="stable")[:kept]
-    found = losses.top_k(tf.constant(values), tf.constant(scores), alone(5), share=share)
+    found = losses.top_k(tf.constant(values), tf.constant(scores), alone(5), fraction=fraction)
     np.testing.assert_allclose(np.mean(found), values[best].mean(), rtol=1e-12)
     assert set(np.flatnonzero(found)) == set(best)
 
 
 def test_top_k_of_a_tenth_is_a_tenth():
     scores = tf.constant(np.arange(10), tf.float32)
-    assert np.count_nonzero(losses.top_k(tf.ones(10), scores, alone(10), share=0.1)) == 1
+    assert np.count_nonzero(losses.top_k(tf.ones(10), scores, alone(10), fraction=0.1)) == 1

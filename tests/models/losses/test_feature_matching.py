@@ -1,5 +1,7 @@
 """Feature matching and the perceptual loss, on networks with random weights."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from models import losses
 from models.networks.patchgan import patchgan
 
 
-def pictures(seed, shape=(2, 32, 32, 3)):
+def images(seed, shape=(2, 32, 32, 3)):
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
@@ -36,16 +38,21 @@ def test_activations_of_a_discriminator_share_its_weights():
     network = patchgan(name="discriminator", input_channels=3, filters=4, layers=2, norm="instance")
     inner = losses.with_activations(network, ["conv_0", "logits"])
     assert [id(w) for w in inner.trainable_weights[:2]] == [id(w) for w in network.trainable_weights[:2]]
-    first, logits = inner(pictures(0))
+    first, logits = inner(images(0))
     assert first.shape == (2, 16, 16, 4)
-    np.testing.assert_array_equal(logits, network(pictures(0)))
+    np.testing.assert_array_equal(logits, network(images(0)))
     alone = losses.with_activations(network, ["conv_0"])
     np.testing.assert_array_equal(
-        losses.feature_matching(alone(pictures(0)), alone(pictures(1))),
-        losses.feature_matching([first], [alone(pictures(1))]),
+        losses.feature_matching(alone(images(0)), alone(images(1))),
+        losses.feature_matching([first], [alone(images(1))]),
     )
-    with pytest.raises(ConfigurationError, match="discriminator has no layer 'conv_9'.*conv_0.*logits"):
+    with pytest.raises(ConfigurationError, match="discriminator: has no layer 'conv_9'.*conv_0.*logits"):
         losses.with_activations(network, ["conv_9"])
+
+
+def built(settings):
+    """The perceptual loss as a function of two batches."""
+    return functools.partial(settings.distance, settings.build())
 
 
 def test_perceptual_loss_of_vgg_equals_scipy(monkeypatch):
@@ -58,9 +65,9 @@ def test_perceptual_loss_of_vgg_equals_scipy(monkeypatch):
 
     vgg16.__module__ = original.__module__
     monkeypatch.setattr(keras.applications, "VGG16", vgg16)
-    loss = losses.Perceptual(application="VGG16", weights=None, layers=("block1_conv1",)).build()
+    loss = built(losses.Perceptual(application="VGG16", weights=None, layers=("block1_conv1",)))
     kernel, bias = (w.numpy() for w in made[0].get_layer("block1_conv1").weights)
-    a, b = pictures(0, (2, 12, 10, 3)), pictures(1, (2, 12, 10, 3))
+    a, b = images(0, (2, 12, 10, 3)), images(1, (2, 12, 10, 3))
 
     def activations(x):  # in grey levels, blue first, without the mean of ImageNet
         x = ((x + 1) * 127.5)[..., ::-1] - [103.939, 116.779, 123.68]
@@ -93,23 +100,25 @@ def test_weights_come_from_a_file_and_layers_are_weighted(weights_file, place):
     path, network = weights_file
     if place == "store":
         tf.io.gfile.copy(path, path := "ram://mobilenet.weights.h5", overwrite=True)
-    loss = losses.Perceptual(
-        application="MobileNetV2", layers=MOBILENET_LAYERS, layer_weights=(0.5, 2.0), weights=path
-    ).build()
-    a, b = pictures(0), pictures(1)
-    # MobileNetV2 takes [-1, 1], as pictures come.
+    loss = built(
+        losses.Perceptual(
+            application="MobileNetV2", layers=MOBILENET_LAYERS, layer_weights=(0.5, 2.0), weights=path
+        )
+    )
+    a, b = images(0), images(1)
+    # MobileNetV2 takes images in [-1, 1], as they are.
     layers = [keras.Model(network.input, network.get_layer(name).output) for name in MOBILENET_LAYERS]
     distances = [np.abs(layer(a) - layer(b)).mean((1, 2, 3)) for layer in layers]
     np.testing.assert_allclose(loss(a, b), 0.5 * distances[0] + 2.0 * distances[1], rtol=1e-4)
     assert np.all(loss(a, a).numpy() == 0)
 
 
-def test_perceptual_gradients_are_finite_and_go_to_the_picture_only(weights_file):
+def test_perceptual_gradients_are_finite_and_go_to_the_image_only(weights_file):
     set_precision("float64")
-    loss = losses.Perceptual(
-        application="MobileNetV2", layers=MOBILENET_LAYERS, weights=weights_file[0]
-    ).build()
-    a, b = (tf.constant(pictures(seed), tf.float64) for seed in (0, 1))
+    loss = built(
+        losses.Perceptual(application="MobileNetV2", layers=MOBILENET_LAYERS, weights=weights_file[0])
+    )
+    a, b = (tf.constant(images(seed), tf.float64) for seed in (0, 1))
     with tf.GradientTape() as tape:
         tape.watch([a, b])
         value = loss(a, b)
@@ -121,9 +130,9 @@ def test_perceptual_gradients_are_finite_and_go_to_the_picture_only(weights_file
     np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-3)
 
 
-def test_perceptual_refuses_what_cannot_be(weights_file):
+def test_wrong_perceptual_settings_raise_errors(weights_file):
     for name in ("VGG9", "vgg19", "__doc__"):
-        with pytest.raises(ConfigurationError, match=f"'{name}': no picture network"):
+        with pytest.raises(ConfigurationError, match=f"'{name}': not an image classifier"):
             losses.Perceptual(application=name)
     with pytest.raises(ConfigurationError, match="2 layers and 1 layer_weights"):
         losses.Perceptual(layers=("a", "b"), layer_weights=(1.0,))
@@ -133,6 +142,6 @@ def test_perceptual_refuses_what_cannot_be(weights_file):
         losses.Perceptual(weights="nowhere://vgg.h5").build()
     with pytest.raises(ConfigurationError, match="no layer 'block1_conv1'"):
         losses.Perceptual(application="MobileNetV2", weights=None, layers=("block1_conv1",)).build()
-    with pytest.raises(ConfigurationError, match="cannot be made") as refusal:
+    with pytest.raises(ConfigurationError, match="cannot be built") as refusal:
         losses.Perceptual(application="VGG16", weights=weights_file[0]).build()
     assert "\n" not in str(refusal.value)

@@ -48,5 +48,5 @@ def test_no_examples_no_losses():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="'wgan'; choose one of: bce, lsgan"):
+    with pytest.raises(ValueError, match="'wgan': unknown; use one of bce, lsgan"):
         losses.gan_loss(np.zeros((1, 2, 2, 1), np.float32), True, kind="wgan")

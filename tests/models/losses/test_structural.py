@@ -1,4 +1,4 @@
-"""Losses between pictures against NumPy, SciPy, scikit-image and TensorFlow's own."""
+"""Losses between images against NumPy, SciPy, scikit-image and TensorFlow's own."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ from data import imaging
 from models import losses
 
 
-def pictures(*shape, seed=0):
-    """Smooth pictures in [-1, 1]."""
+def images(*shape, seed=0):
+    """Smooth images in [-1, 1]."""
     x = np.random.default_rng(seed).normal(0, 4, shape)
     return np.clip(scipy.ndimage.gaussian_filter(x, (0, 2, 2, 0)), -1, 1)
 
@@ -36,9 +36,9 @@ PAIR_LOSSES = {
     "satd4": losses.satd,
     "satd8": lambda a, b: losses.satd(a, b, size=8),
     "dct": losses.weighted_dct,
-    "lab": lambda a, b: losses.l1(losses.to_domain(a, "lab"), losses.to_domain(b, "lab")),
+    "lab": lambda a, b: losses.l1(losses.to_colour_space(a, "lab"), losses.to_colour_space(b, "lab")),
     "ycbcr": lambda a, b: losses.l1(
-        losses.to_domain(a, "ycbcr_bt709_full"), losses.to_domain(b, "ycbcr_bt709_full")
+        losses.to_colour_space(a, "ycbcr_bt709_full"), losses.to_colour_space(b, "ycbcr_bt709_full")
     ),
 }
 
@@ -46,7 +46,7 @@ PAIR_LOSSES = {
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_loss_is_per_example_falls_with_the_difference_and_has_right_gradients(name):
     loss = PAIR_LOSSES[name]
-    a = pictures(2, 48, 44, 3)
+    a = images(2, 48, 44, 3)
     b = noisy(a)
     values = [loss(a, a + share * (b - a)).numpy() for share in (1, 0.5, 0)]
     assert values[0].shape == (2,) and values[0].dtype == np.float64
@@ -68,8 +68,8 @@ def test_loss_is_per_example_falls_with_the_difference_and_has_right_gradients(n
 @pytest.mark.parametrize("name", PAIR_LOSSES)
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 @pytest.mark.parametrize("level", [-1.0, 0.0, 1.0])
-def test_gradients_are_finite_where_pictures_are_flat(name, dtype, level):
-    a = tf.constant(pictures(2, 44, 44, 3), dtype)
+def test_gradients_are_finite_where_images_are_flat(name, dtype, level):
+    a = tf.constant(images(2, 44, 44, 3), dtype)
     for x, y in ((tf.fill([2, 44, 44, 3], tf.cast(level, dtype)), a), (a, a)):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -81,16 +81,16 @@ def test_gradients_are_finite_where_pictures_are_flat(name, dtype, level):
 
 
 def test_charbonnier():
-    a, b = pictures(2, 6, 5, 3), pictures(2, 6, 5, 3, seed=1)
+    a, b = images(2, 6, 5, 3), images(2, 6, 5, 3, seed=1)
     expected = np.hypot(a - b, 0.01).mean((1, 2, 3))
     np.testing.assert_allclose(losses.charbonnier(a, b, epsilon=0.01), expected, rtol=1e-12)
 
 
 def test_total_variation():
-    x = pictures(2, 7, 6, 3)
+    x = images(2, 7, 6, 3)
     expected = np.abs(np.diff(x, axis=1)).mean((1, 2, 3)) + np.abs(np.diff(x, axis=2)).mean((1, 2, 3))
     np.testing.assert_allclose(losses.total_variation(x), expected, rtol=1e-12)
-    square = pictures(2, 8, 8, 3)
+    square = images(2, 8, 8, 3)
     pairs = 8 * 7 * 3
     np.testing.assert_allclose(
         losses.total_variation(square), tf.image.total_variation(tf.constant(square)) / pairs, rtol=1e-6
@@ -103,7 +103,7 @@ def test_total_variation():
 
 
 def test_ssim_loss_equals_scikit_image():
-    a = pictures(2, 24, 20, 3)
+    a = images(2, 24, 20, 3)
     b = noisy(a)
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": -1}
     expected = [
@@ -114,7 +114,7 @@ def test_ssim_loss_equals_scikit_image():
 
 
 def test_ms_ssim_loss_equals_tensorflow():
-    a = pictures(1, 164, 170, 3)
+    a = images(1, 164, 170, 3)
     b = noisy(a)
     expected = 1 - tf.image.ssim_multiscale((a + 1) / 2, (b + 1) / 2, 1.0)
     np.testing.assert_allclose(losses.ms_ssim_loss(a, b), expected, rtol=1e-4)
@@ -122,7 +122,7 @@ def test_ms_ssim_loss_equals_tensorflow():
 
 @pytest.mark.parametrize("size", [4, 8])
 def test_satd_counts_as_a_codec_does(size):
-    a, b = pictures(2, 16, 24, 3), pictures(2, 16, 24, 3, seed=1)
+    a, b = images(2, 16, 24, 3), images(2, 16, 24, 3, seed=1)
     blocks = (a - b).reshape(2, 16 // size, size, 24 // size, size, 3).transpose(0, 1, 3, 5, 2, 4)
     matrix = scipy.linalg.hadamard(size)
     sums = np.abs(matrix @ blocks @ matrix.T).sum((1, 2, 3, 4, 5))
@@ -132,7 +132,7 @@ def test_satd_counts_as_a_codec_does(size):
 
 
 def test_weighted_dct_equals_scipy():
-    a, b = pictures(2, 16, 24, 3), pictures(2, 16, 24, 3, seed=1)
+    a, b = images(2, 16, 24, 3), images(2, 16, 24, 3, seed=1)
     blocks = (a - b).reshape(2, 2, 8, 3, 8, 3).transpose(0, 1, 3, 5, 2, 4)
     weights = 1 / imaging.JPEG_LUMINANCE
     coefficients = np.abs(scipy.fft.dctn(blocks, axes=(4, 5), norm="ortho")) * weights / weights.mean()
@@ -153,16 +153,16 @@ def test_flat_weights_and_white_noise_count_as_l2_would():
         np.testing.assert_allclose(value, expected, rtol=0.03)
 
 
-def test_domains():
-    x = pictures(1, 5, 6, 3)
+def test_colour_spaces():
+    x = images(1, 5, 6, 3)
     rgb = (x + 1) / 2
     lab = skimage.color.rgb2lab(rgb) / [50, 110, 110] - [1, 0, 0]
-    np.testing.assert_allclose(losses.to_domain(x, "lab"), lab, rtol=0, atol=1e-5)
-    y, cb, cr = np.moveaxis(losses.to_domain(x, "ycbcr_bt601_full").numpy(), -1, 0)
+    np.testing.assert_allclose(losses.to_colour_space(x, "lab"), lab, rtol=0, atol=1e-5)
+    y, cb, cr = np.moveaxis(losses.to_colour_space(x, "ycbcr_bt601_full").numpy(), -1, 0)
     luma = rgb @ [0.299, 0.587, 0.114]
     np.testing.assert_allclose(y, 2 * luma - 1, rtol=0, atol=1e-12)
     np.testing.assert_allclose(cb, (rgb[..., 2] - luma) * 2 / 1.772, rtol=0, atol=1e-12)
     np.testing.assert_allclose(cr, (rgb[..., 0] - luma) * 2 / 1.402, rtol=0, atol=1e-12)
-    np.testing.assert_array_equal(losses.to_domain(x, "rgb"), x)
+    np.testing.assert_array_equal(losses.to_colour_space(x, "rgb"), x)
     with pytest.raises(ValueError, match="'hsv': not known; choose one of: rgb, ycbcr_bt601_full, .*, lab"):
-        losses.to_domain(x, "hsv")
+        losses.to_colour_space(x, "hsv")

@@ -12,7 +12,7 @@ def seeds(key=(1, 2), examples=4, own=lambda x: x):
     return Seeds(key=tf.constant(key), global_batch=tf.constant(examples), own=own)
 
 
-def pictures(shape=(4, 16, 24, 3), dtype=np.float64):
+def images(shape=(4, 16, 24, 3), dtype=np.float64):
     return np.random.default_rng(0).uniform(-1, 1, shape).astype(dtype)
 
 
@@ -21,9 +21,9 @@ def draws_of(part, name="real"):
 
 
 def test_colour():
-    x, expected = pictures(), []
-    for picture, (brightness, saturation, contrast) in zip(x, draws_of("colour"), strict=True):
-        y = picture + brightness - 0.5
+    x, expected = images(), []
+    for image, (brightness, saturation, contrast) in zip(x, draws_of("colour"), strict=True):
+        y = image + brightness - 0.5
         grey = y.mean(-1, keepdims=True)
         y = grey + (y - grey) * 2 * saturation
         expected.append(y.mean() + (y - y.mean()) * (contrast + 0.5))
@@ -32,7 +32,7 @@ def test_colour():
 
 
 def test_translation():
-    x, expected = pictures(), np.zeros((4, 16, 24, 3))
+    x, expected = images(), np.zeros((4, 16, 24, 3))
     for k, draws in enumerate(draws_of("translation")):
         down, right = int(draws[1] * 5) - 2, int(draws[2] * 7) - 3  # an eighth of 16 and of 24
         for row in range(16):
@@ -45,7 +45,7 @@ def test_translation():
 
 
 def test_cutout():
-    x, expected = pictures(), pictures()
+    x, expected = images(), images()
     for k, draws in enumerate(draws_of("cutout")):
         top, left = int(draws[1] * 17) - 4, int(draws[2] * 25) - 6
         expected[k, max(top, 0) : top + 8, max(left, 0) : left + 12] = 0
@@ -66,8 +66,8 @@ def test_the_whole_range_is_drawn():
 
 @pytest.mark.parametrize("policy", [(part,) for part in POLICIES] + [POLICIES])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_gradients_flow_to_the_pictures(policy, dtype):
-    x = tf.constant(pictures(dtype=dtype))
+def test_gradients_flow_to_the_images(policy, dtype):
+    x = tf.constant(images(dtype=dtype))
     weights = tf.constant(np.random.default_rng(1).normal(size=x.shape), dtype)
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -75,7 +75,7 @@ def test_gradients_flow_to_the_pictures(policy, dtype):
         total = tf.reduce_sum(y * weights)
     assert y.dtype == dtype and y.shape == x.shape
     gradient = tape.gradient(total, x)
-    # Every part is linear in the picture, but for a constant.
+    # Every part is linear in the image, but for a constant.
     constant = tf.reduce_sum(diff_augment(tf.zeros_like(x), seeds(), policy=policy, name="real") * weights)
     np.testing.assert_allclose(
         tf.reduce_sum(gradient * x), total - constant, rtol=1e-4 if dtype == np.float32 else 1e-9
@@ -83,7 +83,7 @@ def test_gradients_flow_to_the_pictures(policy, dtype):
 
 
 def test_calls_of_one_name_agree_and_others_differ():
-    x = tf.constant(pictures())
+    x = tf.constant(images())
     real, again, fake = (diff_augment(x, seeds(), policy=POLICIES, name=n) for n in ("real", "real", "fake"))
     np.testing.assert_array_equal(real, again)
     assert np.any(real != fake)
@@ -94,7 +94,7 @@ def test_calls_of_one_name_agree_and_others_differ():
 
 
 def test_sizes_may_be_unknown_while_tracing():
-    x = pictures(dtype=np.float32)
+    x = images(dtype=np.float32)
     augment = tf.function(
         lambda x: diff_augment(x, seeds(), policy=POLICIES, name="real"),
         input_signature=[tf.TensorSpec([None, None, None, 3])],
@@ -104,5 +104,5 @@ def test_sizes_may_be_unknown_while_tracing():
 
 
 def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="'color'; choose among: colour, translation, cutout"):
+    with pytest.raises(ValueError, match="'color': unknown; use some of colour, translation, cutout"):
         diff_augment(tf.zeros([4, 8, 8, 3]), seeds(), policy=("color",), name="real")

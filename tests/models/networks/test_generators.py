@@ -1,4 +1,4 @@
-"""The networks: sizes, names, dtypes, and what they refuse."""
+"""The networks: sizes, names, dtypes, and which errors they raise."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from PIL import Image
 
 from models.networks.edsr import edsr
 from models.networks.generators import GENERATORS, build_generator, check_image_size
-from models.networks.patchgan import patchgan, pixel_discriminator
+from models.networks.patchgan import patchgan
 
 
 def generator(network, *, norm="instance", dropout=False, filters=2, **kwargs):
@@ -51,7 +51,7 @@ def test_enlarging_generator_has_the_parameters_of_the_edsr_baseline(factor, cou
 
 
 @pytest.mark.parametrize("factor", [1, 8])
-def test_enlarging_generator_begins_as_the_bicubic_picture(factor):
+def test_enlarging_generator_begins_as_the_bicubic_image(factor):
     network = edsr(name="G", input_channels=1, output_channels=1, blocks=1, factor=factor, filters=2)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 5, 7, 1)).astype(np.float32)
     size = (factor * 7, factor * 5)
@@ -65,7 +65,6 @@ def test_discriminator_parameters():
     patch = patchgan(name="D", input_channels=3, norm="instance")
     assert trainable_parameters(patch) == 2_764_737
     assert trainable_parameters(patchgan(name="D", input_channels=6)) == 2_768_705
-    assert trainable_parameters(pixel_discriminator(name="D", input_channels=6)) == 9_024
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
@@ -82,7 +81,7 @@ def test_generators_keep_the_size(network, norm):
     assert len(biased) == (always if norm == "batch" else len(convolutions))
 
 
-def test_dropout_stands_where_the_reference_has_it():
+def test_dropout_is_where_the_reference_has_it():
     def dropouts(network):
         layers = generator(network, dropout=True).layers
         return [layer.name for layer in layers if isinstance(layer, keras.layers.Dropout)]
@@ -96,17 +95,15 @@ def test_patchgan_logits():
     model = patchgan(name="D", input_channels=6, filters=2)
     assert model(np.zeros((1, 256, 256, 6), np.float32)).shape == (1, 30, 30, 1)
     assert model(np.zeros((1, 99, 24, 6), np.float32)).shape == (1, 10, 1, 1)
-    model = pixel_discriminator(name="D", input_channels=3, filters=2)
-    assert model(np.zeros((1, 9, 8, 3), np.float32)).shape == (1, 9, 8, 1)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
-def test_pictures_and_logits_have_the_dtype_of_the_variables(policy):
+def test_images_and_logits_have_the_dtype_of_the_variables(policy):
     keras.config.set_dtype_policy(policy)
     try:
         models = [generator("unet_64", norm="batch"), generator("resnet_6blocks")]
         models += [generator("edsr_8blocks", norm="none")]
-        models += [build(name="D", input_channels=3, filters=2) for build in (patchgan, pixel_discriminator)]
+        models += [patchgan(name="D", input_channels=3, filters=2)]
     finally:
         keras.config.set_dtype_policy("float32")
     for model in models:
@@ -133,7 +130,7 @@ def test_image_sizes():
     check_image_size("unet_256", 256, 512)
     check_image_size("unet_64", 64, 192)
     check_image_size("resnet_9blocks", 8, 100)
-    message = "unet_256 does not take pictures of 300x256 .* multiples of 256.* to 256x256"
+    message = "unet_256: does not take images of 300x256 .* multiples of 256.* to 256x256"
     for network, size, expected in (
         ("unet_256", (300, 256), message),
         ("unet_256", (0, 256), "unet_256"),
@@ -145,12 +142,12 @@ def test_image_sizes():
         assert "\n" not in str(error.value)
 
 
-def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'unet_512'; choose one of: " + ", ".join(GENERATORS)):
+def test_unknown_names_raise_an_error_with_the_known_ones():
+    with pytest.raises(ValueError, match="'unet_512': unknown; use one of " + ", ".join(GENERATORS)):
         generator("unet_512")
     with pytest.raises(ValueError, match="unet_512"):
         check_image_size("unet_512", 512, 512)
-    with pytest.raises(ValueError, match="'layer'; choose one of: batch, instance, none"):
+    with pytest.raises(ValueError, match="'layer': unknown; use one of batch, instance, none"):
         generator("unet_64", norm="layer")
     with pytest.raises(ValueError, match="batch_statistics, moving_statistics"):
         generator("resnet_6blocks", inference_norm="batch")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.task import weighted_examples
+from engine.task import set_example_weights
 from models.networks import layers
 
 
@@ -100,7 +100,7 @@ def test_padding_rows_do_not_count_in_batch_norm():
     whole.build(x.shape), weighted.build(x.shape)
     weighted.set_weights(whole.get_weights())
     expected = whole(np.concatenate([x, x]), training=True)
-    with weighted_examples(tf.constant([1.0, 1.0, 1.0, 0.0])):
+    with set_example_weights(tf.constant([1.0, 1.0, 1.0, 0.0])):
         actual = weighted(padded, training=True)
     np.testing.assert_allclose(np.delete(actual, [3, 7], axis=0), expected, atol=1e-12)
     for left, right in zip(weighted.get_weights(), whole.get_weights(), strict=True):
@@ -111,7 +111,7 @@ def test_initial_values():
     x = keras.Input((None, None, 256))
     y = layers.Conv(256, 3, name="conv")(x)
     y = layers.ConvTranspose(256, 4, name="transposed")(y)
-    model = keras.Model(x, layers.normalize(y, "batch", name="norm"))
+    model = keras.Model(x, layers.normalise(y, "batch", name="norm"))
     values = {v.path: v.numpy() for v in model.variables}
     for name in ("conv", "transposed"):
         assert abs(values[f"{name}/kernel"].mean()) < 1e-4
@@ -200,7 +200,7 @@ def test_transposed_convolution_geometry(kernel, output_padding, size):
 
 def test_unknown_names_are_refused():
     x = keras.Input((None, None, 3))
-    with pytest.raises(ValueError, match="'layer'; choose one of: batch, instance, none"):
-        layers.normalize(x, "layer", name="norm")
-    with pytest.raises(ValueError, match="choose one of: batch_statistics, moving_statistics"):
-        layers.normalize(x, "instance", inference_norm="moving", name="norm")
+    with pytest.raises(ValueError, match="'layer': unknown; use one of batch, instance, none"):
+        layers.normalise(x, "layer", name="norm")
+    with pytest.raises(ValueError, match="use one of batch_statistics, moving_statistics"):
+        layers.normalise(x, "instance", inference_norm="moving", name="norm")

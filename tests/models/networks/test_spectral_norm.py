@@ -117,5 +117,5 @@ def test_half_precision_takes_the_norm_of_the_kernel_as_stored():
 
 
 def test_a_layer_without_kernel_is_refused():
-    with pytest.raises(ValueError, match="relu has no kernel"):
+    with pytest.raises(ValueError, match="relu: has no kernel"):
         SpectralNorm(keras.layers.ReLU(name="relu")).build((1, 8))

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from engine.inner_loop.batch_rows import whole_step
-from engine.task import weighted_examples
+from engine.task import set_example_weights
 from models.networks.layers import BatchNorm, image_input
 from models.networks.patchgan import patchgan
 from models.networks.unet import unet
@@ -57,7 +57,7 @@ def run_step(build, x, *, replicas, penalty=False):
 
     def replica_step(x, weights):
         rows = whole_step(tf.constant(total))
-        with weighted_examples(rows.weights):
+        with set_example_weights(rows.weights):
             y, dx, gradients = differentiate(rows.slice_micro_batch(x), rows.slice_micro_batch(weights))
         return y[: rows.count], dx[: rows.count], gradients
 

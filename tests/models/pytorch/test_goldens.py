@@ -1,6 +1,6 @@
 """The networks, losses and gradients are the reference's (PyTorch, float32), to 1e-3 and better.
 
-tests/goldens/ holds what the reference computed with small networks and random weights: pictures,
+tests/goldens/ holds results of the reference with small networks and random weights: images,
 logits, losses and the gradients of its first step; and the weights it started from.
 """
 
@@ -25,7 +25,7 @@ from tests.helpers.goldens import (
 
 
 @pytest.mark.parametrize("run", PIX2PIX_RUNS)
-def test_pix2pix_pictures_and_logits(run):
+def test_pix2pix_images_and_logits(run):
     data = golden(run)
     a, b = data["A"][0], data["B"][0]
     evaluating = generator(run, inference_norm="moving_statistics")
@@ -37,7 +37,7 @@ def test_pix2pix_pictures_and_logits(run):
     assert_close(d(tf.concat([a, b], -1), training=True), data["D_logits_real"])
 
 
-def test_cyclegan_pictures_and_logits():
+def test_cyclegan_images_and_logits():
     run = "cyclegan_resnet6_instance"
     data = golden(run)
     a, b = data["A"][0], data["B"][0]

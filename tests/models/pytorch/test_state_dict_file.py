@@ -1,4 +1,4 @@
-"""Files of PyTorch: read as PyTorch wrote them, written as it reads them, and nothing in them is run."""
+"""Files of PyTorch: reading, writing, and that nothing in them is executed."""
 
 import collections
 import importlib.util
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from engine.errors import ConfigurationError
 from models.pytorch.state_dict_file import read_state_dict, write_state_dict
@@ -20,7 +21,7 @@ GOLDENS = Path(__file__).parents[2] / "goldens"
 
 
 def archive(path, pickled, *, records=None, compression=zipfile.ZIP_STORED, **others):
-    """A zip archive as torch.save makes it, around any pickle; one storage, "0", of 24 float32."""
+    """A zip archive like those of torch.save with any pickle; storage "0" has 24 float32."""
     records = {"data/0": np.arange(24, dtype="<f4").tobytes()} if records is None else records
     with zipfile.ZipFile(path, "w", compression) as file:
         file.writestr("name/data.pkl", pickled)
@@ -161,7 +162,7 @@ def test_torch_reads_what_is_written(tmp_path):
 
 
 class Command:
-    """Pickles as a call that leaves a file behind."""
+    """Pickles as a call that would create a file."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -206,7 +207,7 @@ def test_the_malicious_pickle_would_run(tmp_path):
 @pytest.mark.parametrize(
     "pickled, expected",
     [
-        (b"(S'touch victim'\nios\nsystem\n.", "os.system"),  # INST calls without REDUCE
+        (b"(S'touch victim'\nios\nsystem\n.", "os.system"),  # INST makes a call without REDUCE
         (b"\x80\x02ctorch.nn.modules.conv\nConv2d\n)\x81.", "torch.nn.modules.conv.Conv2d"),
         (
             b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\0\0\0aK\x01sb.",
@@ -221,8 +222,11 @@ def test_the_malicious_pickle_would_run(tmp_path):
         (b"\x80\x02X\x01\0\0\0aQ.", "outside the file"),
         (b"\x80\x02R.", "damaged"),
         (b"\x80\x02h\x05.", "damaged"),
-        (b"\x80\x02}", "."),
-        (b"", "."),
+        (b"\x80\x02}", "damaged"),
+        (b"\x80\x02X\x05\0\0\0a", "damaged"),
+        (b"\x80\x02\xff.", "damaged"),
+        (b"S'\\q'\n.", "uses STRING"),
+        (b"", "damaged"),
         (tensor_pickle(storage="torch QInt8Storage"), "torch.QInt8Storage"),
         (tensor_pickle(shape=(5, 5), strides=(5, 1)), "w is larger than its storage"),
         (tensor_pickle(shape=(10**12,), strides=(0,)), "w is larger"),
@@ -235,8 +239,23 @@ def test_the_malicious_pickle_would_run(tmp_path):
         (tensor_pickle(elements=2**50), "96 bytes"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_what_is_no_state_dict_is_refused(tmp_path, pickled, expected):
     assert expected in refusal(archive(tmp_path / "f.pth", pickled))
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "f.pth"
+    write_state_dict(str(path), {"w": np.zeros(2)})
+    before = path.read_bytes()
+
+    def fail(*arguments, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, "the disk is full")
+
+    monkeypatch.setattr(tf.io.gfile, "rename", fail)
+    with pytest.raises(ConfigurationError, match=r"f\.pth: cannot be written \(the disk is full\)"):
+        write_state_dict(str(path), {"w": np.ones(2)})
+    assert os.listdir(tmp_path) == ["f.pth"] and path.read_bytes() == before
 
 
 def test_what_is_no_file_of_torch_is_refused(tmp_path):
@@ -262,6 +281,7 @@ def test_what_is_no_file_of_torch_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torch_2.13.pth", "torch_2.13_old_format.pth"])
+@pytest.mark.filterwarnings("error")
 def test_damage_anywhere_is_read_or_refused_but_nothing_else(tmp_path, name):
     whole = (GOLDENS / name).read_bytes()
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The reference's weights in our networks and back: whole, in their places, or refused with a list."""
+"""The reference's weights in our networks and back: all of them, or an error with a list."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import pytest
 
 from engine.errors import ConfigurationError
 from models.networks.generators import REFERENCE_GENERATORS, build_generator
-from models.networks.patchgan import patchgan, pixel_discriminator
-from models.pytorch.architecture import Structure, structure_of_file, structure_of_model
+from models.networks.patchgan import patchgan
+from models.pytorch.architecture import Architecture, architecture_of_file, architecture_of_model
 from models.pytorch.state_dict_file import read_state_dict, write_state_dict
 from models.pytorch.weights import (
     fitting_weights,
@@ -21,35 +21,35 @@ from models.pytorch.weights import (
 from models.torch_weights import TorchWeights
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
-NETWORKS = {  # run, network of it -> what it is
-    ("pix2pix_unet128_batch", "G"): Structure(family="unet", depth=7, norm="batch"),
-    ("pix2pix_unet128_batch", "D"): Structure(family="patchgan", depth=3, norm="batch"),
-    ("pix2pix_unet128_instance_lsgan", "G"): Structure(family="unet", depth=7, norm="instance"),
-    ("pix2pix_unet128_instance_lsgan", "D"): Structure(family="patchgan", depth=3, norm="instance"),
-    ("cyclegan_resnet6_instance", "G_B"): Structure(family="resnet", depth=6, norm="instance"),
-    ("cyclegan_resnet6_instance", "D_A"): Structure(family="patchgan", depth=3, norm="instance"),
+NETWORKS = {  # (run, its network) -> architecture
+    ("pix2pix_unet128_batch", "G"): Architecture(family="unet", depth=7, norm="batch"),
+    ("pix2pix_unet128_batch", "D"): Architecture(family="patchgan", depth=3, norm="batch"),
+    ("pix2pix_unet128_instance_lsgan", "G"): Architecture(family="unet", depth=7, norm="instance"),
+    ("pix2pix_unet128_instance_lsgan", "D"): Architecture(family="patchgan", depth=3, norm="instance"),
+    ("cyclegan_resnet6_instance", "G_B"): Architecture(family="resnet", depth=6, norm="instance"),
+    ("cyclegan_resnet6_instance", "D_A"): Architecture(family="patchgan", depth=3, norm="instance"),
 }
 
 
 def reference(run, net):
-    """The state dict that the reference started from, `num_batches_tracked` included."""
+    """The initial state dict of the reference, with `num_batches_tracked`."""
     with np.load(GOLDENS / f"{run}_initial_weights.npz") as arrays:
         found = {name.removeprefix(f"{net}/"): arrays[name] for name in arrays if name.startswith(f"{net}/")}
     assert found
     return found
 
 
-def model_of(structure, *, filters=4, **kwargs):
-    if structure.family == "patchgan":
+def model_of(architecture, *, filters=4, **kwargs):
+    if architecture.family == "patchgan":
         channels = 3 if kwargs.pop("unconditional", False) else 6
-        return patchgan(name="D", input_channels=channels, filters=filters, norm=structure.norm)
+        return patchgan(name="D", input_channels=channels, filters=filters, norm=architecture.norm)
     return build_generator(
-        structure.network,
+        architecture.network,
         name="G",
         input_channels=3,
         output_channels=3,
         filters=filters,
-        norm=structure.norm,
+        norm=architecture.norm,
         **{"dropout": False} | kwargs,
     )
 
@@ -63,17 +63,17 @@ def refusal(function, *arguments, **kwargs):
 
 @pytest.mark.parametrize("run, net", NETWORKS)
 def test_the_references_networks_go_in_and_come_out_as_they_were(tmp_path, run, net):
-    arrays, structure = reference(run, net), NETWORKS[run, net]
-    assert structure_of_file({name: array.shape for name, array in arrays.items()}) == structure
-    model = model_of(structure, unconditional=True) if net == "D_A" else model_of(structure)
-    assert structure_of_model(model) == structure
+    arrays, architecture = reference(run, net), NETWORKS[run, net]
+    assert architecture_of_file({name: array.shape for name, array in arrays.items()}) == architecture
+    model = model_of(architecture, unconditional=True) if net == "D_A" else model_of(architecture)
+    assert architecture_of_model(model) == architecture
     set_weights(model, fitting_weights(model, arrays, where="file"))
     save_reference(model, str(tmp_path / "back.pth"))
     back = read_state_dict(str(tmp_path / "back.pth"))
     assert back.keys() == arrays.keys()
     for name, array in arrays.items():
         assert back[name].dtype == array.dtype, name
-        # A count of steps that the reference uses nowhere, and we do not keep.
+        # A count of steps that the reference never uses, and we do not store.
         array = np.array(0) if name.endswith("num_batches_tracked") else array
         np.testing.assert_array_equal(back[name], array, err_msg=name)
 
@@ -99,15 +99,15 @@ def test_a_generator_built_from_its_file_alone(tmp_path, golden, run, net, netwo
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 @pytest.mark.parametrize("network", REFERENCE_GENERATORS)
 @pytest.mark.parametrize("dropout", [False, True])
-def test_every_generator_is_known_again(tmp_path, network, norm, dropout):
+def test_every_generator_is_recognised(tmp_path, network, norm, dropout):
     model = build_generator(
         network, name="G", input_channels=2, output_channels=1, filters=3, norm=norm, dropout=dropout
     )
     arrays = reference_arrays(model)
-    structure = structure_of_file({name: array.shape for name, array in arrays.items()})
-    assert (structure.network, structure.norm) == (network, norm)
-    assert structure.dropout == (dropout and structure.family == "resnet")
-    assert structure.widths({name: array.shape for name, array in arrays.items()}) == {
+    architecture = architecture_of_file({name: array.shape for name, array in arrays.items()})
+    assert (architecture.network, architecture.norm) == (network, norm)
+    assert architecture.dropout == (dropout and architecture.family == "resnet")
+    assert architecture.widths({name: array.shape for name, array in arrays.items()}) == {
         "filters": 3,
         "input_channels": 2,
         "output_channels": 1,
@@ -118,15 +118,18 @@ def test_every_generator_is_known_again(tmp_path, network, norm, dropout):
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-def test_every_discriminator_is_known_again(norm):
+def test_every_discriminator_is_recognised(norm):
     for model, family, depth in (
         (patchgan(name="D", input_channels=3, filters=2, layers=1, norm=norm), "patchgan", 1),
         (patchgan(name="D", input_channels=3, filters=2, layers=4, norm=norm), "patchgan", 4),
-        (pixel_discriminator(name="D", input_channels=3, filters=2, norm=norm), "pixel", 0),
     ):
         arrays = reference_arrays(model)
-        structure = structure_of_file({name: array.shape for name, array in arrays.items()})
-        assert structure == structure_of_model(model) == Structure(family=family, depth=depth, norm=norm)
+        architecture = architecture_of_file({name: array.shape for name, array in arrays.items()})
+        assert (
+            architecture
+            == architecture_of_model(model)
+            == Architecture(family=family, depth=depth, norm=norm)
+        )
         assert fitting_weights(model, arrays, where="file").keys() == {w.path for w in model.weights}
 
 
@@ -145,7 +148,7 @@ def test_dropout_changes_only_numbers_in_names():
 
 
 def test_without_norm_the_reference_has_no_biases():
-    model = model_of(Structure(family="unet", depth=7, norm="none"), filters=2)
+    model = model_of(Architecture(family="unet", depth=7, norm="none"), filters=2)
     arrays = reference_arrays(model)
     assert {name for name in arrays if name.endswith(".bias")} == {"model.model.3.bias"}
     bias = model.get_layer("down_3_conv").bias
@@ -155,7 +158,7 @@ def test_without_norm_the_reference_has_no_biases():
     assert not np.any(bias.numpy())
 
 
-def test_statistics_that_old_instance_norms_stored_are_passed_over():
+def test_statistics_that_old_instance_norms_stored_are_ignored():
     arrays = reference("cyclegan_resnet6_instance", "G_A")
     old = arrays | {"model.2.running_mean": np.zeros(4), "model.2.num_batches_tracked": np.array(0)}
     model = model_of(NETWORKS["cyclegan_resnet6_instance", "G_B"])
@@ -227,11 +230,11 @@ def test_a_file_that_claims_a_huge_width_builds_nothing(tmp_path):
 
 def test_another_norm_or_width_is_refused():
     arrays = reference("pix2pix_unet128_instance_lsgan", "G")
-    model = model_of(Structure(family="unet", depth=7, norm="none"))  # its parameters have the same shapes
+    model = model_of(Architecture(family="unet", depth=7, norm="none"))  # its parameters have the same shapes
     assert "holds unet_128 with instance norm, not unet_128 without norm" in refusal(
         fitting_weights, model, arrays, where="file"
     )
-    model = model_of(Structure(family="unet", depth=7, norm="instance"), filters=8)
+    model = model_of(Architecture(family="unet", depth=7, norm="instance"), filters=8)
     message = refusal(fitting_weights, model, arrays, where="file")
     assert "model.model.0.weight [4, 3, 4, 4] for [8, 3, 4, 4]" in message
     assert "model.model.3.weight [8, 3, 4, 4] for [16, 3, 4, 4]" in message
@@ -274,5 +277,5 @@ def test_weights_to_start_from_are_set_all_or_none(tmp_path):
     TorchWeights()(networks)
 
     message = refusal(TorchWeights(files={"critic": files["generator"]}), networks)
-    assert "'critic' is no network of the task; it has generator, discriminator" in message
-    assert "takes names of networks and files" in refusal(TorchWeights, files={"generator": 3})
+    assert "'critic' is no network of the task; use one of generator, discriminator" in message
+    assert "must map names of networks to files" in refusal(TorchWeights, files={"generator": 3})

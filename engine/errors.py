@@ -1,4 +1,4 @@
-"""Every error of the engine; none needs TensorFlow."""
+"""All errors of the engine. None needs TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,45 +7,59 @@ from collections.abc import Mapping, Sequence
 
 
 class ConfigurationError(ValueError):
-    """Something the user set cannot work. The message is one line: what, where, how to mend."""
+    """A setting of the user cannot work.
+
+    The message is one line: `what: what is wrong; how to mend it`. Programs print it and exit with code 2.
+    """
 
 
 def check_at_least(least: float, *, of: str, **settings: float) -> None:
-    """Raises ConfigurationError for a setting `of` a class that is too small or not finite."""
+    """Checks settings of a class.
+
+    Args:
+      least: the smallest allowed value.
+      of: name of the class.
+      **settings: name and value of each.
+
+    Raises:
+      ConfigurationError: a value is smaller than `least` or not finite.
+    """
     for name, value in settings.items():
-        if not least <= value < math.inf:  # NaN fits nowhere
+        if not least <= value < math.inf:  # False for NaN
             raise ConfigurationError(
                 f"{of}.{name} = {value}: must be at least {least}, and finite; change it"
             )
 
 
 class RunInterruptedError(RuntimeError):
-    """A signal ended the run early; everything is saved."""
+    """A signal stopped the run early; a checkpoint is saved. Programs exit with code 42."""
 
 
 class WorkerLostError(RuntimeError):
-    """Another worker has ended or does not answer; all go on together from the last checkpoint."""
+    """Another worker has ended or does not answer. Programs exit with code 42."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             "another worker has ended or does not answer (its own output says why); start the same command "
-            "again on all workers: they go on from the last checkpoint, if there is one"
+            "again on all workers to resume from the last checkpoint, if there is one"
         )
 
 
 def not_finite(metrics: Mapping[str, float]) -> str:
-    """The names, with phase and term, of what is not finite."""
+    """The names, with phase and term, of the values that are not finite."""
     return ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
 
 
 class DivergenceError(RuntimeError):
     """A loss or gradient is not finite. The message names the phase, the value and the step.
 
+    Programs exit with code 3.
+
     Args:
       metrics: of the step.
       step: its number, counted from 1.
       saved_at: examples at the last checkpoint; None if there is none.
-      why: what more is to be said than that it happened.
+      why: further words for the message.
     """
 
     def __init__(self, metrics: Mapping[str, float], *, step: int, saved_at: int | None, why: str = ""):
@@ -56,14 +70,14 @@ class DivergenceError(RuntimeError):
 
 
 class ReplicaMismatchError(RuntimeError):
-    """Replicas do not hold the same values any more; nothing was saved from them.
+    """The replicas no longer hold the same values; these were not saved. Programs exit with code 3.
 
     Args:
       variable: the first that differs, by its name in checkpoints.
-      replicas: those whose values differ from the majority's; all, if there is none.
+      replicas: those whose values differ from the majority's; all of them if there is no majority.
       others: how many more variables differ.
-      examples: where it was found.
-      saved_at: examples at the last checkpoint, which was compared too; None if there is none.
+      examples: position of the run at which it was found.
+      saved_at: examples at the last checkpoint, whose values were compared too; None if there is none.
     """
 
     def __init__(
@@ -76,26 +90,28 @@ class ReplicaMismatchError(RuntimeError):
         more = f" (and in {others} more)" if others else ""
         super().__init__(
             f"replicas differ at {examples} examples: {alone} in {variable}{more}; {_saved(saved_at)}. "
-            "Start the same command again to go on from there; if it comes again on the same replica, test "
-            "that device's memory"
+            "Start the same command again to resume from there; if it happens again on the same replica, "
+            "test the memory of that device"
         )
 
 
 def _saved(saved_at: int | None) -> str:
     if saved_at is None:
         return "no checkpoint was written yet"
-    return f"the checkpoint at {saved_at} examples is from before it"
+    return f"the checkpoint at {saved_at} examples was saved before that"
 
 
 class OutOfMemoryError(RuntimeError):
-    """A step did not fit into memory; the state in memory cannot be trusted, the last checkpoint can.
+    """A step ran out of memory. The state in memory may be wrong; the last checkpoint is right.
 
     Args:
-      examples: where the step began.
-      micro_batch: examples each replica computed on at once.
+      examples: position of the run at which the step began.
+      micro_batch: micro-batch size per replica.
     """
 
     def __init__(self, *, examples: int, micro_batch: int):
-        super().__init__(f"out of memory at {examples} examples with {micro_batch} at once on a replica")
+        super().__init__(
+            f"out of memory at {examples} examples with micro-batches of {micro_batch} per replica"
+        )
         self.examples = examples
         self.micro_batch = micro_batch

@@ -136,14 +136,19 @@ def _is_same(path: str, other: str) -> bool:
 def _image_info(path: str) -> ImageInfo:
     if is_video_name(path):
         raise ConfigurationError(f"{path}: raw video cannot be translated; extract its frames as PNG first")
-    info = image_reader.read_kind(
+    info = image_reader.read_info(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )
+    _value_range(path, info)
+    return info
+
+
+def _value_range(path: str, info: ImageInfo) -> tuple[float, float]:
     if info.value_range is None:
         raise ConfigurationError(
             f"{path}: the range of floating-point pixels is not known; convert it to 16 bits"
         )
-    return info
+    return info.value_range
 
 
 def _check(path: str, info: ImageInfo, translator: Translator) -> None:
@@ -164,7 +169,7 @@ def _translate_one(path: str, stem: str, translator: Translator, *, raw: bool) -
     info, pixels, _ = image_reader.decode(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )
-    low, high = info.value_range
+    low, high = _value_range(path, info)
     picture = imaging.range_to_signed(pixels, low=low, high=high)  # [H, W, C]
     if picture.shape[-1] < translator.input_channels:  # grey to RGB
         picture = tf.repeat(picture, translator.input_channels, axis=-1)

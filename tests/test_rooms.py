@@ -55,7 +55,8 @@ BETWEEN_PACKAGES = {
     "models": {"engine.errors", "engine.task", "data.imaging", "data.roles"},
     "engine": {"data.errors", "data.gfile", "data.imaging", "data.roles", "data.quiet_tensorflow"},
 }
-"""What a package may import of the others. Programs and `engine.inference` may import everything."""
+"""What a package may import of the others. Programs and `engine.inference` may import everything, apart from
+`data.prepare`, which may import `engine.cli`."""
 
 
 def modules(package):
@@ -116,6 +117,7 @@ def test_packages_import_of_each_other_only_what_is_agreed(package):
         if imported.split(".")[0] in FLOORS and imported.split(".")[0] != package
         if place(imported) not in BETWEEN_PACKAGES[package] and imported not in BETWEEN_PACKAGES[package]
         if place(name) not in free and name != "engine"
+        if not (name == "data.prepare" and place(imported) == "engine.cli")
     ]
     assert not foreign, f"a package may import of the others only BETWEEN_PACKAGES: {foreign}"
 

@@ -1,4 +1,6 @@
-"""Where a picture is, and what it is."""
+"""Where an image is stored, and its size, channels and dtype."""
+
+from __future__ import annotations
 
 import dataclasses
 import typing
@@ -8,14 +10,19 @@ import numpy as np
 from data.errors import DataError
 
 MAX_PIXELS = 178_956_970
-"""The default limit of pixels of one picture: Pillow's, against decompression bombs."""
+"""The default limit of pixels per image: Pillow's, against decompression bombs."""
 
 SIDEWAYS = (5, 6, 7, 8)
 """The EXIF orientations that exchange height and width."""
 
 
 class ImageRef(typing.NamedTuple):
-    """Where a picture is: a file, and the number of the frame if it is a raw video."""
+    """Where an image is stored.
+
+    Attributes:
+      path: of its file.
+      frame: number of the frame, counted from 0, in a raw video; 0 in other files.
+    """
 
     path: str
     frame: int = 0
@@ -23,14 +30,16 @@ class ImageRef(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageInfo:
-    """What a picture is, upright.
+    """Size, channels and values of an image that is turned upright.
 
     Attributes:
-        height, width: in pixels.
-        channels: 1 grey, 3 colour, 2 and 4 the same and transparency if `alpha`; otherwise just data.
-        alpha: whether the last channel is transparency, straight (not premultiplied).
-        dtype: "uint8", "uint16" or "float32".
-        value_range: lowest and highest value there can be; None if the header does not tell (float32).
+      height: in pixels.
+      width: in pixels.
+      channels: 1 grey, 3 colour; 2 and 4 are the same with transparency if `alpha` is set. Other numbers
+        of channels are plain data.
+      alpha: whether the last channel is transparency, straight (not premultiplied).
+      dtype: "uint8", "uint16" or "float32".
+      value_range: lowest and highest possible value; None if the header does not give it (float32).
     """
 
     height: int
@@ -41,30 +50,39 @@ class ImageInfo:
     value_range: tuple[float, float] | None = (0, 255)
 
 
-def check_pixels(path, *, height, width, max_pixels, channels=1):
-    """Refuses a picture that its header says has no pixels or more than `max_pixels`.
+def check_pixels(path: str, *, height: int, width: int, max_pixels: int, channels: int = 1) -> None:
+    """Checks the size that the header of an image gives.
 
-    Channels beyond four count as further pictures of four, so that they cannot fill the memory either.
+    Args:
+      path: named in errors.
+      height: in pixels.
+      width: in pixels.
+      max_pixels: the limit of height * width. Every further four channels count as another image, so that
+        channels cannot fill the memory either.
+      channels: of the image.
+
+    Raises:
+      DataError: the image has no pixels, or more than `max_pixels`.
     """
     if height < 1 or width < 1:
-        raise DataError(f"{path}: is {width}x{height} pixels, so holds no picture; remove or replace it.")
+        raise DataError(f"{path}: has no pixels ({width}x{height}); remove or replace it")
     pixels = height * width * -(-channels // 4)
     if pixels > max_pixels:
-        size = f"{width}x{height}" + (f" of {channels} channels" if channels > 4 else "")
+        size = f"{width}x{height}" + (f" with {channels} channels" if channels > 4 else "")
         raise DataError(
             f"{path}: is {size}, {pixels} pixels, and the limit is {max_pixels}; make it smaller, or raise "
-            "max_pixels if the file is to be trusted."
+            "max_pixels if you trust the file"
         )
 
 
-def is_opaque(pixels):
-    """Whether the last channel of [H, W, C], transparency, is nowhere transparent."""
+def is_opaque(pixels: np.ndarray) -> bool:
+    """Whether the last channel of [H, W, C], an alpha channel, is opaque everywhere."""
     opaque = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
     return bool((pixels[..., -1] == opaque).all())
 
 
-def upright(pixels, orientation):
-    """Turns [H, W, C] as its orientation says (Exif 3.0, tag 274: 1 to 8); others change nothing."""
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns [H, W, C] by its orientation (Exif 3.0, tag 274: 1 to 8); other values change nothing."""
     if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

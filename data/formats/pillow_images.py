@@ -1,6 +1,10 @@
-"""JPEG, PNG, BMP, GIF and WebP files: what they hold, and their pixels."""
+"""JPEG, PNG, BMP, GIF and WebP files: what their headers say, and their pixels."""
+
+from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -10,79 +14,78 @@ from data.formats import png
 from data.formats.image_info import SIDEWAYS, ImageInfo, check_pixels, is_opaque, upright
 
 _JPEG_FORMATS = ("JPEG", "MPO")
-_READ_FORMATS = (*_JPEG_FORMATS, "PNG", "BMP", "GIF", "WEBP")
+_SUPPORTED_FORMATS = (*_JPEG_FORMATS, "PNG", "BMP", "GIF", "WEBP")
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _EXIF_ORIENTATION = 0x0112
 
-# Ours is the limit: Pillow's would warn, or refuse what a caller allowed.
+# `check_pixels` applies our limit. Pillow's would warn, or reject an image that the caller allowed.
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_kind(file, path, *, max_pixels):
-    """Reads what a picture is from its header; only an alpha channel is decoded, to see whether it is used.
+def read_info(file: BinaryIO, path: str, *, max_pixels: int) -> ImageInfo:
+    """Reads the header of an image. Only an alpha channel is decoded, to see whether it is used.
 
     Args:
-        file: open binary file, at its start.
-        path: named in errors.
-        max_pixels: more are refused before anything is decoded.
+      file: open binary file, at its start.
+      path: named in errors.
+      max_pixels: images with more pixels raise an error before they are decoded.
 
     Returns:
-        `ImageInfo`.
+      Its `ImageInfo`.
 
     Raises:
-        DataError: a format or kind of pixels that is not read, or too many pixels.
-        Exception: whatever Pillow raises on a damaged file.
+      DataError: the format or its pixel mode is not supported, or the image has too many pixels.
+      Exception: any that Pillow raises on a damaged file.
     """
-    with _opened(file, path, max_pixels) as (image, header):
+    with _open(file, path, max_pixels) as (image, header):
         if _has_alpha(image, header):
-            return _kind(_upright_pixels(image, header, file))
+            return _info(_upright_pixels(image, header, file))
         width, height = image.size
         if _orientation(image, header) in SIDEWAYS:
             width, height = height, width
-        deep = header is not None and header.bits == 16
-        return ImageInfo(
-            height=height,
-            width=width,
-            channels=header.channels if deep else 1 if image.mode in _GREY_MODES else 3,
-            dtype="uint16" if deep else "uint8",
-            value_range=(0, 65535) if deep else (0, 255),
-        )
+        if header is not None and header.bits == 16:
+            return ImageInfo(
+                height=height, width=width, channels=header.channels, dtype="uint16", value_range=(0, 65535)
+            )
+        return ImageInfo(height=height, width=width, channels=1 if image.mode in _GREY_MODES else 3)
 
 
-def decode(file, path, *, max_pixels):
-    """Decodes a picture: of an animation the first frame, palettes and CMYK as colour, upright.
+def decode(file: BinaryIO, path: str, *, max_pixels: int) -> tuple[ImageInfo, np.ndarray, str | None]:
+    """Decodes an image: upright, the first frame of an animation, palettes and CMYK as RGB.
 
     Args:
-        file, path, max_pixels: as of `read_kind`.
+      file: open binary file, at its start.
+      path: named in errors.
+      max_pixels: as of `read_info`.
 
     Returns:
-        (`ImageInfo`, pixels [H, W, C], whether it is a "jpeg", a "png" or None of these).
+      (`ImageInfo`, pixels [H, W, C], "jpeg", "png" or None for other formats).
 
     Raises:
-        As `read_kind`.
+      As `read_info`.
     """
-    with _opened(file, path, max_pixels) as (image, header):
+    with _open(file, path, max_pixels) as (image, header):
         pixels = _upright_pixels(image, header, file)
         encoding = "jpeg" if image.format in _JPEG_FORMATS else "png" if header else None
-        return _kind(pixels), pixels, encoding
+        return _info(pixels), pixels, encoding
 
 
-def check_header(file, path, *, max_pixels):
-    """Reads no more than the header; raises what `read_kind` raises of it."""
-    with _opened(file, path, max_pixels):
+def check_header(file: BinaryIO, path: str, *, max_pixels: int) -> None:
+    """Reads only the header; raises the errors that `read_info` raises about it."""
+    with _open(file, path, max_pixels):
         pass
 
 
 @contextlib.contextmanager
-def _opened(file, path, max_pixels):
-    """Gives (Pillow's image, `PngHeader` or None) of a picture that may be decoded."""
+def _open(file: BinaryIO, path: str, max_pixels: int) -> Iterator[tuple[Image.Image, png.PngHeader | None]]:
+    """Yields (Pillow's image, `PngHeader` or None) of an image that is supported and not too large."""
     with Image.open(file) as image:
-        if image.format not in _READ_FORMATS:
-            raise DataError(f"{path}: {image.format} images are not read; convert it to PNG or TIFF.")
-        if image.mode not in _GREY_MODES + _COLOUR_MODES + ("I;16",):
+        if image.format not in _SUPPORTED_FORMATS:
+            raise DataError(f"{path}: {image.format} images are not supported; convert it to PNG or TIFF")
+        if image.mode not in (*_GREY_MODES, *_COLOUR_MODES, "I;16"):
             raise DataError(
-                f"{path}: {image.format} pixels of mode {image.mode} are not read; convert it to PNG."
+                f"{path}: {image.format} pixels of mode {image.mode} are not supported; convert it to PNG"
             )
         check_pixels(path, height=image.height, width=image.width, max_pixels=max_pixels)
         header = None
@@ -93,21 +96,22 @@ def _opened(file, path, max_pixels):
         yield image, header
 
 
-def _has_alpha(image, header):
-    return "A" in image.mode or "transparency" in image.info or (header and header.transparent is not None)
+def _has_alpha(image: Image.Image, header: png.PngHeader | None) -> bool:
+    has_key = header is not None and header.transparent is not None
+    return "A" in image.mode or "transparency" in image.info or has_key
 
 
-def _orientation(image, header):
-    """The orientation of the metadata; 1 if it says nothing."""
+def _orientation(image: Image.Image, header: png.PngHeader | None) -> int:
+    """The orientation in the metadata; 1 if there is none."""
     if header is not None and not header.late_metadata:
-        # Pillow would decode a whole PNG in search of metadata behind the pixels.
+        # A PNG's own `getexif` decodes the whole image to find metadata behind the pixels.
         return Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
     return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 
-def _upright_pixels(image, header, file):
-    """uint8 or uint16 [H, W, 1 to 4]; opaque alpha is dropped."""
-    orientation = _orientation(image, header)  # first: it may read on in the file
+def _upright_pixels(image: Image.Image, header: png.PngHeader | None, file: BinaryIO) -> np.ndarray:
+    """uint8 or uint16 [H, W, 1 to 4]; an alpha channel that is opaque everywhere is dropped."""
+    orientation = _orientation(image, header)  # first, as it may read on in the file
     if header is not None:
         file.seek(0)
         pixels = png.decode(file.read(), header)
@@ -121,7 +125,7 @@ def _upright_pixels(image, header, file):
     return upright(pixels, orientation)
 
 
-def _kind(pixels):
+def _info(pixels: np.ndarray) -> ImageInfo:
     height, width, channels = pixels.shape
     return ImageInfo(
         height=height,

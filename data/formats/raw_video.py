@@ -1,27 +1,29 @@
-"""Raw planar video, .yuv and .y4m: its frames as pictures.
+"""Raw planar video, .yuv and .y4m: each frame is an image.
 
-Frames are prepared as RGB unless asked otherwise, chroma of 4:2:0 interpolated to full size, so that they are
-looked at and measured like any picture; networks get another space of them by `ImageDataset.colour_space`.
-Planes
-kept as they are (`VideoFormat.colours`) are numbers like any other to what comes after: they are trained on
-with colour_space = "rgb", and shown in false colours.
+By default frames become RGB, with the chroma of 4:2:0 interpolated to full size, so that they are shown and
+measured like any image; `ImageDataset.colour_space` converts them for the networks. Planes that are kept as
+they are (`VideoFormat.colours`) are plain numbers to everything that follows: train on them with
+colour_space = "rgb"; they are shown in false colours.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import functools
 import os
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from data import gfile
 from data.errors import DataError
-from data.formats.image_info import ImageInfo, check_pixels
+from data.formats.image_info import ImageInfo, ImageRef, check_pixels
 from data.imaging import ycbcr
 
 PIXEL_FORMATS = {"yuv420p": (2, 8), "yuv444p": (1, 8), "yuv420p10": (2, 10), "yuv444p10": (1, 10)}
-"""Name -> (luma samples for one of chroma along each axis, bits of a sample)."""
+"""Name -> (luma samples per chroma sample along each axis, bits per sample)."""
 
 _Y4M_FORMATS = {
     "420": ("yuv420p", "center"),
@@ -39,20 +41,20 @@ _LONGEST_HEADER_BYTES = 4096
 class VideoFormat:
     """How raw planar video is read.
 
-    Args:
-        size: (width, height) in pixels of the frames of .yuv files; a .y4m says it itself.
-        pixel_format: a key of `PIXEL_FORMATS`, of .yuv files; 10 bits are little-endian 16-bit words. A .y4m
-            says it itself.
-        colours: "rgb": converted, chroma interpolated linearly, rounded; "ycbcr": the planes as they are,
-            chroma repeated to full size, 3 channels; "y": luma as it is, 1 channel.
-        matrix: "bt601" or "bt709", of the conversion to RGB.
-        full_range: whether the values of .yuv files, and of .y4m files that do not say, cover the whole range
-            of the bits; else the studio range (16 to 235 with 8 bits).
-        chroma_location: where a chroma sample of a 4:2:0 .yuv file lies among its four luma samples: "left"
-            (MPEG-2, H.264: between the two on the left) or "center" (JPEG). A .y4m says it itself.
+    Attributes:
+      size: (width, height) in pixels of the frames of .yuv files. A .y4m file states its own.
+      pixel_format: of .yuv files, a key of `PIXEL_FORMATS`; 10 bits are little-endian 16-bit words. A .y4m
+        file states its own.
+      colours: "rgb": converted to RGB, chroma interpolated linearly, rounded; "ycbcr": the planes as they
+        are, chroma repeated to full size, 3 channels; "y": luma as it is, 1 channel.
+      matrix: "bt601" or "bt709", of the conversion to RGB.
+      full_range: whether the values of .yuv files, and of .y4m files that do not state it, cover the whole
+        range of the bits; else the studio range (16 to 235 with 8 bits).
+      chroma_location: position of a chroma sample of a 4:2:0 .yuv file among its four luma samples: "left"
+        (MPEG-2, H.264: between the two on the left) or "center" (JPEG). A .y4m file states its own.
 
     Raises:
-        DataError: a value that is none of these.
+      DataError: a field has another value.
     """
 
     size: tuple[int, int] | None = None
@@ -62,7 +64,8 @@ class VideoFormat:
     full_range: bool = False
     chroma_location: str = "left"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        choices: Iterable[str]
         for name, choices in (
             ("pixel_format", PIXEL_FORMATS),
             ("colours", ("rgb", "ycbcr", "y")),
@@ -71,14 +74,14 @@ class VideoFormat:
         ):
             if getattr(self, name) not in choices:
                 raise DataError(
-                    f"video {name} {getattr(self, name)!r}: not known; choose one of {', '.join(choices)}."
+                    f"video {name} {getattr(self, name)!r}: not known; choose one of {', '.join(choices)}"
                 )
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise DataError(f"video size {self.size}: must be width and height in pixels, at least 1.")
+            raise DataError(f"video size {self.size}: must be width and height in pixels, at least 1")
 
 
 class _Stream(typing.NamedTuple):
-    """A file of frames: what they are, and the position in bytes of each."""
+    """The frames of a file; `starts` holds the position of each in bytes."""
 
     width: int
     height: int
@@ -88,22 +91,24 @@ class _Stream(typing.NamedTuple):
     starts: Sequence[int]
 
 
-def is_video_name(path):
-    """Whether the name is that of a raw video that is read."""
+def is_video_name(path: str) -> bool:
+    """Whether a file name is that of a raw video in a supported format."""
     return os.path.splitext(path)[1].lower() in (".yuv", ".y4m")
 
 
-def number_of_frames(path, video):
-    """Gives the number of frames of a video; raises a DataError if the file is not such a video."""
-    return len(_opened(path, video).starts)
+def number_of_frames(path: str, video: VideoFormat) -> int:
+    """Returns the number of frames of a video; raises a DataError if the file has another format."""
+    return len(_stream(path, video).starts)
 
 
-def read_kind(ref, video, *, max_pixels):
-    """Gives the `ImageInfo` of a frame; raises a DataError if there is none such."""
-    stream = _opened(ref.path, video)
+def read_info(ref: ImageRef, video: VideoFormat, *, max_pixels: int) -> ImageInfo:
+    """Returns the `ImageInfo` of a frame; raises a DataError if there is no such frame."""
+    stream = _stream(ref.path, video)
     check_pixels(ref.path, height=stream.height, width=stream.width, max_pixels=max_pixels)
     if ref.frame not in range(len(stream.starts)):
-        raise DataError(f"{ref.path}: has {len(stream.starts)} frames, so none numbered {ref.frame} from 0.")
+        raise DataError(
+            f"{ref.path}: has {len(stream.starts)} frames and no frame {ref.frame}; count frames from 0"
+        )
     bits = PIXEL_FORMATS[stream.pixel_format][1]
     return ImageInfo(
         height=stream.height,
@@ -114,40 +119,47 @@ def read_kind(ref, video, *, max_pixels):
     )
 
 
-def decode(ref, video, *, max_pixels):
-    """Reads a frame: (`ImageInfo`, pixels [H, W, 1 or 3] as `VideoFormat` says)."""
-    kind, stream = read_kind(ref, video, max_pixels=max_pixels), _opened(ref.path, video)
+def decode(ref: ImageRef, video: VideoFormat, *, max_pixels: int) -> tuple[ImageInfo, np.ndarray]:
+    """Reads a frame: (`ImageInfo`, pixels [H, W, 1 or 3] as `VideoFormat` defines them)."""
+    info, stream = read_info(ref, video, max_pixels=max_pixels), _stream(ref.path, video)
     step, bits = PIXEL_FORMATS[stream.pixel_format]
-    with gfile.open_binary(ref.path) as file:
-        file.seek(stream.starts[ref.frame])
-        frame = file.read(_frame_bytes(stream.width, stream.height, stream.pixel_format))
-    samples = np.frombuffer(frame, np.uint8 if bits == 8 else "<u2")
-    if bits > 8 and samples.max() >= 2**bits:
-        raise DataError(
-            f"{ref.path}: frame {ref.frame} holds the value {samples.max()}, more than {bits} bits in "
-            "little-endian words can be; give the pixel format it has."
-        )
+    samples = _read_samples(ref, stream)
     luma_samples = stream.height * stream.width
     luma = samples[:luma_samples].reshape(stream.height, stream.width, 1)
     if video.colours == "y":
-        return kind, luma.astype(kind.dtype)
+        return info, luma.astype(info.dtype)
     chroma = samples[luma_samples:].reshape(2, -(-stream.height // step), -(-stream.width // step))
     if video.colours == "ycbcr":
         chroma = chroma.repeat(step, axis=1).repeat(step, axis=2)[:, : stream.height, : stream.width]
-        return kind, np.concatenate([luma, np.moveaxis(chroma, 0, -1)], axis=-1).astype(kind.dtype)
+        return info, np.concatenate([luma, np.moveaxis(chroma, 0, -1)], axis=-1).astype(info.dtype)
     if step == 2:
         chroma = _doubled(chroma, axis=1, location="center")[:, : stream.height]
         chroma = _doubled(chroma, axis=2, location=stream.chroma_location)[:, :, : stream.width]
     planes = np.concatenate([luma, np.moveaxis(chroma, 0, -1)], axis=-1).astype(np.float64)  # [H, W, 3]
     rgb = ycbcr.ycbcr_to_rgb(planes, matrix=video.matrix, full_range=stream.full_range, bits=bits)
-    return kind, np.clip(np.floor(rgb + 0.5), 0, 2**bits - 1).astype(kind.dtype)
+    return info, np.clip(np.floor(rgb + 0.5), 0, 2**bits - 1).astype(info.dtype)
 
 
-def _doubled(planes, *, axis, location):
-    """Doubles the length of an axis by linear interpolation between samples, the outermost repeated.
+def _read_samples(ref: ImageRef, stream: _Stream) -> np.ndarray:
+    """All samples of a frame, plane after plane: uint8 or uint16 [samples]."""
+    bits = PIXEL_FORMATS[stream.pixel_format][1]
+    with gfile.open_binary(ref.path) as file:
+        file.seek(stream.starts[ref.frame])
+        frame = file.read(_frame_bytes(stream.width, stream.height, stream.pixel_format))
+    samples = np.frombuffer(frame, np.uint8 if bits == 8 else np.dtype("<u2"))
+    if bits > 8 and samples.max() >= 2**bits:
+        raise DataError(
+            f"{ref.path}: frame {ref.frame} holds the value {samples.max()}, too large for {bits} bits in "
+            "little-endian words; give the file's own pixel format"
+        )
+    return samples
 
-    Seen from the first of its two luma samples, a chroma sample lies half a sample on ("center") or
-    nowhere else ("left").
+
+def _doubled(planes: np.ndarray, *, axis: int, location: str) -> np.ndarray:
+    """Doubles the length of an axis by linear interpolation; the outermost samples are repeated.
+
+    A chroma sample lies half a sample after the first of its two luma samples ("center"), or at the first
+    ("left").
     """
     planes = np.moveaxis(planes.astype(np.float64), axis, 0)
     before = np.concatenate([planes[:1], planes[:-1]])
@@ -160,29 +172,28 @@ def _doubled(planes, *, axis, location):
     return np.moveaxis(both.reshape(-1, *planes.shape[1:]), 0, axis)
 
 
-def _frame_bytes(width, height, pixel_format):
+def _frame_bytes(width: int, height: int, pixel_format: str) -> int:
     step, bits = PIXEL_FORMATS[pixel_format]
     return (width * height + 2 * -(-width // step) * -(-height // step)) * (bits + 7 >> 3)
 
 
-def _opened(path, video):
-    """The `_Stream` of a file."""
+def _stream(path: str, video: VideoFormat) -> _Stream:
     size_bytes, changed_ns = gfile.size_and_mtime(path)
     if not size_bytes:
-        raise DataError(f"{path}: is empty; remove or replace it.")
+        raise DataError(f"{path}: is empty; remove or replace it")
     if path.lower().endswith(".y4m"):
         return _y4m_stream(path, video.full_range, size_bytes, changed_ns)
     if video.size is None:
         raise DataError(
-            f"{path}: raw video does not tell its size; give the width and height of the frames, such as "
-            "--video_size=352x288."
+            f"{path}: a .yuv file does not state its frame size; give width and height, such as "
+            "--video_size=352x288"
         )
     width, height = video.size
     frame_bytes = _frame_bytes(width, height, video.pixel_format)
     if size_bytes % frame_bytes:
         raise DataError(
-            f"{path}: {size_bytes} bytes are no whole number of {width}x{height} {video.pixel_format} "
-            f"frames of {frame_bytes} bytes; give the size and pixel format it has, or replace it."
+            f"{path}: its {size_bytes} bytes are not a whole number of {width}x{height} {video.pixel_format} "
+            f"frames of {frame_bytes} bytes; give the file's own size and pixel format, or replace it"
         )
     return _Stream(
         width=width,
@@ -194,26 +205,29 @@ def _opened(path, video):
     )
 
 
-# Each frame has a header of its own length, so that finding one frame means passing over those before it.
+# The header of each frame has its own length, so finding a frame means reading the headers before it.
 @functools.lru_cache(maxsize=16)
-def _y4m_stream(path, full_range, size_bytes, changed_ns):
-    """The `_Stream` of a YUV4MPEG2 file (yuv4mpeg(5) of mjpegtools); the last two make it new."""
+def _y4m_stream(path: str, full_range: bool, size_bytes: int, changed_ns: int) -> _Stream:
+    """The `_Stream` of a YUV4MPEG2 file, see yuv4mpeg(5) of mjpegtools.
+
+    Size and time are arguments so that the cache does not return the stream of an earlier file.
+    """
     with gfile.open_binary(path) as file:
         words = file.readline(_LONGEST_HEADER_BYTES).split()
         if not words or words[0] != _Y4M_SIGNATURE:
-            raise DataError(f"{path}: does not begin as a YUV4MPEG2 file; remove or replace it.")
+            raise DataError(f"{path}: does not begin like a YUV4MPEG2 file; remove or replace it")
         tags = [word.decode("ascii", "replace") for word in words[1:]]
         values = {tag[0]: tag[1:] for tag in tags if tag[0] != "X"}
         colour_space = values.get("C", "420jpeg")
         if colour_space not in _Y4M_FORMATS:
             raise DataError(
-                f"{path}: its pixel format {colour_space} is not read; convert it to one of "
-                f"{', '.join(_Y4M_FORMATS)}."
+                f"{path}: its pixel format {colour_space} is not supported; convert it to one of "
+                f"{', '.join(_Y4M_FORMATS)}"
             )
         if values.get("I", "?") not in "p?":
-            raise DataError(f"{path}: is interlaced; deinterlace it first.")
+            raise DataError(f"{path}: is interlaced; deinterlace it first")
         if not (values.get("W", "").isdigit() and values.get("H", "").isdigit()):
-            raise DataError(f"{path}: damaged video (no width or height); remove or replace it.")
+            raise DataError(f"{path}: damaged video (no width or height); remove or replace it")
         for tag in tags:
             if tag.upper() in ("XCOLORRANGE=FULL", "XCOLORRANGE=LIMITED"):
                 full_range = tag.upper().endswith("FULL")
@@ -223,16 +237,16 @@ def _y4m_stream(path, full_range, size_bytes, changed_ns):
     return _Stream(width, height, pixel_format, chroma_location, full_range, starts)
 
 
-def _y4m_starts(file, path, frame_bytes, size_bytes):
-    """The positions of the frames that follow in an open file: int64 [frames]."""
-    starts = []
+def _y4m_starts(file: BinaryIO, path: str, frame_bytes: int, size_bytes: int) -> list[int]:
+    """The positions in bytes of the frames in a file that is open after its header."""
+    starts: list[int] = []
     while line := file.readline(_LONGEST_HEADER_BYTES):
         if line.split()[:1] != [b"FRAME"] or file.tell() + frame_bytes > size_bytes:
             raise DataError(
-                f"{path}: damaged video (frame {len(starts)} is cut short or begins wrong); replace it."
+                f"{path}: damaged video (frame {len(starts)} is truncated or begins wrong); replace it"
             )
         starts.append(file.tell())
         file.seek(frame_bytes, os.SEEK_CUR)
     if not starts:
-        raise DataError(f"{path}: holds no frames; remove or replace it.")
-    return np.array(starts, np.int64)
+        raise DataError(f"{path}: holds no frames; remove or replace it")
+    return starts

@@ -1,11 +1,15 @@
-"""TIFF files: one page of 1, 8 or 16-bit integers or 32-bit floats, with any number of channels.
+"""TIFF files with one page: 1, 8 or 16-bit integers or 32-bit floats, with any number of channels.
 
 Tags and their values: TIFF, revision 6.0 (Adobe, 1992).
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import math
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -30,33 +34,33 @@ _STORED_DTYPES = {
 }
 _ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 
-# On a damaged file it would log several lines before it raises, or before we do.
+# On a damaged file tifffile would log several lines before the error is raised.
 tifffile.logger().setLevel(logging.CRITICAL)
 
 
-def is_tiff(head):
-    """Whether the first four bytes of a file are those of a TIFF, also of a big one."""
+def is_tiff(head: bytes) -> bool:
+    """Whether the first four bytes of a file are those of a TIFF or BigTIFF."""
     return head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_kind(file, path, *, max_pixels):
-    """Reads what a picture is from its header; only an alpha channel is decoded, to see whether it is used.
+def read_info(file: BinaryIO, path: str, *, max_pixels: int) -> ImageInfo:
+    """Reads the header of an image. Only an alpha channel is decoded, to see whether it is used.
 
     Args:
-        file: open binary file, at its start.
-        path: named in errors.
-        max_pixels: more are refused before anything is decoded.
+      file: open binary file, at its start.
+      path: named in errors.
+      max_pixels: images with more pixels raise an error before they are decoded.
 
     Returns:
-        `ImageInfo`.
+      Its `ImageInfo`.
 
     Raises:
-        DataError: several pages, a kind of pixels that is not read, too many pixels, or a truncated file.
-        Exception: whatever tifffile raises on a damaged file.
+      DataError: the file has several pages, unsupported pixels or too many, or is truncated.
+      Exception: any that tifffile raises on a damaged file.
     """
-    with _opened(file, path, max_pixels) as page:
+    with _open(file, path, max_pixels) as page:
         if _has_alpha(page):
-            return _kind(page, _upright_pixels(page, path))
+            return _info(page, _upright_pixels(page, path))
         height, width = page.imagelength, page.imagewidth
         if _orientation(page) in SIDEWAYS:
             height, width = width, height
@@ -68,26 +72,28 @@ def read_kind(file, path, *, max_pixels):
         )
 
 
-def decode(file, path, *, max_pixels):
-    """Decodes a picture: upright, palettes as colour, black as 0.
+def decode(file: BinaryIO, path: str, *, max_pixels: int) -> tuple[ImageInfo, np.ndarray]:
+    """Decodes an image: upright, palettes as RGB, black as 0.
 
     Args:
-        file, path, max_pixels: as of `read_kind`.
+      file: open binary file, at its start.
+      path: named in errors.
+      max_pixels: as of `read_info`.
 
     Returns:
-        (`ImageInfo`, pixels [H, W, C]).
+      (`ImageInfo`, pixels [H, W, C]).
 
     Raises:
-        As `read_kind`.
+      As `read_info`.
     """
-    with _opened(file, path, max_pixels) as page:
+    with _open(file, path, max_pixels) as page:
         pixels = _upright_pixels(page, path)
-        return _kind(page, pixels), pixels
+        return _info(page, pixels), pixels
 
 
 @contextlib.contextmanager
-def _opened(file, path, max_pixels):
-    """Gives the only page of a file, one that may be decoded."""
+def _open(file: BinaryIO, path: str, max_pixels: int) -> Iterator[tifffile.TiffPage]:
+    """Yields the only page of a file, checked to be supported, complete and not too large."""
     with tifffile.TiffFile(file) as tiff:
         _check_pages(tiff, path)
         page = tiff.pages[0]
@@ -103,74 +109,76 @@ def _opened(file, path, max_pixels):
         yield page
 
 
-def _check_pages(tiff, path):
-    """Refuses a file that holds more than one picture."""
+def _check_pages(tiff: tifffile.TiffFile, path: str) -> None:
+    """Checks that a file holds one image."""
     images = sum(not page.is_reduced for page in tiff.pages)
-    # One directory may stand for many images in a row, as ImageJ and tifffile write them.
+    # ImageJ and tifffile write one directory for several images that are stored one after the other.
     images = max(images, (tiff.imagej_metadata or {}).get("images", 1))
     for series in tiff.shaped_metadata or ():
         images = max(images, math.prod(series["shape"]) // max(tiff.pages[0].size, 1))
     if images > 1:
         raise DataError(
-            f"{path}: holds {images} pages; save each as a file of its own, or, if they are the channels of "
-            "one picture, as the samples of one page."
+            f"{path}: holds {images} pages; save each in its own file or, if they are the channels of one "
+            "image, as the samples of one page"
         )
     if tiff.pages[0].is_reduced:
-        raise DataError(f"{path}: its first page is a thumbnail; save the picture alone.")
+        raise DataError(f"{path}: its first page is a thumbnail; save the image alone")
 
 
-def _check_samples(page, path):
-    """Refuses pixels that cannot be given as they are."""
+def _check_samples(page: tifffile.TiffPage, path: str) -> None:
+    """Checks that the pixels are of a kind that can be read without loss."""
     dtype = page.dtype.name if page.dtype is not None else f"{page.bitspersample}-bit"
     whole_bits = page.dtype is not None and page.bitspersample == (
         1 if dtype == "bool" else page.dtype.itemsize * 8
     )
     if dtype not in _STORED_DTYPES or not whole_bits:
         kind = f"{dtype} in {page.bitspersample} bits" if not whole_bits else dtype
-        raise DataError(f"{path}: holds {kind} values; convert it to uint8, uint16 or float32.")
+        raise DataError(f"{path}: holds {kind} values; convert it to uint8, uint16 or float32")
     if page.axes not in ("YX", "YXS", "SYX"):
-        raise DataError(f"{path}: has the axes {page.axes}, not those of one picture; save one as YX or YXS.")
+        raise DataError(f"{path}: has the axes {page.axes}, not those of one image; save one as YX or YXS")
     base = _BASE_CHANNELS.get(page.photometric)
     converted = page.photometric in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE)
     coded_as_rgb = page.photometric != PHOTOMETRIC.YCBCR or page.compression == COMPRESSION.JPEG
     if base is None or not coded_as_rgb or (converted and dtype.startswith("float")):
         name = getattr(page.photometric, "name", page.photometric)
-        raise DataError(f"{path}: {name} colours of {dtype} values are not read; convert it to grey or RGB.")
+        raise DataError(
+            f"{path}: {name} colours of {dtype} values are not supported; convert it to grey or RGB"
+        )
     if page.photometric == PHOTOMETRIC.PALETTE and (dtype != "uint8" or page.samplesperpixel != 1):
-        raise DataError(f"{path}: a palette with other than 8 bits a pixel is not read; convert it to RGB.")
+        raise DataError(f"{path}: a palette needs 8 bits per pixel; convert it to RGB")
 
 
-def _check_complete(page, file_bytes, path):
-    """Refuses a file that is cut short; tifffile would fill in what is missing."""
+def _check_complete(page: tifffile.TiffPage, file_bytes: int, path: str) -> None:
+    """Checks that a file is not truncated: tifffile would fill in the missing pixels."""
     starts, lengths, expected = page.dataoffsets, page.databytecounts, math.prod(page.chunked)
     if page.is_contiguous:
         starts, lengths, expected = starts[:1], (page.nbytes,), 1
     complete = 0 < expected == len(starts) == len(lengths) and all(starts) and all(lengths)
     if not complete or max(map(sum, zip(starts, lengths, strict=True))) > file_bytes:
-        raise DataError(f"{path}: damaged image (pixels are missing at its end); remove or replace it.")
+        raise DataError(f"{path}: damaged image (pixels are missing at its end); remove or replace it")
 
 
-def _has_alpha(page):
-    """Whether the last sample is transparency; extra samples of other kinds are just data."""
+def _has_alpha(page: tifffile.TiffPage) -> bool:
+    """Whether the last sample is transparency; extra samples of other kinds are plain data."""
     base = _BASE_CHANNELS[page.photometric]
     return page.samplesperpixel == base + 1 and len(page.extrasamples) == 1 and page.extrasamples[0] in _ALPHA
 
 
-def _orientation(page):
+def _orientation(page: tifffile.TiffPage) -> int:
     return page.tags.valueof(274, default=1)
 
 
-def _colours(page):
-    """[256, 3] of a palette: uint8 where no more was meant, uint16 else."""
+def _colours(page: tifffile.TiffPage) -> np.ndarray:
+    """[256, 3] of a palette: uint8 if 8 bits hold all its values, else uint16."""
     colours = np.asarray(page.colormap).T
     if not (colours % 257).any() or not (colours % 256).any():
         return (colours // 256).astype(np.uint8)
     return colours.astype(np.uint16)
 
 
-def _upright_pixels(page, path):
-    """uint8, uint16 or float32 [H, W, C]; opaque alpha is dropped."""
-    pixels = page.asarray(maxworkers=1)  # pictures are read in threads
+def _upright_pixels(page: tifffile.TiffPage, path: str) -> np.ndarray:
+    """uint8, uint16 or float32 [H, W, C]; an alpha channel that is opaque everywhere is dropped."""
+    pixels = page.asarray(maxworkers=1)  # the caller reads several images in threads
     if page.axes == "SYX":
         pixels = np.moveaxis(pixels, 0, -1)
     pixels = pixels.reshape(page.imagelength, page.imagewidth, -1)
@@ -188,12 +196,12 @@ def _upright_pixels(page, path):
         elif page.extrasamples[0] == EXTRASAMPLE.ASSOCALPHA:
             raise DataError(
                 f"{path}: its colours are multiplied by their transparency; save it with straight "
-                "(unassociated) alpha, or flatten it onto a background."
+                "(unassociated) alpha, or flatten it onto a background"
             )
     return upright(pixels, _orientation(page))
 
 
-def _kind(page, pixels):
+def _info(page: tifffile.TiffPage, pixels: np.ndarray) -> ImageInfo:
     height, width, channels = pixels.shape
     return ImageInfo(
         height=height,
@@ -205,5 +213,5 @@ def _kind(page, pixels):
     )
 
 
-def _value_range(dtype):
+def _value_range(dtype: str) -> tuple[float, float] | None:
     return None if dtype == "float32" else (0, int(np.iinfo(dtype).max))

@@ -1,17 +1,18 @@
-"""Folders of pictures: which files make up which example.
+"""Folder layouts: which files make up an example.
 
-A layout reads one folder; `LAYOUTS` names them. Hidden files are passed over, symbolic links
-followed. A raw video is a file that holds several pictures, in every layout. What cannot be used is
-left out with its whole example and its reason kept; only a folder that is not of the layout at all is
-an error.
+A layout reads one folder; `LAYOUTS` names the layouts. Hidden files are ignored, symbolic links followed. In
+every layout, a raw video is a file that holds several images. An image that cannot be used is skipped with
+its whole example and a reason; only a folder that does not have the layout at all is an error.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import os
 import re
 import typing
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,12 +23,12 @@ from data.formats.raw_video import VideoFormat
 
 
 class Example(typing.NamedTuple):
-    """What makes up an example.
+    """An example as files.
 
     Attributes:
-        name: unique in its split.
-        images: its pictures in the order of its layout's features, and its map if it has one.
-        side_vector: float32 [K], if it has one.
+      name: unique in its split.
+      images: in the order of the layout's features; then the map, if there is one.
+      side_vector: float32 [K], if there is one.
     """
 
     name: str
@@ -36,60 +37,63 @@ class Example(typing.NamedTuple):
 
 
 class SkippedExample(typing.NamedTuple):
-    """An example that is left out, and why: one line that names a file."""
+    """An example that cannot be used.
+
+    Attributes:
+      name: of the example.
+      reason: one line that names a file.
+    """
 
     name: str
     reason: str
 
 
-def check_strict(refused):
-    """Raises a `DataError` if there is a `SkippedExample`."""
-    if refused:
-        more = f" {len(refused) - 1} more cannot be used." if len(refused) > 1 else ""
-        raise DataError(f"{refused[0].reason}{more} Nothing was written, as strict leaves nothing out.")
+def check_strict(skipped: Sequence[SkippedExample]) -> None:
+    """Raises a `DataError` if an example was skipped."""
+    if skipped:
+        more = f"; {len(skipped) - 1} more cannot be used" if len(skipped) > 1 else ""
+        raise DataError(f"{skipped[0].reason} (strict: nothing was written{more})")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderReader:
-    """How folders are read, and what is noted on the way.
+    """Reads folders of images.
 
     Attributes:
-        video: how raw video is read.
-        match_a, match_b: for layout "paired", to find both sides in one folder: regular expressions for
-            all of a file's name without extension, group 1 being the name of the pair.
-        ignored: paths of files that are no pictures; filled while reading.
-        refused: `SkippedExample`s; filled while reading.
+      video: how raw video is read.
+      match_a: for layout paired with A and B in one folder: regular expression that matches the whole name,
+        without extension, of the files of A. Group 1 is the name of the pair.
+      match_b: the same for B.
+      ignored: paths of files that are not images; filled while reading.
+      skipped: examples that cannot be used; filled while reading.
 
     Raises:
-        DataError: one pattern without the other, or one that is none or has no group.
+      DataError: one pattern without the other, or a pattern that is not valid or has no group.
     """
 
     video: VideoFormat = dataclasses.field(default_factory=VideoFormat)
     match_a: str | None = None
     match_b: str | None = None
     ignored: list[str] = dataclasses.field(default_factory=list)
-    refused: list[SkippedExample] = dataclasses.field(default_factory=list)
+    skipped: list[SkippedExample] = dataclasses.field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.match_a is None) != (self.match_b is None):
-            raise DataError(
-                "match_a, match_b: are for layout paired, where one tells A from the rest and one B; give "
-                "both or neither."
-            )
+            raise DataError("match_a, match_b: only one of them is given; give both or neither")
         for name in ("match_a", "match_b"):
             if getattr(self, name) is not None:
                 compile_pattern(name, getattr(self, name))
 
-    def contents(self, folder):
-        """Names of the sub-folders and of the picture files of a folder, in order.
+    def contents(self, folder: str) -> tuple[list[str], list[str]]:
+        """Returns the sorted names of the sub-folders and of the image files of a folder.
 
-        A folder with the name of a picture counts as one, so that it is refused by name.
+        A folder whose name is that of an image counts as an image, so that it is reported as unreadable.
         """
         folders, images = [], []
         try:
             names = [name for name in gfile.list_dir(folder) if not name.startswith(".")]
         except OSError as error:
-            raise DataError(f"{folder}: cannot be read ({error.strerror}); check it.") from error
+            raise DataError(f"{folder}: cannot be read ({error.strerror}); check it") from error
         for name in names:
             path = os.path.join(folder, name)
             if is_image_name(path):
@@ -100,161 +104,175 @@ class FolderReader:
                 self.ignored.append(path)
         return folders, images
 
-    def examples(self, folder):
-        """The pictures of a folder without sub-folders: a list of `Example` of one picture, by name."""
-        named = self._named(folder, self._images(folder))
+    def examples(self, folder: str) -> list[Example]:
+        """Returns the images of a folder without sub-folders as examples of one image, sorted by name."""
+        named = self._by_name(folder, self._images(folder))
         return [Example(name, (ref,)) for name, ref in named.items() if ref]
 
-    def pairs(self, folder):
-        """The pairs of a folder, by name: of its two sub-folders, or of the files of two patterns."""
-        refused_before = len(self.refused)
-        if self.match_a is None:
-            folders = two_folders(self, folder, layout="paired")
-            places = [os.path.join(folder, name) for name in folders]
-            sides = [self._named(place, self._images(place)) for place in places]
+    def pairs(self, folder: str) -> list[Example]:
+        """Returns the pairs of a folder, by name: of its two sub-folders, or of the files of two patterns."""
+        skipped_before = len(self.skipped)
+        if self.match_a is not None and self.match_b is not None:
+            paths = [folder, folder]
+            a, b = self._matched(folder, self.match_a, self.match_b)
         else:
-            places, sides = [folder, folder], self._matched(folder)
-        first, second = sides
-        if not first.keys() & second.keys():
-            left_out = [reason for _, reason in self.refused[refused_before:]]
+            paths = [os.path.join(folder, name) for name in two_folders(self, folder, layout="paired")]
+            a, b = (self._by_name(path, self._images(path)) for path in paths)
+        if not a.keys() & b.keys():
+            skipped = [reason for _, reason in self.skipped[skipped_before:]]
+            first = f" (skipped: {skipped[0]})" if skipped else ""
             raise DataError(
-                f"{places[0]}: has no pair, as no file of A has the name of one of B in {places[1]}; give "
-                "the two of a pair one name." + "".join(f" Left out: {reason}" for reason in left_out[:1])
+                f"{paths[0]}: has no pair, as no file of A has the name of one of B in {paths[1]}; give "
+                f"both files of a pair the same name{first}"
             )
         pairs = []
-        for name in sorted(first.keys() | second.keys()):
-            if name not in first or name not in second:
-                ref, place = (first.get(name) or second.get(name)), places[name in first]
+        for name in sorted(a.keys() | b.keys()):
+            if name not in a or name not in b:
+                ref, path = a.get(name) or b.get(name), paths[name in a]
                 if ref:
-                    lacks = f"{ref.path}: has no partner named {name!r} in {place}; add or remove one."
-                    self.refused.append(SkippedExample(name, lacks))
-            elif first[name] and second[name]:
-                pairs.append(Example(name, (first[name], second[name])))
+                    reason = f"{ref.path}: has no partner named {name!r} in {path}; add or remove one"
+                    self.skipped.append(SkippedExample(name, reason))
+            elif (ref_a := a[name]) and (ref_b := b[name]):
+                pairs.append(Example(name, (ref_a, ref_b)))
         return pairs
 
-    def _images(self, folder):
-        """The names of the pictures of a folder that must have some, and no sub-folders."""
+    def _images(self, folder: str) -> list[str]:
+        """The names of the images of a folder that must have some, and no sub-folders."""
         folders, images = self.contents(folder)
         if folders:
             raise DataError(
                 f"{os.path.join(folder, folders[0])}: a folder among the images of {folder}; move its "
-                "images up, or name the folders train, val, test."
+                "images up, or name the folders train, val, test"
             )
         if not images:
-            raise DataError(f"{folder}: holds no images; add some or remove the folder.")
+            raise DataError(f"{folder}: holds no images; add some or remove the folder")
         return images
 
-    def _matched(self, folder):
-        """[{name: ImageRef} of A, of B] of the files of one folder that the patterns tell apart."""
-        images, keys = self._images(folder), ({}, {})
+    def _matched(self, folder: str, match_a: str, match_b: str) -> list[dict[str, ImageRef | None]]:
+        """[{name: ImageRef} of A, of B] of the files in one folder that match the patterns."""
+        images = self._images(folder)
+        keys: tuple[dict[str, str], dict[str, str]] = ({}, {})
         stems = [os.path.splitext(image)[0] for image in images]
-        patterns = {"match_a": re.compile(self.match_a), "match_b": re.compile(self.match_b)}
-        for name, pattern in patterns.items():
+        patterns = {"match_a": re.compile(match_a), "match_b": re.compile(match_b)}
+        for option, pattern in patterns.items():
             if not any(map(pattern.fullmatch, stems)):
                 raise DataError(
-                    f"{name} = {pattern.pattern!r}: fits no file of {folder}, such as {images[0]}; change "
-                    "it, so that it fits all of a name without its extension."
+                    f"{option} = {pattern.pattern!r}: matches no file of {folder}, such as {images[0]}; "
+                    "change it to match the whole name without its extension"
                 )
         for image, stem in zip(images, stems, strict=True):
-            matches = (pattern.fullmatch(stem) for pattern in patterns.values())
-            found = [match and match[1] for match in matches]
-            if (found[0] is None) == (found[1] is None):
-                which = "neither match_a nor" if found[0] is None else "both match_a and"
-                self.refused.append(
-                    SkippedExample(
-                        stem, f"{os.path.join(folder, image)}: fits {which} match_b; change one or move it."
-                    )
-                )
-                continue
-            side = 0 if found[1] is None else 1
-            keys[side][image] = found[side]
-        return [self._named(folder, list(of_side), of_side.get) for of_side in keys]
+            matches = [pattern.fullmatch(stem) for pattern in patterns.values()]
+            a, b = (match and match[1] for match in matches)
+            if (a is None) == (b is None):
+                which = "neither match_a nor" if a is None else "both match_a and"
+                path = os.path.join(folder, image)
+                reason = f"{path}: matches {which} match_b; change one or move the file"
+                self.skipped.append(SkippedExample(stem, reason))
+            elif a is not None:
+                keys[0][image] = a
+            elif b is not None:
+                keys[1][image] = b
+        return [self._by_name(folder, key_of, key_of) for key_of in keys]
 
-    def _named(self, folder, images, key=lambda image: os.path.splitext(image)[0]):
-        """{name: ImageRef}, ordered by name; None for a name that several files have."""
-        named, doubled = {}, {}
+    def _by_name(
+        self, folder: str, images: Iterable[str], key_of: Mapping[str, str] | None = None
+    ) -> dict[str, ImageRef | None]:
+        """{name of the example: ImageRef}, sorted; None for a name that several files have.
+
+        Args:
+          folder: of the images.
+          images: their file names.
+          key_of: file name -> name of the example; by default the file name without its extension.
+        """
+        named: dict[str, ImageRef | None] = {}
+        paths_of: dict[str, list[str]] = {}
         for image in images:
             path = os.path.join(folder, image)
-            try:
-                # One spelling for what looks the same: macOS writes accents as letters of their own.
-                stem = unicodedata.normalize("NFC", key(image))
-                stem.encode()
-                frames = number_of_frames(path, self.video)
-            except UnicodeEncodeError:
-                reason = f"{path!r}: the name is not valid UTF-8; rename it."
-                self.refused.append(SkippedExample(ascii(image), reason))
-                continue
-            except DataError as error:
-                self.refused.append(SkippedExample(stem, str(error)))
-                continue
-            for frame in range(frames):
-                name = stem if frames == 1 else f"{stem}_f{frame:04d}"
-                if name in named:
-                    doubled.setdefault(name, [named[name].path]).append(path)
-                else:
-                    named[name] = ImageRef(path, frame)
-        for name, paths in doubled.items():
-            named[name] = None
-            others = ", ".join(map(os.path.basename, paths[1:]))
-            reason = (
-                f"{paths[0]}: and {others} have one name, {name!r}, so it is not clear which one is "
-                "meant; rename or remove one."
-            )
-            self.refused.append(SkippedExample(name, reason))
+            key = key_of[image] if key_of is not None else os.path.splitext(image)[0]
+            # macOS writes accents as separate characters: names that look the same must be the same.
+            stem = unicodedata.normalize("NFC", key)
+            for name, ref in self._frames(path, image, stem):
+                paths_of.setdefault(name, []).append(path)
+                named[name] = ref
+        for name, paths in paths_of.items():
+            if len(paths) > 1:
+                named[name] = None
+                others = ", ".join(map(os.path.basename, paths[1:]))
+                reason = (
+                    f"{paths[0]}: and {others} have the same name, {name!r}, and only one can be used; "
+                    "rename or remove one"
+                )
+                self.skipped.append(SkippedExample(name, reason))
         return dict(sorted(named.items()))
 
+    def _frames(self, path: str, image: str, stem: str) -> list[tuple[str, ImageRef]]:
+        """(name, ImageRef) of each image in a file; none if the file cannot be used."""
+        try:
+            stem.encode()
+            frames = number_of_frames(path, self.video)
+        except UnicodeEncodeError:
+            reason = f"{path!r}: the name is not valid UTF-8; rename it"
+            self.skipped.append(SkippedExample(ascii(image), reason))
+            return []
+        except DataError as error:
+            self.skipped.append(SkippedExample(stem, str(error)))
+            return []
+        if frames == 1:
+            return [(stem, ImageRef(path))]
+        return [(f"{stem}_f{frame:04d}", ImageRef(path, frame)) for frame in range(frames)]
 
-def two_folders(reader, folder, *, layout):
-    """The names of the two sub-folders, A and B, that are all a folder may hold."""
+
+def two_folders(reader: FolderReader, folder: str, *, layout: str) -> list[str]:
+    """Returns the names of the two sub-folders, A and B, of a folder that holds nothing else."""
     folders, images = reader.contents(folder)
     if images or len(folders) != 2:
         found = ", ".join(folders) or "none"
         beside = f", and {images[0]} beside them" if images else ""
         raise DataError(
             f"{folder}: layout {layout} needs exactly two sub-folders, such as A and B, with the images; "
-            f"found {found}{beside}."
+            f"found {found}{beside}"
         )
     return folders
 
 
-def compile_pattern(option, pattern):
-    """Compiles a regular expression that must have a group; a `DataError` names the option."""
+def compile_pattern(option: str, pattern: str) -> re.Pattern[str]:
+    """Compiles a regular expression that needs a group; a `DataError` names the option."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise DataError(f"{option} = {pattern!r}: not a regular expression ({error}); mend it.") from error
+        raise DataError(f"{option} = {pattern!r}: not a regular expression ({error}); correct it") from error
     if not compiled.groups:
-        raise DataError(f"{option} = {pattern!r}: needs a group, (...), around what is to be taken.")
+        raise DataError(f"{option} = {pattern!r}: has no group; put (...) around the part to use")
     return compiled
-
-
-def _unpaired(reader, folder):
-    folders = two_folders(reader, folder, layout="unpaired")
-    places = (os.path.join(folder, name) for name in folders)
-    return {side: reader.examples(place) for side, place in zip("AB", places, strict=True)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way in which folders hold examples.
+    """How a folder holds examples.
 
     Attributes:
-        features: of an example, in the order of its pictures.
-        sides: what the name of a split ends in: A and B of unpaired images are splits of their own.
-        read: function of (`FolderReader`, folder) -> {side: list of `Example`, by name}.
+      features: of an example, in the order of its images.
+      domains: suffixes of the names of splits: domains A and B of unpaired images are separate splits.
+      read: function of (`FolderReader`, folder) -> {domain: examples, sorted by name}.
     """
 
     features: tuple[str, ...]
-    sides: tuple[str, ...] = ("",)
+    domains: tuple[str, ...] = ("",)
     read: Callable[[FolderReader, str], dict[str, list[Example]]]
+
+
+def _unpaired(reader: FolderReader, folder: str) -> dict[str, list[Example]]:
+    folders = two_folders(reader, folder, layout="unpaired")
+    paths = (os.path.join(folder, name) for name in folders)
+    return {domain: reader.examples(path) for domain, path in zip("AB", paths, strict=True)}
 
 
 LAYOUTS = {
     "side_by_side": Layout(features=("pair",), read=lambda reader, folder: {"": reader.examples(folder)}),
     "paired": Layout(features=("A", "B"), read=lambda reader, folder: {"": reader.pairs(folder)}),
-    "unpaired": Layout(features=("image",), sides=("A", "B"), read=_unpaired),
+    "unpaired": Layout(features=("image",), domains=("A", "B"), read=_unpaired),
     "single": Layout(features=("image",), read=lambda reader, folder: {"": reader.examples(folder)}),
 }
-"""side_by_side: a file is a pair, A its left half and B its right. paired: files of one name in two
-sub-folders, A and B in the order of their names, or of two patterns in one. unpaired: two sub-folders that
-do not correspond. single: pictures on their own."""
+"""side_by_side: each file is a pair, A its left half and B its right half. paired: files of the same name in
+two sub-folders, A and B in alphabetical order, or files of two patterns in one folder. unpaired: two
+sub-folders of images that do not correspond. single: images on their own."""

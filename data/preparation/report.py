@@ -1,42 +1,50 @@
-"""What preparing a data set tells its user."""
+"""The report of a preparation."""
+
+from __future__ import annotations
 
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
+from data import gfile
 from data.errors import DataError
 from data.roles import SIDE_MAP, SIDE_VECTOR
 from data.tfrecords import prepared_dataset
 from data.tfrecords.image_encoding import StoredFormat, format_of
 
-_MOST_NAMED = 5
+_MOST_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was prepared, or, of a public data set, what is there.
+    """A data set that was prepared or, if it is a public one, found.
 
     Attributes:
-        dataset, data_dir: what to call it when training.
-        directory: where it is.
-        examples, shards: split -> number of examples, of files.
-        size_bytes: bytes of all records.
-        features: image feature -> how its images are stored.
-        other_features: names of the features that are no images.
-        side_channels: {"A", "B": channels} where the sides of unpaired images differ.
-        vector_size: numbers of each example's side vector; 0 if there are none.
-        classes: names of the classes it stands for, if it does.
-        measured: features whose value range was measured, by decoding all images once more.
-        shortest_side, longest_side: of all images, in pixels; None of a public data set.
-        kept, re_encoded: images stored as they were, and without loss in another format.
-        refused: why examples were left out, a line each.
-        duplicates: pictures that stand in two splits, a line each.
-        ignored: files of the source that are no images.
-        unlisted: examples that no list of names holds.
-        groups: how many groups kept together were divided; 0 if none were asked for.
+      dataset: name for training.
+      data_dir: folder of the data sets, for training.
+      directory: of the data set.
+      examples: split -> number of examples.
+      shards: split -> number of files.
+      size_bytes: of all records.
+      features: image feature -> format of its images.
+      other_features: names of the features that are not images.
+      domain_channels: {"A", "B": channels} if the domains of unpaired images differ in them.
+      vector_size: size of each example's side vector; 0 without vectors.
+      classes: names of the elements of the vector if it is a one-hot class.
+      measured: features whose value range was measured by decoding all images a second time.
+      shortest_edge: smallest height or width of all images in pixels; None for a public data set.
+      longest_edge: largest height or width of all images in pixels; None for a public data set.
+      kept: number of images stored as the bytes of their file.
+      re_encoded: number of images stored without loss in another format.
+      skipped: why examples were skipped, one line per example.
+      duplicates: images that are in two splits, one line per image.
+      ignored: files of the source that are not images.
+      unlisted: number of examples that are in no list of names.
+      groups: number of groups that were kept together; 0 without grouping.
     """
 
     dataset: str
@@ -47,23 +55,29 @@ class Report:
     size_bytes: int
     features: Mapping[str, StoredFormat]
     other_features: tuple[str, ...] = ()
-    side_channels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    domain_channels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     vector_size: int = 0
     classes: tuple[str, ...] = ()
     measured: tuple[str, ...] = ()
-    shortest_side: int | None = None
-    longest_side: int | None = None
+    shortest_edge: int | None = None
+    longest_edge: int | None = None
     kept: int = 0
     re_encoded: int = 0
-    refused: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     duplicates: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unlisted: int = 0
     groups: int = 0
 
     @classmethod
-    def of(cls, dataset, data_dir, **found):
-        """The report of a prepared data set, with what only its preparation could find out."""
+    def of(cls, dataset: str, data_dir: gfile.Path, **counts: Any) -> Report:
+        """Reads the report of a prepared data set.
+
+        Args:
+          dataset: its name.
+          data_dir: folder of the data sets.
+          **counts: the fields that only the preparation knows, from `measured` on.
+        """
         opened = prepared_dataset.open_dataset(dataset, data_dir)
         images = _image_formats(opened)
         return cls(
@@ -75,13 +89,19 @@ class Report:
             size_bytes=sum(round(part.bytes_per_record * part.examples) for part in opened.splits.values()),
             features=images,
             other_features=tuple(name for name in opened.features if name not in images),
-            side_channels=opened.metadata.get("channels", {}),
+            domain_channels=opened.metadata.get("channels", {}),
             vector_size=opened.side_vector_size,
             classes=opened.side_classes,
-            **found,
+            **counts,
         )
 
-    def __str__(self):
+    def __str__(self) -> str:
+        lines = [*self._contents(), *self._remarks(), f"train     {self._train_command()}"]
+        # File names may hold bytes that no terminal shows.
+        return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+    def _contents(self) -> list[str]:
+        """Lines about the data set as it is stored."""
         examples = ", ".join(
             f"{split} {n} in {_many(self.shards[split], 'file')}" for split, n in self.examples.items()
         )
@@ -89,94 +109,86 @@ class Report:
             f"prepared  {self.dataset} in {self.directory} ({self.size_bytes / 2**20:.1f} MiB)",
             f"examples  {examples}",
         ]
-        if self.shortest_side is not None:
+        if self.shortest_edge is not None:
             lines.append(
-                f"images    sides of {self.shortest_side} to {self.longest_side} pixels; {self.kept} stored "
-                f"as they are, {self.re_encoded} re-encoded without loss"
+                f"images    {self.shortest_edge} to {self.longest_edge} pixels high and wide; {self.kept} "
+                f"stored unchanged, {self.re_encoded} re-encoded without loss"
             )
-        lines += [f"feature   {name}: {self._described(name)}" for name in self.features]
+        lines += [f"feature   {name}: {self._format_of(name)}" for name in self.features]
         if self.vector_size:
-            said = f"; one-hot: {', '.join(self.classes)}" if self.classes else ""
-            lines.append(f"feature   {SIDE_VECTOR}: {_many(self.vector_size, 'number')}{said}")
-        if self.refused:
-            where = os.path.join(self.directory, "metadata.json")
-            lines.append(f"left out  {_many(len(self.refused), 'example')}, all named in {where}:")
-            lines += first_lines(self.refused)
+            classes = f"; one-hot: {', '.join(self.classes)}" if self.classes else ""
+            lines.append(f"feature   {SIDE_VECTOR}: {_many(self.vector_size, 'number')}{classes}")
+        return lines
+
+    def _remarks(self) -> list[str]:
+        """Lines about what the user may not expect: skipped examples, duplicates, ignored files."""
+        lines = []
+        if self.skipped:
+            path = os.path.join(self.directory, "metadata.json")
+            lines.append(f"skipped   {_many(len(self.skipped), 'example')}; {path} lists all of them:")
+            lines += _first_lines(self.skipped)
         if self.duplicates:
-            lines.append(f"doubled   {_many(len(self.duplicates), 'image')} in two splits:")
-            lines += first_lines(self.duplicates)
+            lines.append(f"duplicate {_many(len(self.duplicates), 'image')} in two splits:")
+            lines += _first_lines(self.duplicates)
         if self.groups:
-            lines.append(f"grouped   {self._grouped()}")
+            only_train = all(split.startswith("train") for split in self.examples)
+            where = "all for training; there is no val or test split" if only_train else "each in one split"
+            lines.append(f"grouped   {_many(self.groups, 'group')}, {where}")
         if self.unlisted:
-            lines.append(f"unlisted  {_many(self.unlisted, 'example')} in no list, not taken")
+            lines.append(f"unlisted  {_many(self.unlisted, 'example')} in no list; not used")
         if self.ignored:
             names = [os.path.basename(path) for path in self.ignored[:3]]
             more = ", ..." if len(self.ignored) > 3 else ""
             lines.append(
-                f"ignored   {_many(len(self.ignored), 'file')} without the name of an image: "
+                f"ignored   {_many(len(self.ignored), 'file')} without an image extension: "
                 f"{', '.join(names)}{more}"
             )
-        lines.append(self._next_step())
-        # Names of files may hold bytes that no terminal shows.
-        return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+        return lines
 
-    def _described(self, name):
+    def _format_of(self, name: str) -> str:
         stored = self.features[name]
-        values = "values {:g} to {:g}".format(*stored.value_range)
-        measured = " (measured: all images were decoded once more for it)" if name in self.measured else ""
-        said = f"{stored.dtype}, {_many(stored.channels, 'channel')}, {values}{measured}"
-        if self.side_channels:
-            said += "; " + ", ".join(f"{n} in {side}" for side, n in self.side_channels.items())
-        return said
+        low, high = stored.value_range
+        measured = " (measured; all images were decoded twice)" if name in self.measured else ""
+        text = f"{stored.dtype}, {_many(stored.channels, 'channel')}, values {low:g} to {high:g}{measured}"
+        if self.domain_channels:
+            text += "; " + ", ".join(f"{n} in {domain}" for domain, n in self.domain_channels.items())
+        return text
 
-    def _grouped(self):
-        said = "all examples are of one group" if self.groups == 1 else f"{self.groups} groups"
-        if all(split.startswith("train") for split in self.examples):
-            return f"{said}, all for training; there is no val and no test split"
-        return f"{said}, each in one split"
-
-    def _next_step(self):
-        parameters = {"DATASET": f'"{self.dataset}"', "DATA_DIR": f'"{self.data_dir}"'}
-        pictures = [name for name in self.features if name != SIDE_MAP]
-        one_feature = len(pictures) == 1
+    def _train_command(self) -> str:
+        """The command that trains on the data set, or its flags if no gin file fits."""
+        parameters: dict[str, object] = {"DATASET": f'"{self.dataset}"', "DATA_DIR": f'"{self.data_dir}"'}
+        images = [name for name in self.features if name != SIDE_MAP]
+        files: list[str] = []
         if "pair" in self.features or {"A", "B"} <= self.features.keys():
             files = ["pix2pix"]
-        elif one_feature and {"trainA", "trainB"} <= self.examples.keys():
+        elif len(images) == 1 and {"trainA", "trainB"} <= self.examples.keys():
             files = ["cyclegan"]
-            if self.side_channels:  # no generator can keep pictures of other channels as they are
+            if self.domain_channels:  # the identity loss needs images with the generator's channels
                 parameters["cyclegan.CycleGan.identity_weight"] = 0
-        elif one_feature and "train" in self.examples:
+        elif len(images) == 1 and "train" in self.examples:
             files = ["pix2pix", "single"]
-            [feature] = pictures
-            if feature != "image":
-                parameters["single.SingleImages.feature"] = f'"{feature}"'
-        else:
-            files = []
-        if "pix2pix" in files:
-            settings = {
-                "vector": ("film", self.vector_size),
-                "map": ("concatenate", SIDE_MAP in self.features),
-            }
-            for setting, (value, is_there) in settings.items():
-                if is_there:
-                    parameters[f"side_information.SideInformation.{setting}"] = f'"{value}"'
+            if images[0] != "image":
+                parameters["single.SingleImages.feature"] = f'"{images[0]}"'
+        if "pix2pix" in files and self.vector_size:
+            parameters["side_information.SideInformation.vector"] = '"film"'
+        if "pix2pix" in files and SIDE_MAP in self.features:
+            parameters["side_information.SideInformation.map"] = '"concatenate"'
         flags = [f"--gin_file=gin/{name}.gin" for name in files]
         flags += [f"--gin_param={name} = {value}" for name, value in parameters.items()]
         if not files:
-            return f"train     with {shlex.join(flags)}"
-        train = ["python", "-m", "engine.train", *flags, f"--workdir=runs/{self.dataset}"]
-        return "train     " + shlex.join(train)
+            return f"with {shlex.join(flags)}"
+        return shlex.join(["python", "-m", "engine.train", *flags, f"--workdir=runs/{self.dataset}"])
 
 
-def first_lines(lines):
-    """The first few of many lines, indented, and how many more there are."""
-    shown = [f"          {line}" for line in lines[:_MOST_NAMED]]
-    if len(lines) > _MOST_NAMED:
-        shown.append(f"          and {len(lines) - _MOST_NAMED} more")
+def _first_lines(lines: Sequence[str]) -> list[str]:
+    """The first few of many lines, indented, and the number of the others."""
+    shown = [f"          {line}" for line in lines[:_MOST_SHOWN]]
+    if len(lines) > _MOST_SHOWN:
+        shown.append(f"          and {len(lines) - _MOST_SHOWN} more")
     return shown
 
 
-def _image_formats(opened):
+def _image_formats(opened: prepared_dataset.PreparedDataset) -> dict[str, StoredFormat]:
     """{feature: `StoredFormat`} of the features of a data set that are images."""
     formats = {}
     for name, feature in sorted(opened.features.items()):
@@ -190,5 +202,5 @@ def _image_formats(opened):
     return formats
 
 
-def _many(count, noun):
+def _many(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

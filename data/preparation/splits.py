@@ -1,14 +1,18 @@
-"""Splits of a source: which examples are for training, which for validation and which for the test.
+"""Splits: which examples of a source are for training, validation and test.
 
-A source has folders of these names, or is divided: by lists of names, by groups, or by fractions. Division
-looks at names alone, so the same names always give the same splits in the same order.
+A source has folders with these names, or is divided by lists of names, by groups or by fractions. Only names
+decide, so the same names always give the same splits in the same order.
 """
 
+from __future__ import annotations
+
+import collections
 import dataclasses
 import hashlib
+import itertools
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from data import gfile
 from data.errors import DataError
@@ -17,21 +21,24 @@ from data.preparation.layouts import LAYOUTS, Example, FolderReader, SkippedExam
 
 SPLITS = ("train", "val", "test")
 
+_ByDomain = Mapping[str, list[Example]]
+"""Domain ("" unless the layout has several) -> examples."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Division:
     """How a source without folders train, val, test is divided.
 
     Attributes:
-        val_fraction, test_fraction: parts of the examples, in [0, 1), for "val" and "test".
-        group: regular expression, searched for in an example's name; all examples of one group 1 come
-            into one split. The fractions are then met as nearly as adding group after group allows.
-        split_lists: folder of the files train.txt, val.txt and test.txt (the last two may be missing),
-            with the name of an example in each line, in place of fractions. One folder with the names
-            that split folders have needs one option where a file for each split would need three.
+      val_fraction: of the examples for "val", in [0, 1).
+      test_fraction: of the examples for "test", in [0, 1).
+      group: regular expression that is searched for in the names of examples. All examples with the same
+        group 1 are in one split. The fractions are then met as closely as adding whole groups allows.
+      split_lists: folder of the files train.txt, val.txt and test.txt (the last two may be missing), with
+        the name of an example per line. They replace the fractions.
 
     Raises:
-        DataError: a value is out of range, or two ways of dividing are asked for at once.
+      DataError: a value is out of range, or both `group` and `split_lists` are given.
     """
 
     val_fraction: float = 0.1
@@ -39,226 +46,246 @@ class Division:
     group: str | None = None
     split_lists: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         val, test = self.val_fraction, self.test_fraction
         if not (0 <= val and 0 <= test and val + test < 1):
             raise DataError(
-                f"val_fraction = {val}, test_fraction = {test}: neither may be negative, and together they "
-                "must leave something to train on (be less than 1)."
+                f"val_fraction = {val}, test_fraction = {test}: must be at least 0, and less than 1 together "
+                "so that training examples remain; change them"
             )
         if self.group is not None:
             compile_pattern("group", self.group)
             if self.split_lists is not None:
-                raise DataError("group, split_lists: two ways of dividing a source; give one of them.")
+                raise DataError("group, split_lists: two ways of dividing a source; give one of them")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """What was found in a source.
+    """The examples of a source.
 
     Attributes:
-        splits: split -> examples; "train", or "trainA" and "trainB" where the sides of a layout are
-            splits of their own. Training examples are in an order shuffled by name, so that any run of
-            them is a fair sample, the others in the order of their names.
-        ignored: paths of files that are no pictures.
-        refused: examples left out.
-        unlisted: names of the examples that no list of `Division.split_lists` names.
-        groups: how many groups there are of `Division.group`; 0 if it is not given.
+      splits: split -> examples; "trainA" and "trainB" in place of "train" where the layout has two domains.
+        Training examples are shuffled by their names, so that any run of consecutive ones is a random
+        sample; the others are sorted by name.
+      ignored: paths of files that are not images.
+      skipped: examples that cannot be used.
+      unlisted: names of the examples that are in no list of `Division.split_lists`.
+      groups: number of groups of `Division.group`; 0 if it is not given.
     """
 
     splits: Mapping[str, list[Example]]
     ignored: list[str]
-    refused: list[SkippedExample]
+    skipped: list[SkippedExample]
     unlisted: tuple[str, ...] = ()
     groups: int = 0
 
 
-def find_examples(*, layout, source, division, reader):
+def find_examples(*, layout: str, source: str, division: Division, reader: FolderReader) -> Source:
     """Finds the examples of a source folder.
 
     Args:
-        layout: a key of `LAYOUTS`.
-        source: the folder, as str.
-        division: `Division`, for a source without folders of splits.
-        reader: a fresh `FolderReader`.
+      layout: a key of `LAYOUTS`.
+      source: the folder.
+      division: for a source without folders of splits.
+      reader: a new `FolderReader`.
 
     Returns:
-        A `Source`.
+      A `Source`.
 
     Raises:
-        DataError: the folder is not as the layout wants it, or leaves nothing to train on.
+      DataError: the folder does not have the layout, or no training example remains.
     """
     if layout not in LAYOUTS:
-        raise DataError(f"layout {layout!r}: not known; choose one of {', '.join(LAYOUTS)}, tfds.")
+        raise DataError(f"layout {layout!r}: not known; choose one of {', '.join(LAYOUTS)}, tfds")
     if reader.match_a is not None and layout != "paired":
-        raise DataError(f"match_a, match_b: are for layout paired; leave them out with layout {layout}.")
-    unlisted, groups = (), 0
-    found = _read_split_folders(layout, source, reader)  # {split: {side: examples}}
+        raise DataError(f"match_a, match_b: are for layout paired; leave them out with layout {layout}")
+    unlisted: tuple[str, ...] = ()
+    groups = 0
+    found = _read_split_folders(layout, source, reader)  # {split: {domain: examples}}
     if found is None:
-        sides = LAYOUTS[layout].read(reader, source)
+        examples = LAYOUTS[layout].read(reader, source)
         if division.split_lists is not None:
-            found, unlisted = _by_lists(sides, division.split_lists, source, reader)
+            found, unlisted = _by_lists(examples, division.split_lists, source, reader)
         elif division.group is not None:
-            found, groups = _by_group(sides, division)
+            found, groups = _by_group(examples, division, division.group)
         else:
-            found = _by_fractions(sides, division)
+            found = _by_fractions(examples, division)
     elif division.group is not None or division.split_lists is not None:
         raise DataError(
-            f"{source}: is divided by its folders {', '.join(found)} already; leave out group and "
-            "split_lists, or move the images out of them."
+            f"{source}: is already divided by its folders {', '.join(found)}; leave out group and "
+            "split_lists, or move the images out of these folders"
         )
-    for side, examples in found["train"].items():
-        found["train"][side] = sorted(examples, key=lambda example: _shuffle_key(example.name))
+    found["train"] = {domain: _shuffled(examples) for domain, examples in found["train"].items()}
     splits = {
-        split + side: examples
-        for split, sides in found.items()
-        for side, examples in sides.items()
+        split + domain: examples
+        for split, by_domain in found.items()
+        for domain, examples in by_domain.items()
         if examples
     }
-    check_trainable(splits, layout=layout, source=source, refused=reader.refused)
+    check_trainable(splits, layout=layout, source=source, skipped=reader.skipped)
     return Source(
-        splits=splits, ignored=reader.ignored, refused=reader.refused, unlisted=unlisted, groups=groups
+        splits=splits, ignored=reader.ignored, skipped=reader.skipped, unlisted=unlisted, groups=groups
     )
 
 
-def check_trainable(splits, *, layout, source, refused):
-    """Checks that there is something to train on.
+def check_trainable(
+    splits: Mapping[str, Sequence], *, layout: str, source: str, skipped: Sequence[SkippedExample]
+) -> None:
+    """Checks that there are training examples.
 
     Args:
-        splits: split -> anything that is true if the split has examples.
-        layout, source: as of `find_examples`.
-        refused: the `SkippedExample`s so far; the first is given as the reason.
+      splits: split -> examples, or anything of their number.
+      layout: a key of `LAYOUTS`.
+      source: the folder, named in errors.
+      skipped: the examples skipped so far; the error gives the first as its reason.
+
+    Raises:
+      DataError: a training split is empty.
     """
-    for side in LAYOUTS[layout].sides:
-        if splits.get("train" + side):
+    for domain in LAYOUTS[layout].domains:
+        if splits.get("train" + domain):
             continue
-        what = f"nothing to train on in {'train' + side!r}" if side else "nothing to train on"
-        if refused:
-            more = f" ({len(refused)} examples were left out)" if len(refused) > 1 else ""
-            raise DataError(f"{refused[0].reason} Without it {source} leaves {what}{more}.")
-        raise DataError(f"{source}: leaves {what}; lower the fractions or add images.")
+        what = f"no training examples in {'train' + domain!r}" if domain else "no training examples"
+        if skipped:
+            more = f"; {len(skipped)} examples were skipped" if len(skipped) > 1 else ""
+            raise DataError(f"{skipped[0].reason} (without it, {source} leaves {what}{more})")
+        raise DataError(f"{source}: leaves {what}; lower the fractions or add images")
 
 
-def _read_split_folders(layout, source, reader):
-    """{split: {side: examples}} if the source is divided into such folders, else None."""
+def _read_split_folders(
+    layout: str, source: str, reader: FolderReader
+) -> dict[str, dict[str, list[Example]]] | None:
+    """{split: {domain: examples}} if the source has folders of splits, else None."""
     if not gfile.is_dir(source):
-        raise DataError(f"{source}: no such folder; give the folder of the images as the source.")
+        raise DataError(f"{source}: no such folder; give the folder of the images as the source")
     folders, images = FolderReader().contents(source)
     if not folders and not images:
-        raise DataError(f"{source}: holds no images; give the folder of the images as the source.")
-    sides = LAYOUTS[layout].sides
-    by_side = len(sides) > 1 and any(split + side in folders for split in SPLITS for side in sides)
-    ends = sides if by_side else ("",)
-    known = {split: [split + end for end in ends] for split in SPLITS}
-    named = {split: names for split, names in known.items() if set(names) & set(folders)}
-    if not named:
+        raise DataError(f"{source}: holds no images; give the folder of the images as the source")
+    domains = LAYOUTS[layout].domains
+    has_domains = len(domains) > 1 and any(s + d in folders for s, d in itertools.product(SPLITS, domains))
+    suffixes = domains if has_domains else ("",)
+    folders_of = {split: [split + suffix for suffix in suffixes] for split in SPLITS}
+    found = {split: names for split, names in folders_of.items() if set(names) & set(folders)}
+    if not found:
         return None
-    allowed = [name for names in known.values() for name in names]
-    stray = [name for name in images + folders if name not in allowed]
-    if stray:
-        there = ", ".join(sum(named.values(), []))
-        raise DataError(
-            f"{os.path.join(source, stray[0])}: stands beside the folders {there}; where "
-            f"those exist, only {', '.join(allowed)} are read: rename, move or remove it."
-        )
-    for split in {"train": None} | named:
-        for name in known[split]:
-            if name not in folders:
-                raise DataError(f"{source}: has {', '.join(folders)} but no folder {name!r}; add one.")
-    reader.contents(source)  # notes what is ignored
-    if by_side:
+    _check_split_folders(source, folders, images, folders_of, found)
+    reader.contents(source)  # notes which files are ignored
+    if has_domains:
         return {
             split: {
-                side: reader.examples(os.path.join(source, name))
-                for side, name in zip(sides, names, strict=True)
+                domain: reader.examples(os.path.join(source, name))
+                for domain, name in zip(domains, names, strict=True)
             }
-            for split, names in named.items()
+            for split, names in found.items()
         }
-    return {split: LAYOUTS[layout].read(reader, os.path.join(source, split)) for split in named}
+    return {split: LAYOUTS[layout].read(reader, os.path.join(source, split)) for split in found}
 
 
-def _by_fractions(sides, division):
-    """Divides each side at random but by name only; train takes what the fractions leave."""
-    found = {split: {} for split in SPLITS}
-    for side, examples in sides.items():
-        shuffled = sorted(examples, key=lambda example: _shuffle_key(example.name))
+def _check_split_folders(
+    source: str,
+    folders: list[str],
+    images: list[str],
+    folders_of: Mapping[str, list[str]],
+    found: Mapping[str, list[str]],
+) -> None:
+    """Checks that a source with folders of splits has all it needs and nothing else."""
+    allowed = list(itertools.chain.from_iterable(folders_of.values()))
+    others = [name for name in images + folders if name not in allowed]
+    if others:
+        beside = ", ".join(itertools.chain.from_iterable(found.values()))
+        raise DataError(
+            f"{os.path.join(source, others[0])}: is beside the folders {beside}, where only "
+            f"{', '.join(allowed)} are read; rename, move or remove it"
+        )
+    for split in dict.fromkeys(["train", *found]):
+        for name in folders_of[split]:
+            if name not in folders:
+                raise DataError(f"{source}: has {', '.join(folders)} but no folder {name!r}; add one")
+
+
+def _by_fractions(examples: _ByDomain, division: Division) -> dict[str, dict[str, list[Example]]]:
+    """Divides each domain at random, by name only; "train" gets what the fractions leave."""
+    found: dict[str, dict[str, list[Example]]] = {split: {} for split in SPLITS}
+    for domain, of_domain in examples.items():
+        shuffled = _shuffled(of_domain)
         tests = round(division.test_fraction * len(shuffled))
         vals = round(division.val_fraction * len(shuffled))
-        parts = {
-            "train": shuffled[tests + vals :],
-            "val": shuffled[tests : tests + vals],
-            "test": shuffled[:tests],
-        }
-        for split, part in parts.items():
-            found[split][side] = sorted(part)
+        found["train"][domain] = sorted(shuffled[tests + vals :])
+        found["val"][domain] = sorted(shuffled[tests : tests + vals])
+        found["test"][domain] = sorted(shuffled[:tests])
     return found
 
 
-def _by_group(sides, division):
-    """Divides whole groups, of all sides together; gives the splits and the number of groups.
+def _by_group(
+    examples: _ByDomain, division: Division, group: str
+) -> tuple[dict[str, dict[str, list[Example]]], int]:
+    """Divides whole groups, all domains together; returns the splits and the number of groups.
 
-    Groups are taken in an order shuffled by name, and one goes into a split if that brings the split
-    nearer to its share of the examples; so it ends within half of the smallest group left over.
+    Groups are shuffled by their names. A group goes into a split if that brings the split closer to its
+    fraction of the examples, so a split misses it by at most half of the smallest group left over.
     """
-    pattern, sizes = compile_pattern("group", division.group), {}
-    names = [example.name for examples in sides.values() for example in examples]
-    groups = {}
-    for name in names:
-        match = pattern.search(name)
-        if match is None or match[1] is None:
-            raise DataError(
-                f"{name!r}: does not fit group = {division.group!r}, so it is not known where it belongs; "
-                "change the expression (its group 1 must be in every name) or the name."
-            )
-        groups[name] = match[1]
-        sizes[match[1]] = sizes.get(match[1], 0) + 1
+    names = [example.name for of_domain in examples.values() for example in of_domain]
+    groups = {name: _group_of(name, group) for name in names}
+    sizes = collections.Counter(groups[name] for name in names)
     split_of = dict.fromkeys(sizes, "train")
     for split, fraction in (("test", division.test_fraction), ("val", division.val_fraction)):
-        missing = fraction * sum(sizes.values())
-        for group in sorted(sizes, key=_shuffle_key):
-            if split_of[group] == "train" and abs(missing - sizes[group]) < abs(missing):
-                split_of[group] = split
-                missing -= sizes[group]
-    found = {
-        split: {
-            side: [example for example in examples if split_of[groups[example.name]] == split]
-            for side, examples in sides.items()
-        }
-        for split in SPLITS
-    }
-    return found, len(sizes)
+        missing = fraction * len(names)
+        for key in sorted(sizes, key=_shuffle_key):
+            if split_of[key] == "train" and abs(missing - sizes[key]) < abs(missing):
+                split_of[key] = split
+                missing -= sizes[key]
+    return _divided(examples, SPLITS, lambda name: split_of[groups[name]]), len(sizes)
 
 
-def _by_lists(sides, folder, source, reader):
-    """Divides by lists of names; gives the splits and the names of the examples in no list."""
-    split_of, lists = {}, _read_lists(folder)
-    known = {example.name for examples in sides.values() for example in examples}
-    known |= {refusal.name for refusal in reader.refused}
-    for split, names in lists.items():
+def _group_of(name: str, group: str) -> str:
+    match = compile_pattern("group", group).search(name)
+    if match is None or match[1] is None:
+        raise DataError(
+            f"{name!r}: does not match group = {group!r}, so its split is not known; change the name, or the "
+            "expression so that every name has group 1"
+        )
+    return match[1]
+
+
+def _by_lists(
+    examples: _ByDomain, folder: str, source: str, reader: FolderReader
+) -> tuple[dict[str, dict[str, list[Example]]], tuple[str, ...]]:
+    """Divides by lists of names; returns the splits and the names of the examples in no list."""
+    split_of: dict[str, str] = {}
+    lists = _read_lists(folder)
+    names = [example.name for of_domain in examples.values() for example in of_domain]
+    known = {*names, *(skipped.name for skipped in reader.skipped)}
+    for split, listed in lists.items():
         path = os.path.join(folder, f"{split}.txt")
-        for name in names:
+        for name in listed:
             if name not in known and is_image_name(name):
                 name = os.path.splitext(name)[0]
             if name in split_of:
                 raise DataError(
-                    f"{path}: names {name!r}, which is in {split_of[name]}.txt already; keep it in one."
+                    f"{path}: names {name!r}, which is already in {split_of[name]}.txt; keep it in one list"
                 )
             split_of[name] = split
             if name not in known:
-                reason = f"{path}: names {name!r}, which is not in {source}; add it or remove the line."
-                reader.refused.append(SkippedExample(name, reason))
-    found = {
+                reason = f"{path}: names {name!r}, which is not in {source}; add it or remove the line"
+                reader.skipped.append(SkippedExample(name, reason))
+    unlisted = tuple(name for name in names if name not in split_of)
+    return _divided(examples, lists, split_of.get), unlisted
+
+
+def _divided(
+    examples: _ByDomain, splits: Sequence[str] | Mapping, split_of: Callable[[str], str | None]
+) -> dict[str, dict[str, list[Example]]]:
+    """{split: {domain: the examples whose names belong to the split}}."""
+    return {
         split: {
-            side: [example for example in examples if split_of.get(example.name) == split]
-            for side, examples in sides.items()
+            domain: [example for example in of_domain if split_of(example.name) == split]
+            for domain, of_domain in examples.items()
         }
-        for split in lists
+        for split in splits
     }
-    names = (example.name for examples in sides.values() for example in examples)
-    return found, tuple(name for name in names if name not in split_of)
 
 
-def _read_lists(folder):
+def _read_lists(folder: str) -> dict[str, list[str]]:
     """{split: names} of the lists in a folder."""
     lists = {}
     for split in SPLITS:
@@ -270,10 +297,16 @@ def _read_lists(folder):
                 lines = [unicodedata.normalize("NFC", line.strip()) for line in file]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise DataError(f"{path}: cannot be read ({reason}); it lists names, one a line.") from error
+            raise DataError(
+                f"{path}: cannot be read ({reason}); write the name of an example per line"
+            ) from error
         lists[split] = [line for line in lines if line]
     return lists
 
 
-def _shuffle_key(name):
+def _shuffled(examples: list[Example]) -> list[Example]:
+    return sorted(examples, key=lambda example: _shuffle_key(example.name))
+
+
+def _shuffle_key(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()

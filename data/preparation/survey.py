@@ -1,10 +1,12 @@
-"""What must be known of all images before the first is written: sizes, and one format for each feature."""
+"""Reads all headers before the first image is written: sizes, and one format per feature."""
+
+from __future__ import annotations
 
 import array
-import collections
 import dataclasses
 import os
-from collections.abc import Mapping
+import typing
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tqdm
@@ -12,11 +14,13 @@ import tqdm
 from data import gfile
 from data.errors import DataError
 from data.formats import image_reader
+from data.formats.image_info import ImageInfo, ImageRef
 from data.formats.raw_video import VideoFormat
+from data.preparation.image_formats import FeatureInfos, ValueRange
 from data.preparation.layouts import LAYOUTS, Example, SkippedExample
 from data.preparation.parallel_map import map_in_order
 from data.roles import SIDE_MAP
-from data.tfrecords.image_encoding import StoredFormat, common_format
+from data.tfrecords.image_encoding import StoredFormat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,254 +28,242 @@ class ImageReader:
     """How images are read.
 
     Attributes:
-        video: how raw video is read.
-        max_pixels: an image of more is refused from its header, before it is decoded.
-        value_range: (lowest, highest) value of float32 images, measured when None; if there are none, of
-            uint16 images that use a part of their range.
-        threads: images read at a time.
+      video: how raw video is read.
+      max_pixels: an image with more pixels is skipped before it is decoded.
+      value_range: (lowest, highest) value of float32 images, measured if None. If there are no float32
+        images, it is the range of uint16 images that use a part of theirs.
+      threads: images read in parallel.
+
+    Raises:
+      DataError: a field is out of range.
     """
 
     video: VideoFormat = dataclasses.field(default_factory=VideoFormat)
     max_pixels: int = image_reader.MAX_PIXELS
-    value_range: tuple[float, float] | None = None
+    value_range: ValueRange | None = None
     threads: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("max_pixels", "threads"):
             if getattr(self, name) < 1:
-                raise DataError(f"{name} = {getattr(self, name)}: must be at least 1.")
+                raise DataError(f"{name} = {getattr(self, name)}: must be at least 1; change it")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise DataError(f"value_range = {self.value_range}: the first must be less than the second.")
+            raise DataError(
+                f"value_range = {self.value_range}: the first must be less than the second; change it"
+            )
 
-    def kind(self, ref):
-        """The `ImageInfo` of an `ImageRef`."""
-        return image_reader.read_kind(ref, video=self.video, max_pixels=self.max_pixels)
+    def info(self, ref: ImageRef) -> ImageInfo:
+        """Reads the header of an image."""
+        return image_reader.read_info(ref, video=self.video, max_pixels=self.max_pixels)
 
-    def pixels(self, ref):
-        """The pixels of an `ImageRef`: [H, W, C]."""
+    def pixels(self, ref: ImageRef) -> np.ndarray:
+        """Decodes an image: [H, W, C]."""
         return image_reader.read_pixels(ref, video=self.video, max_pixels=self.max_pixels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The examples that can be stored, as far as headers tell, and how.
+    """The examples that can be stored, as far as their headers tell, and the formats they are stored in.
 
     Attributes:
-        splits: split -> examples.
-        sizes: split -> heights and widths of the (halves of) images, one after the other.
-        record_bytes: split -> expected mean size of an example.
-        formats: feature -> how its images are stored.
-        side_channels: {"A", "B": channels} of a layout whose sides are splits; empty if they agree.
-        measured: features whose value range was measured.
-        refused: examples left out.
+      splits: split -> examples.
+      sizes: split -> height and width of each example's images (halves, of layout side_by_side), one after
+        the other.
+      record_bytes: split -> expected mean size of an example.
+      formats: feature -> format of its images.
+      domain_channels: {"A", "B": channels} of layout unpaired; empty if they are equal.
+      measured: features whose value range was measured.
+      skipped: examples that cannot be used.
     """
 
     splits: Mapping[str, list[Example]]
     sizes: Mapping[str, array.array]
     record_bytes: Mapping[str, float]
     formats: Mapping[str, StoredFormat]
-    side_channels: Mapping[str, int]
+    domain_channels: Mapping[str, int]
     measured: tuple[str, ...]
-    refused: list[SkippedExample]
+    skipped: list[SkippedExample]
 
-    def smallest(self, stored):
-        """{"smallest_height", "smallest_width": {"pixels", "name"}} of some examples.
+    def smallest(self, stored: Mapping[str, Sequence[int]]) -> dict[str, dict]:
+        """Returns {"smallest_height", "smallest_width": {"pixels", "name"}} of some examples.
 
         Args:
-            stored: split -> numbers of the examples; not all empty.
+          stored: split -> indices of examples; at least one in all.
         """
         found = {}
-        for axis, side in enumerate(("smallest_height", "smallest_width")):
-            pixels, split, number = min(
-                (self.sizes[split][2 * number + axis], split, number)
-                for split, numbers in stored.items()
-                for number in numbers
+        for axis, key in enumerate(("smallest_height", "smallest_width")):
+            pixels, split, index = min(
+                (self.sizes[split][2 * index + axis], split, index)
+                for split, indices in stored.items()
+                for index in indices
             )
-            found[side] = {"pixels": pixels, "name": self.splits[split][number].name}
+            found[key] = {"pixels": pixels, "name": self.splits[split][index].name}
         return found
 
-    def sides(self, stored):
-        """(shortest, longest) side in pixels of some examples, given as to `smallest`."""
-        sides = [
-            self.sizes[split][2 * number + axis]
-            for split, numbers in stored.items()
-            for number in numbers
+    def edges(self, stored: Mapping[str, Sequence[int]]) -> tuple[int, int]:
+        """Returns the (shortest, longest) height or width of some examples; arguments as of `smallest`."""
+        edges = [
+            self.sizes[split][2 * index + axis]
+            for split, indices in stored.items()
+            for index in indices
             for axis in (0, 1)
         ]
-        return min(sides), max(sides)
+        return min(edges), max(edges)
 
 
-def survey(*, layout, splits, reader, has_maps=False):
-    """Reads the headers of all images.
+def survey(
+    *, layout: str, splits: Mapping[str, list[Example]], reader: ImageReader, has_maps: bool = False
+) -> Survey:
+    """Reads the headers of all images and chooses the formats.
 
     Args:
-        layout: a key of `LAYOUTS`.
-        splits: split -> list of `Example`.
-        reader: an `ImageReader`; its value range is not for maps, whose own is measured.
-        has_maps: the last image of every example is its map.
+      layout: a key of `LAYOUTS`.
+      splits: split -> examples.
+      reader: how images are read. Its value range does not apply to maps; theirs is measured.
+      has_maps: whether the last image of every example is its map.
 
     Returns:
-        A `Survey`.
+      A `Survey`.
 
     Raises:
-        DataError: the images of a feature cannot be of one format.
+      DataError: no format fits all images of a feature.
     """
-    kinds = _Kinds()
     features = LAYOUTS[layout].features + ((SIDE_MAP,) if has_maps else ())
-    refused, kept, sizes, record_bytes = [], {}, {}, {}
-
-    def look(example):
-        try:
-            found = [reader.kind(ref) for ref in example.images]
-            return found, _image_size(layout, example, found), _expected_bytes(example, found)
-        except DataError as error:
-            return SkippedExample(example.name, str(error))
-
-    with _progress("looking", splits) as bar:
+    headers = _Headers(FeatureInfos(features, LAYOUTS[layout].domains))
+    with _progress("reading headers", splits) as bar:
         for split, examples in splits.items():
-            kept[split], sizes[split], total_bytes = [], array.array("I"), 0
-            looked = map_in_order(look, examples, threads=reader.threads)
-            for example, seen in zip(examples, looked, strict=True):
-                bar.update(len(example.images))
-                if isinstance(seen, SkippedExample):
-                    refused.append(seen)
-                    continue
-                kept[split].append(example)
-                sizes[split].extend(seen[1])
-                total_bytes += seen[2]
-                kinds.add(layout, features, split, example, seen[0])
-            record_bytes[split] = total_bytes / max(1, len(kept[split]))
-    formats, measured, side_channels = {}, [], {}
-    if any(kept.values()):
-        ranges = dict.fromkeys(kinds.without_range(LAYOUTS[layout].features, reader), reader.value_range)
-        if has_maps:
-            ranges |= dict.fromkeys(kinds.with_dtype([SIDE_MAP], "float32"))
-        for number, feature in enumerate(features):
+            headers.read_split(split, examples, layout=layout, reader=reader, bar=bar)
+    formats: dict[str, StoredFormat] = {}
+    measured: list[str] = []
+    channels: dict[str, int] = {}
+    if any(headers.splits.values()):
+        ranges = _ranges(headers.infos, LAYOUTS[layout].features, reader, has_maps=has_maps)
+        for index, feature in enumerate(features):
             if feature in ranges and ranges[feature] is None:
-                ranges[feature] = _measure(kept, number, reader)
+                ranges[feature] = _measure(headers.splits, index, reader)
                 measured.append(feature)
-            formats[feature] = kinds.format_of(feature, ranges.get(feature))
-        if len(LAYOUTS[layout].sides) > 1:
-            side_channels = kinds.side_channels(ranges.get(features[0]))
+            formats[feature] = headers.infos.format_of(feature, ranges.get(feature))
+        if len(LAYOUTS[layout].domains) > 1:
+            channels = headers.infos.domain_channels(ranges.get(features[0]))
     return Survey(
-        splits={split: examples for split, examples in kept.items() if examples},
-        sizes=sizes,
-        record_bytes=record_bytes,
+        splits={split: examples for split, examples in headers.splits.items() if examples},
+        sizes=headers.sizes,
+        record_bytes=headers.record_bytes,
         formats=formats,
-        side_channels=side_channels,
+        domain_channels=channels,
         measured=tuple(measured),
-        refused=refused,
+        skipped=headers.skipped,
     )
 
 
-class _Kinds:
-    """The distinct kinds, whatever their size, of the images of each feature and side, and a file of each."""
+def _ranges(
+    infos: FeatureInfos, image_features: Sequence[str], reader: ImageReader, *, has_maps: bool
+) -> dict[str, ValueRange | None]:
+    """{feature: its value range} where it is not that of the dtype; None if it has to be measured."""
+    without_range = infos.without_range(image_features, reader.value_range)
+    ranges: dict[str, ValueRange | None] = dict.fromkeys(without_range, reader.value_range)
+    if has_maps:
+        ranges.update(dict.fromkeys(infos.with_dtype([SIDE_MAP], "float32")))
+    return ranges
 
-    def __init__(self):
-        self._of = collections.defaultdict(dict)  # (feature, side) -> {kind: [path, number of images]}
 
-    def add(self, layout, features, split, example, kinds):
-        side = split[-1] if len(LAYOUTS[layout].sides) > 1 else ""
-        for feature, ref, kind in zip(features, example.images, kinds, strict=True):
-            kind = dataclasses.replace(kind, height=1, width=1)
-            self._of[feature, side].setdefault(kind, [ref.path, 0])[1] += 1
+class _ExampleInfo(typing.NamedTuple):
+    """What the headers of one example say: its images, their common size, its expected bytes."""
 
-    def with_dtype(self, features, dtype):
-        """The features that have images of a dtype."""
-        return [feature for feature in features if dtype in {kind.dtype for kind in self._files(feature)}]
+    images: list[ImageInfo]
+    size: tuple[int, int]
+    expected_bytes: int
 
-    def without_range(self, features, reader):
-        """The features whose range is not in the headers: float32, else uint16 if a range is given."""
-        found = self.with_dtype(features, "float32")
-        if not found and reader.value_range is not None:
-            found = self.with_dtype(features, "uint16")
-            if not found:
-                raise DataError(
-                    "value_range: is for float32 and uint16 images, and there are none; leave it out."
+
+class _Headers:
+    """What the headers of all examples say; the fields are those of `Survey`."""
+
+    def __init__(self, infos: FeatureInfos):
+        self.infos = infos
+        self.splits: dict[str, list[Example]] = {}
+        self.sizes: dict[str, array.array] = {}
+        self.record_bytes: dict[str, float] = {}
+        self.skipped: list[SkippedExample] = []
+
+    def read_split(
+        self, split: str, examples: Sequence[Example], *, layout: str, reader: ImageReader, bar: tqdm.tqdm
+    ) -> None:
+        """Reads the headers of a split in threads."""
+
+        def read(example: Example) -> _ExampleInfo | SkippedExample:
+            try:
+                infos = [reader.info(ref) for ref in example.images]
+                return _ExampleInfo(
+                    infos, _common_size(layout, example, infos), _expected_bytes(example, infos)
                 )
-        return found
+            except DataError as error:
+                return SkippedExample(example.name, str(error))
 
-    def format_of(self, feature, value_range):
-        """The `StoredFormat` of a feature."""
-        return self._common(self._files(feature), value_range)
-
-    def side_channels(self, value_range):
-        """{side: channels} where the sides of the one feature differ; they must have one dtype."""
-        formats = {side: self._common(files, value_range) for (_, side), files in self._of.items()}
-        if len({stored.dtype for stored in formats.values()}) > 1:
-            said = ", ".join(f"{side} {stored.dtype}" for side, stored in sorted(formats.items()))
-            raise DataError(f"A, B: have different types of values ({said}); convert one side.")
-        channels = {side: stored.channels for side, stored in sorted(formats.items())}
-        return channels if len(set(channels.values())) > 1 else {}
-
-    def _files(self, feature):
-        found = {}
-        for (other, _), of_side in self._of.items():
-            if other == feature:
-                for kind, (path, count) in of_side.items():
-                    found.setdefault(kind, [path, 0])[1] += count
-        return found
-
-    def _common(self, files, value_range):
-        try:
-            return common_format(list(files), value_range=value_range)
-        except DataError as error:
-            rarest, commonest = (choose(files.values(), key=lambda f: f[1])[0] for choose in (min, max))
-            beside = f" (beside {commonest})" if len(files) > 1 else ""
-            raise DataError(f"{rarest}{beside}: {error}") from error
+        self.splits[split], self.sizes[split], total_bytes = [], array.array("I"), 0
+        results = map_in_order(read, examples, threads=reader.threads)
+        for example, result in zip(examples, results, strict=True):
+            bar.update(len(example.images))
+            if isinstance(result, SkippedExample):
+                self.skipped.append(result)
+                continue
+            self.splits[split].append(example)
+            self.sizes[split].extend(result.size)
+            self.infos.add(split, example, result.images)
+            total_bytes += result.expected_bytes
+        self.record_bytes[split] = total_bytes / max(1, len(self.splits[split]))
 
 
-def _image_size(layout, example, kinds):
-    """(height, width) of the images of an example: of either half, or of all files."""
-    first = kinds[0]
+def _common_size(layout: str, example: Example, infos: Sequence[ImageInfo]) -> tuple[int, int]:
+    """(height, width) of all images of an example; of either half, of layout side_by_side."""
+    first = infos[0]
     height, width = first.height, first.width
     if layout == "side_by_side":
         if first.width % 2:
             raise DataError(
                 f"{example.images[0].path}: is {first.width} pixels wide and cannot be cut into two "
-                "halves; layout side_by_side needs an even width."
+                "halves; layout side_by_side needs an even width"
             )
         width = first.width // 2
     images = len(LAYOUTS[layout].features)
-    for number, (ref, kind) in list(enumerate(zip(example.images, kinds, strict=True)))[1:]:
-        if (kind.height, kind.width) == (height, width):
+    for index, (ref, info) in list(enumerate(zip(example.images, infos, strict=True)))[1:]:
+        if (info.height, info.width) == (height, width):
             continue
-        if number >= images:
+        if index >= images:
             raise DataError(
-                f"{ref.path}: is a map of {kind.width}x{kind.height} for images of {width}x{height}; "
-                "they must be of one size."
+                f"{ref.path}: is a map of {info.width}x{info.height} for images of {width}x{height}; "
+                "give both the same size"
             )
         raise DataError(
             f"{example.images[0].path}: is {width}x{height}, but its partner {ref.path} is "
-            f"{kind.width}x{kind.height}; the two of a pair must be of one size."
+            f"{info.width}x{info.height}; give both images of a pair the same size"
         )
     return height, width
 
 
-def _expected_bytes(example, kinds):
-    """About what an example takes on disk: its files, or its pixels if they take less (frames of a video)."""
+def _expected_bytes(example: Example, infos: Sequence[ImageInfo]) -> int:
+    """The approximate size of an example on disk: of its files, or of its pixels if smaller (video)."""
     return sum(
         min(
             gfile.size_and_mtime(ref.path)[0],
-            kind.height * kind.width * kind.channels * np.dtype(kind.dtype).itemsize,
+            info.height * info.width * info.channels * np.dtype(info.dtype).itemsize,
         )
-        for ref, kind in zip(example.images, kinds, strict=True)
+        for ref, info in zip(example.images, infos, strict=True)
     )
 
 
-def _measure(splits, number, reader):
-    """(lowest, highest) value of all images number `number` of the examples; decodes them all."""
+def _measure(splits: Mapping[str, list[Example]], index: int, reader: ImageReader) -> ValueRange:
+    """Decodes image number `index` of every example; returns the (lowest, highest) value."""
 
-    def extremes(example):
+    def extremes(example: Example) -> ValueRange | None:
         try:
-            pixels = reader.pixels(example.images[number])
+            pixels = reader.pixels(example.images[index])
         except DataError:
-            return None  # refused when it is written
+            return None  # the encoder skips the example and reports the error
         finite = pixels[np.isfinite(pixels)]
         return (float(finite.min()), float(finite.max())) if finite.size else None
 
     low, high = np.inf, -np.inf
-    with _progress("measuring", splits, images=1) as bar:
+    with _progress("measuring values", splits, images=1) as bar:
         for examples in splits.values():
             for found in map_in_order(extremes, examples, threads=reader.threads):
                 bar.update()
@@ -282,7 +274,7 @@ def _measure(splits, number, reader):
     return low, high
 
 
-def _progress(what, splits, images=None):
+def _progress(text: str, splits: Mapping[str, list[Example]], images: int | None = None) -> tqdm.tqdm:
     """A progress bar over all images, or over `images` of each example."""
     total = sum(images or len(example.images) for examples in splits.values() for example in examples)
-    return tqdm.tqdm(total=total, desc=what, unit="img", leave=False, disable=None)
+    return tqdm.tqdm(total=total, desc=text, unit="img", leave=False, disable=None)

@@ -1,4 +1,4 @@
-"""The embedded data set: drawn facades, so that Gantry trains without a download.
+"""The built-in data set: drawn facades, so that training needs no download.
 
-Label maps are drawn first, then rendered as pictures.
+Label maps are drawn first; images are rendered from them.
 """

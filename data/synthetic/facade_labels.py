@@ -1,6 +1,9 @@
-"""Label maps of made-up house fronts, in flat colours in the manner of the CMP facade data base."""
+"""Random label maps of house fronts in flat colours, like those of the CMP facade data base."""
+
+from __future__ import annotations
 
 import enum
+import itertools
 
 import numpy as np
 
@@ -9,7 +12,7 @@ SIZE = 128
 
 
 class Part(enum.IntEnum):
-    """What a pixel shows; indexes `COLOURS`."""
+    """What a pixel shows; the index of its colour in `COLOURS`."""
 
     SKY = 0
     PLASTER = 1
@@ -57,8 +60,8 @@ COLOURS = np.array(
 """RGB of each part, uint8 [18, 3]."""
 
 
-def draw_parts(index):
-    """Draws the house front number `index`: uint8 [SIZE, SIZE] of `Part` values."""
+def draw_parts(index: int) -> np.ndarray:
+    """Draws house front number `index`: uint8 [SIZE, SIZE] of `Part` values."""
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((1913, index))))
     parts = np.full((SIZE, SIZE), Part.SKY, np.uint8)
     street = SIZE - int(rng.integers(7, 12))
@@ -82,7 +85,7 @@ def draw_parts(index):
     return parts
 
 
-def _draw_roof(parts, rng, left, right, eaves):
+def _draw_roof(parts: np.ndarray, rng: np.random.Generator, left: int, right: int, eaves: int) -> None:
     """A flat, hipped or gabled roof above the eaves, with chimneys and, where they fit, dormers."""
     kind = rng.choice(["flat", "hipped", "hipped", "gabled"])
     if kind == "flat":
@@ -103,7 +106,9 @@ def _draw_roof(parts, rng, left, right, eaves):
             parts[eaves - 12, centre - 5 : centre + 6] = Part.CORNICE
 
 
-def _draw_upper_floors(parts, rng, edges, top, bottom):
+def _draw_upper_floors(
+    parts: np.ndarray, rng: np.random.Generator, edges: np.ndarray, top: int, bottom: int
+) -> None:
     """Rows of windows between the eaves and the ground floor, in one style for the whole house."""
     floors = max(1, (bottom - top - 2) // int(rng.integers(17, 26)))
     levels = np.linspace(top + 2, bottom, floors + 1)
@@ -128,8 +133,17 @@ def _draw_upper_floors(parts, rng, edges, top, bottom):
                 parts[y + height // 2 : y + height + 2, x - 3 : x + width + 3] = Part.BALCONY
 
 
-def _draw_window(parts, x, y, width, height, *, arched=False, shutters=False):
-    """A window with its sill, its top left corner at (x, y)."""
+def _draw_window(
+    parts: np.ndarray,
+    x: int,
+    y: int,
+    width: int,
+    height: int,
+    *,
+    arched: bool = False,
+    shutters: bool = False,
+) -> None:
+    """A window and its sill; (x, y) is its top left corner."""
     parts[y : y + height, x : x + width] = Part.WINDOW
     if arched:
         wall = parts[y - 1, x]
@@ -146,14 +160,16 @@ def _draw_window(parts, x, y, width, height, *, arched=False, shutters=False):
     parts[y + height : y + height + 2, x - 1 : x + width + 1] = Part.SILL
 
 
-def _draw_shops(parts, rng, edges, top, street):
-    """Shop fronts along the street, some with an awning, with one door among them."""
+def _draw_shops(
+    parts: np.ndarray, rng: np.random.Generator, edges: np.ndarray, top: int, street: int
+) -> None:
+    """Shop fronts along the street, some with an awning, and one door."""
     first, last = int(edges[0]), int(edges[-1])
     parts[top + 2 : street, first:last] = Part.SHOP
     shops = int(rng.integers(1, 4))
     door = int(rng.integers(0, shops))
     borders = np.linspace(first, last, shops + 1).astype(int)
-    for shop, (left, right) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+    for shop, (left, right) in enumerate(itertools.pairwise(borders)):
         parts[top + 8 : street - 3, left + 3 : right - 3] = Part.SHOP_WINDOW
         if shop == door:
             middle = int(rng.integers(left + 8, right - 8))
@@ -163,8 +179,10 @@ def _draw_shops(parts, rng, edges, top, street):
             parts[top + 5 : top + 11, left + 2 : right - 2] = Part.AWNING
 
 
-def _draw_entrance(parts, rng, edges, top, street):
-    """A house door in one column and a window in each other."""
+def _draw_entrance(
+    parts: np.ndarray, rng: np.random.Generator, edges: np.ndarray, top: int, street: int
+) -> None:
+    """A house door in one column and a window in each of the others."""
     door = int(rng.integers(0, len(edges) - 1))
     width = int((edges[1] - edges[0]) * 0.5)
     for column, centre in enumerate(((edges[:-1] + edges[1:]) / 2).astype(int)):
@@ -175,7 +193,7 @@ def _draw_entrance(parts, rng, edges, top, street):
             _draw_window(parts, centre - width // 2, top + 6, width, (street - top) // 2)
 
 
-def _draw_tree(parts, rng, street):
+def _draw_tree(parts: np.ndarray, rng: np.random.Generator, street: int) -> None:
     """A street tree: a trunk and a crown of a few overlapping circles."""
     y, x = np.mgrid[:SIZE, :SIZE]
     foot = int(rng.integers(4, SIZE - 4))

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM while a program is still importing: one line and an exit code, no traceback.
+"""Handles Ctrl-C and SIGTERM while a program is still importing: one line and an exit code, no traceback.
 
-Importing TensorFlow takes seconds. A notebook or a program of the user's keeps its own handlers; ours
-take over again in `engine.cli.program` when everything is there.
+Importing TensorFlow takes seconds. A notebook or a user's own program keeps its handlers. When the imports
+are done, `engine.cli.program` sets its own handlers.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 
 INTERRUPTED = 42
-AT_ONCE = "interrupted at once; the same command goes on from the last checkpoint, if there is one"
+STOPPED_WITHOUT_SAVING = "stopped without saving; the same command resumes from the last checkpoint, if any"
 
 
-def _end(number, frame) -> None:
+def _exit(number: int, frame: FrameType | None) -> None:
     del number, frame
-    # Nothing is there yet that would have to be unwound, and in the middle of an import little works.
-    os.write(_stderr, f"{AT_ONCE}\n".encode())
+    # Nothing has to be cleaned up yet, and in the middle of an import an exception may be swallowed.
+    os.write(_stderr, f"{STOPPED_WITHOUT_SAVING}\n".encode())
     os._exit(INTERRUPTED)
 
 
-# `python -m engine.train` imports this package before it has found the program; else it is our script.
-_is_program = sys.argv[0] == "-m" or os.path.basename(sys.argv[0]).startswith("gantry-")
+# `python -m engine.train` imports this package before it has found the program: argv[0] is then "-m".
+# Otherwise argv[0] is our console script. `gantry-prepare` has no checkpoints and another exit code.
+_script = os.path.basename(sys.argv[0])
+_is_program = _script == "-m" or (_script.startswith("gantry-") and not _script.startswith("gantry-prepare"))
 if _is_program and threading.current_thread() is threading.main_thread():
-    _stderr = os.dup(2)  # which is turned off while TensorFlow is imported
+    _stderr = os.dup(2)  # stderr itself is discarded while TensorFlow is imported
     for _number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(_number, _end)
+        signal.signal(_number, _exit)

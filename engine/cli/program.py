@@ -1,4 +1,4 @@
-"""How every command-line program here starts and ends: flags, one-line errors, exit codes."""
+"""How every command-line program starts and ends: flags, one-line errors, exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from data.errors import DataError
-from engine.cli.early_signals import AT_ONCE, INTERRUPTED
+from engine.cli.early_signals import INTERRUPTED, STOPPED_WITHOUT_SAVING
 from engine.errors import (
     ConfigurationError,
     DivergenceError,
@@ -25,67 +25,83 @@ DONE, BAD_INPUT, DIVERGED = 0, 2, 3
 def run_program(
     main: Callable[[flags.FlagValues], None], define_flags: Callable[[flags.FlagValues], None]
 ) -> None:
-    """Parses the flags and runs `main`; leaves the process with one of the exit codes.
+    """Parses the flags, runs `main` and ends the process with one of these exit codes.
 
-    0 done; 2 bad configuration, input or environment, such as a full disk (one line on stderr says what,
-    where and how to mend); 3 diverged, or replicas differ; 42 interrupted and saved, or another worker was
-    lost: start again; 1 anything else, with its traceback.
+    0: done. 2: wrong configuration, input or environment, such as a full disk; one line on stderr says what
+    and how to mend it. 3: diverged, or replicas differ. 42: interrupted and saved, or another worker was
+    lost; start again. 1: any other error, with its traceback.
 
     Args:
-      main: the program, given the parsed flags.
-      define_flags: defines its flags. They are not defined at import, so that a notebook can import
-        several programs, which share names of flags.
+      main: the program; called with the parsed flags. --help prints the docstring of its module.
+      define_flags: defines the flags. They are not defined at import, so that a notebook can import several
+        programs with flags of the same name.
     """
     logging.set_verbosity(logging.WARNING)
     if {"--help", "-h"} & set(sys.argv[1:]):  # absl's own shows only flags defined in __main__
-        print(help_text(sys.modules[main.__module__].__doc__, define_flags))
+        print(help_text(sys.modules[main.__module__].__doc__ or "", define_flags))
         sys.exit(DONE)
     define_flags(flags.FLAGS)
-    app.run(lambda argv: sys.exit(_interruptible(main, argv)), flags_parser=_parse)
+    app.run(
+        lambda argv: sys.exit(_interruptible(main, argv)),
+        flags_parser=lambda argv: parse_flags(argv, flags.FLAGS),
+    )
 
 
 def help_text(description: str, define_flags: Callable[[flags.FlagValues], None]) -> str:
-    """What --help prints: the program's docstring and all of its flags."""
+    """The text that --help prints: a program's docstring and all of its flags."""
     values = flags.FlagValues()
     define_flags(values)
     lines = [f"  --{name:<20} {values[name].help} Default: {values[name].default!r}." for name in values]
     return "\n".join([description.strip(), "", "Flags:", *lines])
 
 
+def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
+    """Parses the flags and returns the other arguments; ends the process with code 2 if a flag is wrong."""
+    try:
+        return values(argv)
+    except flags.Error as error:
+        sys.exit(print_error(f"{error}; --help lists the flags", BAD_INPUT))
+
+
 def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], values: flags.FlagValues) -> int:
-    """Runs `main` and turns how it ended into an exit code, and an error into one line on stderr."""
+    """Runs `main`; prints an error as one line on stderr.
+
+    Args:
+      main: the program.
+      argv: the program's name and the arguments that are not flags, of which there may be none.
+      values: the parsed flags.
+
+    Returns:
+      The exit code, as of `run_program`.
+    """
     try:
         if len(argv) > 1:
             raise ConfigurationError(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
         main(values)
     except (ConfigurationError, DataError) as error:
-        return _complain(error, BAD_INPUT)
+        return print_error(error, BAD_INPUT)
     except (DivergenceError, ReplicaMismatchError) as error:
-        return _complain(error, DIVERGED)
+        return print_error(error, DIVERGED)
     except (RunInterruptedError, WorkerLostError) as error:
-        return _complain(error, INTERRUPTED)
-    except KeyboardInterrupt:  # before training began, or a second time while it was saving
-        return _complain(AT_ONCE, INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output has gone, as `| head` does
+        return print_error(error, INTERRUPTED)
+    except KeyboardInterrupt:  # before training began, or for the second time, while it was saving
+        return print_error(STOPPED_WITHOUT_SAVING, INTERRUPTED)
+    except BrokenPipeError:  # the reader of the output has ended, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return DONE
 
 
+def print_error(message: object, code: int) -> int:
+    """Prints a message as one line on stderr and returns the exit code."""
+    lines = (line.strip() for line in str(message).splitlines())
+    print(" ".join(filter(None, lines)), file=sys.stderr, flush=True)
+    return code
+
+
 def _interruptible(main: Callable[[flags.FlagValues], None], argv: Sequence[str]) -> int:
-    # Both unwind the stack, here and wherever a program does not answer them itself.
+    # Both signals raise KeyboardInterrupt, also where a program has no handlers of its own, so that the stack
+    # is unwound and files that are half written are removed.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     return exit_code(main, argv, flags.FLAGS)
-
-
-def _parse(argv: Sequence[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(_complain(f"{error}; --help lists the flags", BAD_INPUT))
-
-
-def _complain(message: object, code: int) -> int:
-    print(" ".join(str(message).split()), file=sys.stderr, flush=True)
-    return code

@@ -100,8 +100,9 @@ def translator_of_run(
     )
     networks = trainer.state.evaluation_networks
     batch_norms = _batch_norms(networks.values())
-    for layer in batch_norms if norm_mode is not None else ():
-        layer.inference_norm = norm_mode
+    if norm_mode is not None:
+        for layer in batch_norms:
+            layer.inference_norm = norm_mode
     trained_height, trained_width, input_channels = example[INPUT].shape
     known_sizes = {(trained_height, trained_width)}
 

@@ -8,6 +8,7 @@ from PIL import Image
 from data import prepare
 from data.preparation import prepare_flags, tfds_writer
 from data.tfrecords import image_encoding
+from engine.cli import program
 
 SIZES = [(40, 44), (36, 52), (60, 34), (48, 48), (37, 41)]  # (height, width)
 TRAIN_EXAMPLES = 23
@@ -98,7 +99,7 @@ def run_prepare(tmp_path, capsys):
         values = flags.FlagValues()
         prepare_flags.define(values)
         try:
-            code = prepare.main(prepare.parse(argv, values), values)
+            code = program.exit_code(prepare.main, program.parse_flags(argv, values), values)
         except SystemExit as stop:
             code = stop.code
         captured = capsys.readouterr()

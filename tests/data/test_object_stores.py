@@ -75,7 +75,7 @@ def test_pictures_are_those_of_a_disk(tmp_path, name):
         ref = image_reader.ImageRef(f"{folder}/{name}")
         frames = image_reader.number_of_frames(ref.path, VIDEO)
         ref = ref._replace(frame=frames - 1)
-        kinds.append((frames, image_reader.read_kind(ref, video=VIDEO, max_pixels=10**6)))
+        kinds.append((frames, image_reader.read_info(ref, video=VIDEO, max_pixels=10**6)))
         decoded.append(image_reader.decode(ref, video=VIDEO, max_pixels=10**6))
     assert kinds[0] == kinds[1] and kinds[0][0] == (2 if name.endswith(("yuv", "y4m")) else 1)
     np.testing.assert_array_equal(decoded[0][1], decoded[1][1])
@@ -88,8 +88,8 @@ def test_pictures_are_those_of_a_disk(tmp_path, name):
         ("empty.png", b"", "empty.png: is empty"),
         ("cut.png", PICTURES["deep.png"][:200], "cut.png: damaged image"),
         ("cut.tif", PICTURES["page.tif"][:300], "cut.tif: "),
-        ("none.png", None, "none.png: is not there"),
-        ("none.yuv", None, "none.yuv: is not there"),
+        ("none.png", None, "none.png: does not exist"),
+        ("none.yuv", None, "none.yuv: does not exist"),
     ],
 )
 def test_pictures_that_cannot_be_read_are_named(tmp_path, name, contents, match):
@@ -208,7 +208,7 @@ def test_a_data_set_is_replaced_only_by_a_whole_one(stored, monkeypatch):
     data_dir, source = stored
     again = {"layout": "side_by_side", "source": source, "name": "made", "data_dir": data_dir}
     before = contents_of(f"{data_dir}/made/1.0.0")
-    with pytest.raises(tfds_writer.AlreadyPreparedError, match="is there already; add --overwrite"):
+    with pytest.raises(tfds_writer.AlreadyPreparedError, match="already exists; add --overwrite"):
         prepare(**again)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
 

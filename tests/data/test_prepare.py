@@ -66,7 +66,7 @@ def test_paired_matches_by_stem_and_keeps_channels(save, run_prepare, tmp_path):
         save(f"train/infrared/{k}.bmp", noise(9 + k, 30, 41, 1))
     code, out, _ = run_prepare("paired")
     assert code == 0
-    assert "sides of 30 to 41 pixels; 3 stored as they are, 3 re-encoded" in out
+    assert "30 to 41 pixels high and wide; 3 stored unchanged, 3 re-encoded" in out
     for name, example in stored(tmp_path / "datasets").items():
         np.testing.assert_array_equal(example["A"], noise(9 + int(name), 30, 41, 1))
         np.testing.assert_array_equal(example["B"], noise(int(name), 30, 41))
@@ -112,7 +112,7 @@ def test_stored_pixels_are_those_a_viewer_shows(save, run_prepare, tmp_path):
         path.rename(path.with_stem(f"{path.stem}_{path.suffix[1:]}"))
     code, out, err = run_prepare(val_fraction=0, test_fraction=0)
     assert (code, err) == (0, "")
-    assert f"{sum(kept.values())} stored as they are, {len(kept) - sum(kept.values())} re-enc" in out
+    assert f"{sum(kept.values())} stored unchanged, {len(kept) - sum(kept.values())} re-enc" in out
     data_dir = str(tmp_path / "datasets")
     dataset = prepared_dataset.open_dataset("made", data_dir)
     for example in record_reader.stored_examples(dataset.splits["train"]):
@@ -138,7 +138,7 @@ def test_python_call_does_what_the_binary_does(save, tmp_path):
     )
     assert report.examples == {"train": 8, "val": 1, "test": 1}
     assert report.ignored == (str(tmp_path / "source" / "notes.txt"),)
-    assert (report.shortest_side, report.longest_side) == (32, 32)
+    assert (report.shortest_edge, report.longest_edge) == (32, 32)
     assert (report.kept, report.re_encoded) == (10, 0)
     assert report.size_bytes > 10 * noise(0).size * 0.9
 
@@ -171,7 +171,7 @@ def test_an_existing_data_set_is_replaced_only_on_request(save, run_prepare, tmp
     assert run_prepare(**fractions)[0] == 0
     save("b.png", noise(1))
     code, _, err = run_prepare(**fractions)
-    assert code == 2 and "is there already; add --overwrite" in err
+    assert code == 2 and "already exists; add --overwrite" in err
     assert list(stored(tmp_path / "datasets")) == ["a"]
     assert run_prepare(**fractions, overwrite=True)[0] == 0
     assert set(stored(tmp_path / "datasets")) == {"a", "b"}

@@ -128,7 +128,7 @@ def test_divergence_exits_3_and_names_phase_and_step(run_train):
     code, errors = run_train("LEARNING_RATE = 1e30", gin_file=WGAN_GP, flags=["--allow_config_change"])
     assert code == 3
     assert "diverged in step 4: " in errors and "loss/critic/distance" in errors
-    assert "checkpoint at 6 examples is from before it" in errors
+    assert "checkpoint at 6 examples was saved before that" in errors
 
 
 def test_run_continues_refuses_changes_and_is_evaluated(run_train, tmp_path):

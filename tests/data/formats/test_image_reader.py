@@ -24,7 +24,7 @@ VIDEO = VideoFormat()
 def read(path, max_pixels=100_000):
     """(kind of the header, pixels), having checked that they agree."""
     ref = ImageRef(str(path))
-    kind = image_reader.read_kind(ref, video=VIDEO, max_pixels=max_pixels)
+    kind = image_reader.read_info(ref, video=VIDEO, max_pixels=max_pixels)
     pixels = image_reader.read_pixels(ref, video=VIDEO, max_pixels=max_pixels)
     assert (kind.height, kind.width, kind.channels) == pixels.shape
     assert kind.dtype == pixels.dtype.name and kind.alpha == (kind.channels in (2, 4))
@@ -218,7 +218,7 @@ def test_truncated(tmp_path, name, kept):
     else:
         Image.fromarray(noise(40, 60)).save(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    refused(path, "damaged image|not an image that can be read")
+    refused(path, "damaged image|not an image in a supported format")
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -248,11 +248,11 @@ def test_no_damage_to_the_pixels_of_a_png_goes_unseen(tmp_path):
     [
         ("folder.png", "is not a file"),
         ("pipe.png", "is not a file"),
-        ("nowhere.png", "is not there, or is a link to nothing"),
-        ("link_to_nothing.png", "is not there, or is a link to nothing"),
+        ("nowhere.png", "does not exist, or is a broken link"),
+        ("link_to_nothing.png", "does not exist, or is a broken link"),
         ("empty.png", "is empty"),
         ("text.jpg", "not an image"),
-        ("a.ppm", "PPM images are not read; convert it to PNG or TIFF"),
+        ("a.ppm", "PPM images are not supported; convert it to PNG or TIFF"),
         ("a" * 300 + ".png", "cannot be read .File name too long.; check it"),
     ],
 )
@@ -265,7 +265,7 @@ def test_what_is_no_picture(tmp_path, name, match):
     smooth(4, 4).save(tmp_path / "a.ppm")
     refused(tmp_path / name, match)
     with pytest.raises(DataError, match=match):
-        image_reader.read_kind(ImageRef(str(tmp_path / name)), video=VIDEO, max_pixels=100)
+        image_reader.read_info(ImageRef(str(tmp_path / name)), video=VIDEO, max_pixels=100)
 
 
 def test_permission_denied(tmp_path, monkeypatch):
@@ -298,7 +298,7 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch):
     for path in tmp_path.iterdir():
         refused(path, "is 100x101, 10100 pixels, and the limit is 10099", max_pixels=10_099)
         with pytest.raises(DataError, match="limit is 10099"):
-            image_reader.read_kind(ImageRef(str(path)), video=VIDEO, max_pixels=10_099)
+            image_reader.read_info(ImageRef(str(path)), video=VIDEO, max_pixels=10_099)
 
 
 def test_a_file_that_is_refused_by_its_header_is_not_read(tmp_path):
@@ -319,7 +319,7 @@ def test_the_limit_is_ours_not_pillows(tmp_path, recwarn):
     stored[8:33] = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(stored)
     ref = ImageRef(str(tmp_path / "a.png"))
-    assert image_reader.read_kind(ref, video=VIDEO, max_pixels=side**2).height == side
+    assert image_reader.read_info(ref, video=VIDEO, max_pixels=side**2).height == side
     assert side**2 > 2 * image_reader.MAX_PIXELS
     refused(ref.path, "raise max_pixels", max_pixels=image_reader.MAX_PIXELS)
     assert not recwarn.list
@@ -333,7 +333,7 @@ def test_the_header_is_enough_without_transparency(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("was decoded"))
     monkeypatch.setattr(tf.io, "decode_png", lambda *_, **__: pytest.fail("was decoded"))
     for name, path in paths.items():
-        kind = image_reader.read_kind(ImageRef(str(path)), video=VIDEO, max_pixels=100)
+        kind = image_reader.read_info(ImageRef(str(path)), video=VIDEO, max_pixels=100)
         if name == "deep.png":
             assert kind == ImageInfo(height=7, width=12, channels=3, dtype="uint16", value_range=(0, 65535))
         else:
@@ -343,7 +343,7 @@ def test_the_header_is_enough_without_transparency(tmp_path, monkeypatch):
 def test_a_still_has_one_frame(tmp_path):
     smooth(8, 8).save(tmp_path / "a.png")
     assert image_reader.number_of_frames(str(tmp_path / "a.png"), VIDEO) == 1
-    with pytest.raises(DataError, match="holds one picture, so none numbered 1"):
+    with pytest.raises(DataError, match="holds one image and has no frame 1"):
         image_reader.read_pixels(ImageRef(str(tmp_path / "a.png"), 1), video=VIDEO, max_pixels=100)
 
 

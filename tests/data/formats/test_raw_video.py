@@ -153,7 +153,7 @@ def noise_frames(width, height, pixel_format, frames):
 
 def read(path, frame, video):
     ref = ImageRef(str(path), frame)
-    kind = image_reader.read_kind(ref, video=video, max_pixels=200_000)
+    kind = image_reader.read_info(ref, video=video, max_pixels=200_000)
     pixels = image_reader.read_pixels(ref, video=video, max_pixels=200_000)
     assert (kind.height, kind.width, kind.channels) == pixels.shape
     assert kind.dtype == pixels.dtype.name and not kind.alpha
@@ -234,20 +234,20 @@ def test_a_y4m_that_changes_is_read_anew(tmp_path):
     "content, match",
     [
         (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n", "does not begin as a YUV4MPEG2 file"),
-        (b"YUV4MPEG2 W4 H4 C422\nFRAME\n", "its pixel format 422 is not read; convert it to one of 420, "),
+        (b"\x89PNG\r\n\x1a\n", "does not begin like a YUV4MPEG2 file"),
+        (b"YUV4MPEG2 W4 H4 C422\nFRAME\n", "pixel format 422 is not supported; convert it to one of 420, "),
         (b"YUV4MPEG2 W4 H4 It\nFRAME\n", "is interlaced"),
         (b"YUV4MPEG2 H4\nFRAME\n", "no width or height"),
         (b"YUV4MPEG2 W4 H4\n", "holds no frames"),
-        (b"YUV4MPEG2 W4 H4\nFRAME\n" + bytes(23), "frame 0 is cut short"),
-        (b"YUV4MPEG2 W4 H4\nFRAME\n" + bytes(24) + b"FRANE\n" + bytes(24), "frame 1 is cut short or begins"),
-        (b"YUV4MPEG2 W0 H4\nFRAME\n", "is 0x4 pixels"),
+        (b"YUV4MPEG2 W4 H4\nFRAME\n" + bytes(23), "frame 0 is truncated"),
+        (b"YUV4MPEG2 W4 H4\nFRAME\n" + bytes(24) + b"FRANE\n" + bytes(24), "frame 1 is truncated or begins"),
+        (b"YUV4MPEG2 W0 H4\nFRAME\n", "has no pixels .0x4"),
         (b"YUV4MPEG2 W100 H101 C444\nFRAME\n" + bytes(30300), "10100 pixels, and the limit is 10099"),
     ],
 )
 def test_damaged_y4m(tmp_path, content, match):
     (tmp_path / "a.y4m").write_bytes(content)
-    for call in (image_reader.read_kind, image_reader.read_pixels):
+    for call in (image_reader.read_info, image_reader.read_pixels):
         with pytest.raises(DataError, match=match) as raised:
             call(ImageRef(str(tmp_path / "a.y4m")), video=VideoFormat(), max_pixels=10_099)
         assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
@@ -256,13 +256,13 @@ def test_damaged_y4m(tmp_path, content, match):
 @pytest.mark.parametrize(
     "settings, match",
     [
-        ({}, "does not tell its size; give the width and height.*--video_size=352x288"),
-        ({"size": (4, 5)}, "50 bytes are no whole number of 4x5 yuv420p frames of 32 bytes"),
+        ({}, "does not state its frame size; give width and height.*--video_size=352x288"),
+        ({"size": (4, 5)}, "50 bytes are not a whole number of 4x5 yuv420p frames of 32 bytes"),
         (
             {"size": (5, 5), "pixel_format": "yuv420p10"},
-            "no whole number of 5x5 yuv420p10 frames of 86 bytes",
+            "not a whole number of 5x5 yuv420p10 frames of 86 bytes",
         ),
-        ({"size": (5, 1), "pixel_format": "yuv444p10"}, "no whole number"),
+        ({"size": (5, 1), "pixel_format": "yuv444p10"}, "not a whole number"),
     ],
 )
 def test_yuv_of_another_size(tmp_path, settings, match):
@@ -280,16 +280,16 @@ def test_frames_and_values_that_are_not_there(tmp_path):
     samples = np.full(48, 1023, "<u2")
     (tmp_path / "a.yuv").write_bytes(samples.tobytes())
     assert read(tmp_path / "a.yuv", 0, video).shape == (4, 4, 3)
-    with pytest.raises(DataError, match="has 1 frames, so none numbered 1 from 0"):
+    with pytest.raises(DataError, match="has 1 frames and no frame 1"):
         read(tmp_path / "a.yuv", 1, video)
     samples[7] = 1024
     (tmp_path / "a.yuv").write_bytes(samples.tobytes())
-    with pytest.raises(DataError, match="holds the value 1024, more than 10 bits"):
+    with pytest.raises(DataError, match="holds the value 1024, too large for 10 bits"):
         read(tmp_path / "a.yuv", 0, video)
     with pytest.raises(DataError, match="is not a file"):
         (tmp_path / "b.yuv").mkdir()
         image_reader.number_of_frames(str(tmp_path / "b.yuv"), video)
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="does not exist"):
         image_reader.number_of_frames(str(tmp_path / "c.y4m"), video)
 
 

@@ -82,7 +82,7 @@ ODD_FILES = {
 def read(path):
     """(kind, pixels) of a file, having checked that what is stored gives the same pixels."""
     ref, settings = image_reader.ImageRef(str(path)), {"video": VideoFormat(), "max_pixels": 2_000_000}
-    kind = image_reader.read_kind(ref, **settings)
+    kind = image_reader.read_info(ref, **settings)
     pixels = image_reader.read_pixels(ref, **settings)
     assert kind == image_reader.decode(ref, **settings)[0]
     stored = image_encoding.common_format([kind])

@@ -20,7 +20,7 @@ VIDEO = VideoFormat()
 def read(path, max_pixels=10_000):
     """(kind of the header, pixels), having checked that they agree."""
     ref = ImageRef(str(path))
-    kind = image_reader.read_kind(ref, video=VIDEO, max_pixels=max_pixels)
+    kind = image_reader.read_info(ref, video=VIDEO, max_pixels=max_pixels)
     pixels = image_reader.read_pixels(ref, video=VIDEO, max_pixels=max_pixels)
     assert (kind.height, kind.width, kind.channels) == pixels.shape
     assert kind.dtype == pixels.dtype.name
@@ -29,7 +29,7 @@ def read(path, max_pixels=10_000):
 
 def refused(path, match, **settings):
     """Asserts that a file is refused in one line that names it, by its header and by its pixels."""
-    for call in (image_reader.read_kind, image_reader.read_pixels):
+    for call in (image_reader.read_info, image_reader.read_pixels):
         with pytest.raises(DataError, match=match) as raised:
             call(ImageRef(str(path)), video=VIDEO, max_pixels=settings.get("max_pixels", 10_000))
         assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
@@ -180,12 +180,12 @@ def test_refused_depth(tmp_path):
 @pytest.mark.parametrize("mode", ["CMYK", "LAB", "YCbCr"])
 def test_refused_colours(tmp_path, mode):
     Image.new(mode, (8, 8)).save(tmp_path / "a.tif")
-    refused(tmp_path / "a.tif", "colours of uint8 values are not read; convert it to grey or RGB")
+    refused(tmp_path / "a.tif", "colours of uint8 values are not supported; convert it to grey or RGB")
 
 
 def test_several_pages(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", values((2, 5, 6, 3), "uint8"), photometric="rgb")
-    refused(tmp_path / "a.tif", "holds 2 pages; save each as a file of its own")
+    refused(tmp_path / "a.tif", "holds 2 pages; save each in its own file")
     # One directory that stands for all images.
     tifffile.imwrite(tmp_path / "b.tif", values((7, 5, 6), "uint8"), imagej=True, truncate=True)
     refused(tmp_path / "b.tif", "holds 7 pages")
@@ -239,11 +239,11 @@ def test_channels_count_against_the_limit(tmp_path):
     pixels = values((10, 11, 9), "uint8")
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
     assert read(tmp_path / "a.tif", max_pixels=330)[1].shape == (10, 11, 9)
-    refused(tmp_path / "a.tif", "is 11x10 of 9 channels, 330 pixels, and the limit is 329", max_pixels=329)
+    refused(tmp_path / "a.tif", "is 11x10 with 9 channels, 330 pixels, and the limit is 329", max_pixels=329)
 
 
 def test_the_header_is_enough_without_transparency(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((10, 12, 3), "uint16"), photometric="rgb")
     monkeypatch.setattr(tiff, "_upright_pixels", lambda *_: pytest.fail("was decoded"))
-    kind = image_reader.read_kind(ImageRef(str(tmp_path / "a.tif")), video=VIDEO, max_pixels=10_000)
+    kind = image_reader.read_info(ImageRef(str(tmp_path / "a.tif")), video=VIDEO, max_pixels=10_000)
     assert kind == ImageInfo(height=10, width=12, channels=3, dtype="uint16", value_range=(0, 65535))

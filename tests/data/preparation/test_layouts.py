@@ -50,10 +50,10 @@ STORED = {
 LEFT_OUT = {
     "empty.png": "is empty",
     "folder.png": "is not a file (a folder or device)",
-    "nowhere.png": "is not there, or is a link to nothing",
+    "nowhere.png": "does not exist, or is a broken link",
     "loop.png": "link",
-    "text.png": "not an image that can be read",
-    "same.jpg": "and same.png have one name, 'same'",
+    "text.png": "not an image in a supported format",
+    "same.jpg": "and same.png have the same name, 'same'",
     "film.mp4": "",
     os.fsdecode(b"latin\xe9.png"): "the name is not valid UTF-8",
 }
@@ -100,7 +100,7 @@ def test_stored(odd_folder, file, name):
 
 @pytest.mark.parametrize("file, reason", LEFT_OUT.items())
 def test_left_out(odd_folder, file, reason):
-    found = [line for line in odd_folder[0].refused if file in line or repr(file)[1:-1] in line]
+    found = [line for line in odd_folder[0].skipped if file in line or repr(file)[1:-1] in line]
     assert len(found) == 1 and reason in found[0]
 
 
@@ -108,7 +108,7 @@ def test_nothing_else_is_stored_or_left_out(odd_folder):
     report, examples = odd_folder
     assert set(examples) == set(STORED.values())
     assert report.examples == {"train": len(STORED)}
-    assert len(report.refused) == len(LEFT_OUT)
+    assert len(report.skipped) == len(LEFT_OUT)
     assert {os.path.basename(path) for path in report.ignored} == IGNORED
     str(report).encode()  # can be printed, whatever the names
 
@@ -128,16 +128,16 @@ def test_paired_takes_the_first_of_the_alphabet_as_a(tmp_path):
     pairs = LAYOUTS["paired"].read(reader, str(tmp_path))[""]
     found = [[os.path.relpath(ref.path, tmp_path) for ref in pair.images] for pair in pairs]
     assert found == [["clean/x.png", "noisy/x.jpg"], ["clean/y.tif", "noisy/y.jpg"]]
-    assert not reader.refused
+    assert not reader.skipped
 
 
 def test_pairs_of_one_folder_by_patterns(tmp_path):
     place(tmp_path, "s1_real.JPG", "s1_mean.JPG", "s2_mean.png", "s2_real.JPG", "s3_real.JPG", "cover.JPG")
     names, reader = read("paired", tmp_path, match_a="(.*)_real", match_b="(.*)_mean")
     assert names == {"": ["s1", "s2"]}
-    reasons = [reason for _, reason in reader.refused]
+    reasons = [reason for _, reason in reader.skipped]
     assert len(reasons) == 2
-    assert "cover.JPG: fits neither match_a nor match_b" in reasons[0]
+    assert "cover.JPG: matches neither match_a nor match_b" in reasons[0]
     assert "s3_real.JPG: has no partner named 's3'" in reasons[1]
 
 
@@ -145,15 +145,15 @@ def test_a_name_that_fits_both_patterns(tmp_path):
     place(tmp_path, "1_a.png", "1_b.png", "2_a_b.png")
     names, reader = read("paired", tmp_path, match_a="(.*)_a.*", match_b="(.*)_b")
     assert names == {"": ["1"]}
-    assert "2_a_b.png: fits both match_a and match_b" in reader.refused[0].reason
+    assert "2_a_b.png: matches both match_a and match_b" in reader.skipped[0].reason
 
 
 @pytest.mark.parametrize(
     "settings, match",
     [
-        ({"match_a": "(.*)_a"}, "for layout paired.*give both or neither"),
+        ({"match_a": "(.*)_a"}, "only one of them.*give both or neither"),
         ({"match_a": "(.*_a", "match_b": "(.*)_b"}, "match_a = .*not a regular expression"),
-        ({"match_a": "(.*)_a", "match_b": ".*_b"}, "match_b = .*needs a group"),
+        ({"match_a": "(.*)_a", "match_b": ".*_b"}, "match_b = .*has no group"),
     ],
 )
 def test_patterns_that_cannot_be_used(settings, match):
@@ -164,8 +164,8 @@ def test_patterns_that_cannot_be_used(settings, match):
 @pytest.mark.parametrize(
     "match_a, match_b, expected",
     [
-        ("(.*)_raw", "(.*)_b", r"match_a = '\(\.\*\)_raw': fits no file of .*, such as 1_a.png; change it"),
-        ("(.*)_a", "(.*)_b.png", "match_b = .*fits no file.*without its extension"),
+        ("(.*)_raw", "(.*)_b", r"match_a = '\(\.\*\)_raw': matches no file of .*, such as 1_a.png; change"),
+        ("(.*)_a", "(.*)_b.png", "match_b = .*matches no file.*without its extension"),
     ],
 )
 def test_a_pattern_that_fits_no_file(tmp_path, match_a, match_b, expected):
@@ -178,8 +178,8 @@ def test_a_name_that_several_files_have_is_one_refusal(tmp_path):
     place(tmp_path, "A/1.png", "A/1.jpg", "A/1.bmp", "B/1.png", "A/2.png", "B/2.png")
     names, reader = read("paired", tmp_path)
     assert names == {"": ["2"]}
-    assert [name for name, _ in reader.refused] == ["1"]
-    assert "1.bmp: and 1.jpg, 1.png have one name" in reader.refused[0].reason
+    assert [name for name, _ in reader.skipped] == ["1"]
+    assert "1.bmp: and 1.jpg, 1.png have the same name" in reader.skipped[0].reason
 
 
 def test_frames_of_raw_video_are_examples(tmp_path):
@@ -190,8 +190,8 @@ def test_frames_of_raw_video_are_examples(tmp_path):
         (tmp_path / side / "still.yuv").write_bytes(frame)
     names, reader = read("paired", tmp_path, video=VideoFormat(size=(8, 4)))
     assert names == {"": ["still", "walk_f0000", "walk_f0001"]}
-    assert "clean/walk.yuv: has no partner named 'walk_f0002'" in reader.refused[0].reason
-    with pytest.raises(DataError, match="still.yuv: raw video does not tell its size"):
+    assert "clean/walk.yuv: has no partner named 'walk_f0002'" in reader.skipped[0].reason
+    with pytest.raises(DataError, match="still.yuv: a .yuv file does not state its frame size"):
         read("paired", tmp_path)
     names, _ = read("single", tmp_path / "noisy", video=VideoFormat(size=(8, 4)))
     assert names == {"": ["still", "walk_f0000", "walk_f0001"]}
@@ -212,7 +212,7 @@ def test_unpaired_sides_have_their_own_examples(tmp_path):
     place(tmp_path, "horses/1.png", "horses/2.png", "horses/3.png", "zebras/1.png", "zebras/x.png")
     names, reader = read("unpaired", tmp_path)
     assert names == {"A": ["1", "2", "3"], "B": ["1", "x"]}
-    assert not reader.refused
+    assert not reader.skipped
 
 
 @pytest.mark.parametrize("layout", ["paired", "unpaired"])

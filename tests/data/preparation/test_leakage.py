@@ -89,21 +89,21 @@ def test_halves_are_compared_each_on_its_own(prepared):
         },
     )
     assert found == (
-        "A of test/4 is the same picture as A of train/2",
-        "B of val/3 is the same picture as B of train/1",
+        "A of test/4 is the same image as A of train/2",
+        "B of val/3 is the same image as B of train/1",
     )
 
 
 def test_sides_of_a_pair_are_compared_each_on_its_own(prepared):
     pictures = {"train/A/1.png": noise(0), "train/B/1.png": noise(1)}
     pictures |= {"test/A/2.png": noise(1), "test/B/2.bmp": noise(1)}
-    assert prepared("paired", pictures) == ("B of test/2 is the same picture as B of train/1",)
+    assert prepared("paired", pictures) == ("B of test/2 is the same image as B of train/1",)
 
 
 def test_unpaired_sides(prepared):
     pictures = {"trainA/1.png": noise(0), "trainB/1.png": noise(1), "trainB/2.png": noise(2)}
     pictures |= {"testA/1.png": noise(1), "testB/9.png": noise(2)}
-    assert prepared("unpaired", pictures) == ("testB/9 is the same picture as trainB/2",)
+    assert prepared("unpaired", pictures) == ("testB/9 is the same image as trainB/2",)
 
 
 def test_it_is_the_pixels_that_count(prepared):
@@ -115,7 +115,7 @@ def test_it_is_the_pixels_that_count(prepared):
         "val/d.png": np.rot90(noise(3)),
         "test/e.png": Image.fromarray(noise(3)).quantize(4),
     }
-    assert prepared("single", pictures) == ("val/c is the same picture as train/a",)
+    assert prepared("single", pictures) == ("val/c is the same image as train/a",)
 
 
 def test_copies_inside_one_split_are_no_leak(prepared):
@@ -128,6 +128,6 @@ def test_a_report_names_them(save, run_prepare):
             save(f"{split}/{split}{k}.png", noise(k))
     code, out, err = run_prepare("single")
     assert code == 0
-    assert "doubled   7 images in two splits:" in out
-    assert "val/val0 is the same picture as train/train0" in out and "and 2 more" in out
+    assert "duplicate 7 images in two splits:" in out
+    assert "val/val0 is the same image as train/train0" in out and "and 2 more" in out
     assert err == ""  # once is enough

@@ -35,7 +35,7 @@ def test_noisy_photos_are_paired_by_patterns_and_divided_by_scene(real_images, t
     )
     files = len(list(pathlib.Path(real_images, "polyu_noise").iterdir()))
     assert sum(report.examples.values()) == files / 2
-    assert (report.kept, report.refused, report.duplicates) == (files, (), ())
+    assert (report.kept, report.skipped, report.duplicates) == (files, (), ())
     splits = [set(stored(report, split)) for split in report.examples]
     scenes = [{re.search(r"_(\d+_\d+_[a-z]+)_\d+$", name)[1] for name in names} for names in splits]
     assert len(scenes) == 3
@@ -47,7 +47,7 @@ def test_horses_and_zebras(real_images, tmp_path):
         link_some(real_images, f"horse2zebra/{split}", tmp_path / "source" / split, 4)
     report = prepare(layout="unpaired", source=tmp_path / "source", name="horses", data_dir=tmp_path / "sets")
     assert report.examples == {"trainA": 4, "trainB": 4, "testA": 4, "testB": 4}
-    assert not report.refused and not report.duplicates and not report.side_channels
+    assert not report.skipped and not report.duplicates and not report.domain_channels
     path = sorted(pathlib.Path(real_images, "horse2zebra/testB").iterdir())[2]
     bytes_only = {"image": tfds.decode.SkipDecoding()}
     assert stored(report, "testB", decoders=bytes_only)[path.stem]["image"] == path.read_bytes()
@@ -58,7 +58,7 @@ def test_odd_files_are_taken_or_named(real_images, tmp_path):
     report = prepare(
         layout="single", source=source, name="odd", data_dir=tmp_path, val_fraction=0, test_fraction=0
     )
-    left_out = {line.split(": ")[0] for line in report.refused}
+    left_out = {line.split(": ")[0] for line in report.skipped}
     expected = ["_blobs_3d_fiji_skeleton.tif", "multipage.tif", "multipage_rgb.tif", "truncated.jpg"]
     assert sorted(pathlib.Path(path).name for path in left_out) == expected
     names = {path.stem for path in source.iterdir()} - {pathlib.Path(name).stem for name in expected}

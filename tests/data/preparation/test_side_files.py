@@ -83,7 +83,7 @@ def test_maps_move_as_their_pictures_do_and_keep_their_colours(source, run_prepa
     code, told, errors = run_prepare("single", side_map=source / "maps")
     assert code == 0, errors
     assert "side_map: uint8, 3 channels" in told and 'map = "concatenate"' in told
-    assert "gin/single.gin" in told and "doubled" not in told
+    assert "gin/single.gin" in told and "duplicate" not in told
     moving = (Crop(pad=2), Flip(vertical=True), Rotation(degrees=(-40, 40)), RandomResizedCrop())
     for settings in (
         {"load_size": (20, 24), "resize": "resize_with_pad", "colour_space": "lab"},
@@ -162,7 +162,7 @@ def test_pictures_of_one_name_in_several_splits(tmp_path, save, run_prepare):
         (lambda rows: [*rows[:4], "p4,day,1", *rows[5:]], ["p4 ('day')"]),
         (lambda rows: [*rows[:4], "p4,1", *rows[5:]], ["p4 (1 numbers, where the first row has 2)"]),
         (lambda rows: ["image,a,b", *rows], ["image ('a')"]),
-        (lambda rows: NAMES, ["holds names only"]),
+        (lambda rows: NAMES, ["holds only names"]),
         (lambda rows: ["name,a"], ["holds no rows"]),
     ],
 )
@@ -181,7 +181,7 @@ def test_flags_that_do_not_fit_are_refused(source, run_prepare, save):
     for expected, flags in {
         "cannot be read (No such file": {"side_vector": source / "none.csv"},
         "cannot be read (not UTF-8)": {"side_vector": source / "source" / "p0.png"},
-        "give one of them": {"side_vector": source / "vectors.csv", "side_classes": source / "classes.csv"},
+        "both are given": {"side_vector": source / "vectors.csv", "side_classes": source / "classes.csv"},
         "no row name,class for 12 names (p0, p1, ": {"side_classes": source / "classes.csv"},
         "no such folder": {"side_map": source / "none"},
         "takes name, data_dir and source only": {"side_map": source / "maps", "layout": "tfds"},
@@ -202,24 +202,24 @@ def test_examples_without_a_usable_map_are_left_out_and_named(source, run_prepar
     save("../maps/more.png", noise(3))
     (source / "source" / "p5.png").write_bytes(b"damaged")  # its map is not one too many
     code, told, errors = run_prepare("single", side_map=source / "maps")
-    assert code == 0 and "left out  7 examples" in told
+    assert code == 0 and "skipped   7 examples" in told
     report = prepare.prepare(
         layout="single", source=source / "source", name="again", data_dir=source / "datasets",
         side_map=str(source / "maps"),
     )  # fmt: skip
-    reasons = "\n".join(report.refused)
+    reasons = "\n".join(report.skipped)
     for text in (
         "p1.png: has no map named 'p1'",
         "maps/p2.png",
         "maps/p3.png: is a map of 18x12 for images of 16x12",
-        "p4.png have one name",
+        "p4.png have the same name",
         "maps/more.png: is the map of no example",
         "source/p5.png",
     ):
         assert text in reasons
     assert sum(report.examples.values()) == 7
     code, _, errors = run_prepare("single", side_map=source / "maps", name="third", strict=True)
-    assert code == 2 and "strict leaves nothing out" in errors
+    assert code == 2 and "strict: nothing was written" in errors
 
 
 def test_float_maps_have_a_range_of_their_own(tmp_path, save, run_prepare):
@@ -243,5 +243,5 @@ def test_float_maps_have_a_range_of_their_own(tmp_path, save, run_prepare):
 
 
 def test_no_files_are_no_side_information():
-    with pytest.raises(DataError, match="give one of them"):
+    with pytest.raises(DataError, match="both are given"):
         SideFiles(vector="a.csv", classes="b.csv")

@@ -39,10 +39,10 @@ def left_out(run_prepare, refused):
 
     def check(*words, layout="side_by_side", count=1, **settings):
         settings = {"val_fraction": 0, "test_fraction": 0} | settings
-        refused(*words, "Nothing was written", layout=layout, strict=True, **settings)
+        refused(*words, "nothing was written", layout=layout, strict=True, **settings)
         code, out, err = run_prepare(layout, **settings)
         assert code == 0
-        assert f"left out  {count} example" in out
+        assert f"skipped   {count} example" in out
         for word in words:
             assert word in out
         assert err == ""
@@ -95,13 +95,13 @@ def test_fractions(refused, save, fractions):
 
 def test_fractions_that_leave_nothing(refused, save):
     save("a.png", noise())
-    refused("leaves nothing to train on", val_fraction=0.9, test_fraction=0)
+    refused("leaves no training examples", val_fraction=0.9, test_fraction=0)
 
 
 def test_flags_that_do_not_exist_or_are_missing(refused):
     refused("layuot", layuot="paired")
     refused("--val_fraction", val_fraction="some")
-    refused("no --source given; --layout, --source and --name are needed", source="")
+    refused("--source: is missing; give --layout, --source and --name", source="")
 
 
 def test_data_dir_that_is_a_file(refused, save, run_prepare, tmp_path):
@@ -113,7 +113,7 @@ def test_data_dir_that_is_a_file(refused, save, run_prepare, tmp_path):
 def test_odd_width(refused, left_out, save):
     save("train/odd.png", noise(0, 16, 17))
     words = ["train/odd.png: is 17 pixels wide", "even width"]
-    refused(*words, "leaves nothing to train on")
+    refused(*words, "leaves no training examples")
     save("train/even.png", noise(0, 16, 18))
     left_out(*words)
 
@@ -121,7 +121,7 @@ def test_odd_width(refused, left_out, save):
 def test_stray_folders_and_files(refused, save):
     save("train/a.png", noise())
     save("validation/a.png", noise())
-    refused("source/validation: stands beside the folders train")
+    refused("source/validation: is beside the folders train")
 
 
 def test_folder_among_images(refused, save):
@@ -152,8 +152,8 @@ def test_no_pair_at_all(refused, save):
 def test_partners_of_different_size(refused, left_out, save):
     save("A/1.png", noise(0, 16, 18))
     save("B/1.png", noise(0, 16, 16))
-    words = ["A/1.png: is 18x16", "B/1.png is 16x16", "one size"]
-    refused(*words, "leaves nothing to train on", layout="paired")
+    words = ["A/1.png: is 18x16", "B/1.png is 16x16", "same size"]
+    refused(*words, "leaves no training examples", layout="paired")
     for side in "AB":
         save(f"{side}/2.png", noise())
     left_out(*words, layout="paired")
@@ -162,7 +162,7 @@ def test_partners_of_different_size(refused, left_out, save):
 def test_same_name_twice(left_out, save):
     for path in ("A/1.png", "A/1.jpg", "B/1.png", "A/2.png", "B/2.png"):
         save(path, noise())
-    left_out("A/1.jpg: and 1.png have one name, '1'", layout="paired")
+    left_out("A/1.jpg: and 1.png have the same name, '1'", layout="paired")
 
 
 @pytest.mark.parametrize("folders", [["A"], ["A", "B", "C"]])
@@ -191,7 +191,7 @@ def test_damaged_png(refused, left_out, save):
     damaged[300] ^= 255
     path.write_bytes(damaged)
     # The header is whole, so that it is found out while writing.
-    refused("cut.png: damaged image", "leaves nothing to train on", val_fraction=0, test_fraction=0)
+    refused("cut.png: damaged image", "leaves no training examples", val_fraction=0, test_fraction=0)
     save("good.png", noise())
     left_out("cut.png: damaged image")
 
@@ -206,7 +206,7 @@ def test_not_an_image(left_out, save, content, reason):
 def test_broken_link(left_out, save):
     path = save("train/a.png", noise())
     (path.parent / "b.png").symlink_to("nowhere.png")
-    left_out("train/b.png: is not there, or is a link to nothing")
+    left_out("train/b.png: does not exist, or is a broken link")
 
 
 def test_folder_in_the_place_of_an_image(left_out, save):
@@ -242,7 +242,7 @@ def test_many_reasons_are_counted(run_prepare, save):
         save(f"{k}.png", noise()).write_bytes(b"")
     code, out, err = run_prepare(val_fraction=0, test_fraction=0)
     assert code == 0
-    assert "left out  8 examples" in out
+    assert "skipped   8 examples" in out
     assert out.count(".png: is empty") == 5 and "and 3 more" in out
     assert err == ""  # once is enough
 
@@ -250,8 +250,8 @@ def test_many_reasons_are_counted(run_prepare, save):
 @pytest.mark.parametrize(
     "group, told",
     [
-        ("(s)", "all examples are of one group, all for training; there is no val and no test split"),
-        ("_(.)", "2 groups, all for training; there is no val and no test split"),
+        ("(s)", "1 group, all for training; there is no val or test split"),
+        ("_(.)", "2 groups, all for training; there is no val or test split"),
         ("(s.)", "6 groups, each in one split"),
     ],
 )

@@ -98,15 +98,15 @@ def test_a_group_is_on_one_side_for_both_sides_of_unpaired_images(find):
 
 def test_a_name_without_a_group_is_refused(find):
     refused(
-        r"'cover': does not fit group = .*change the expression",
+        r"'cover': does not match group = .*change the name",
         find,
         ["s1_1.png", "cover.png"],
         group=r"(s\d)_",
     )
-    refused("'cover': does not fit", find, [], group=r"(s\d)_|cover")
+    refused("'cover': does not match", find, [], group=r"(s\d)_|cover")
 
 
-@pytest.mark.parametrize("group, match", [("(", "not a regular expression"), ("s1", "needs a group")])
+@pytest.mark.parametrize("group, match", [("(", "not a regular expression"), ("s1", "has no group")])
 def test_expressions_that_cannot_be_used(find, group, match):
     refused(f"group = .*{match}", find, ["a.png"], group=group)
 
@@ -123,7 +123,7 @@ def test_lists(find, lists):
         "train": ["a", "b"],
         "test": ["ünï 1"],
     }
-    assert len(source.unlisted) == 1 and not source.refused
+    assert len(source.unlisted) == 1 and not source.skipped
 
 
 def test_lists_of_unpaired_images_are_for_both_sides(find, lists):
@@ -135,19 +135,19 @@ def test_lists_of_unpaired_images_are_for_both_sides(find, lists):
 
 def test_a_listed_name_that_is_not_there_is_left_out(find, lists):
     _, source = find(["a.png"], split_lists=lists(train="a\nb.png\n"))
-    assert [r.name for r in source.refused] == ["b"]
-    assert "train.txt: names 'b', which is not in" in source.refused[0].reason
+    assert [r.name for r in source.skipped] == ["b"]
+    assert "train.txt: names 'b', which is not in" in source.skipped[0].reason
 
 
 def test_a_listed_name_that_cannot_be_used_is_one_refusal(find, lists):
     _, source = find(["a.png", "b.png", "b.jpg"], split_lists=lists(train="a\nb\n"))
-    assert len(source.refused) == 1 and "have one name" in source.refused[0].reason
+    assert len(source.skipped) == 1 and "have the same name" in source.skipped[0].reason
 
 
 def test_a_name_in_two_lists(find, lists):
     folder = lists(train="a\nb", test="b.png")
     refused(
-        "test.txt: names 'b', which is in train.txt already", find, ["a.png", "b.png"], split_lists=folder
+        "test.txt: names 'b', which is already in train.txt", find, ["a.png", "b.png"], split_lists=folder
     )
 
 
@@ -160,8 +160,8 @@ def test_two_ways_of_dividing(find, lists):
 
 
 def test_folders_are_not_divided_again(find, lists):
-    refused("is divided by its folders train already", find, ["train/a.png"], group="(a)")
-    refused("is divided by its folders train already", find, [], split_lists=lists(train="a"))
+    refused("is already divided by its folders train", find, ["train/a.png"], group="(a)")
+    refused("is already divided by its folders train", find, [], split_lists=lists(train="a"))
 
 
 def test_folders(find):
@@ -173,7 +173,7 @@ def test_folders(find):
         "valB": ["2", "3"],
     }
     splits, source = find([], layout="paired")
-    assert splits == {"train": ["1"], "val": ["2"]} and len(source.refused) == 1
+    assert splits == {"train": ["1"], "val": ["2"]} and len(source.skipped) == 1
 
 
 def test_folders_as_the_reference_names_them(find):
@@ -191,8 +191,8 @@ def test_folders_as_the_reference_names_them(find):
         (["trainA/1.png"], "has trainA but no folder 'trainB'"),
         (["trainA/1.png", "trainB/1.png", "testB/1.png"], "no folder 'testA'"),
         (["testA/1.png", "testB/1.png"], "no folder 'trainA'"),
-        (["trainA/1.png", "trainB/1.png", "other/1.png"], "source/other: stands beside"),
-        (["train/A/1.png", "train/B/1.png", "x.png"], "source/x.png: stands beside"),
+        (["trainA/1.png", "trainB/1.png", "other/1.png"], "source/other: is beside the folders"),
+        (["train/A/1.png", "train/B/1.png", "x.png"], "source/x.png: is beside the folders"),
     ],
 )
 def test_folders_that_are_missing_or_too_many(find, files, match):
@@ -202,7 +202,7 @@ def test_folders_that_are_missing_or_too_many(find, files, match):
 def test_a_side_with_nothing_to_train_on(find):
     settings = {"val_fraction": 0, "test_fraction": 0.6}
     files = ["A/1.png", "A/2.png", "A/3.png", "B/1.png"]
-    refused("nothing to train on in 'trainB'", find, files, layout="unpaired", **settings)
+    refused("no training examples in 'trainB'", find, files, layout="unpaired", **settings)
 
 
 def test_patterns_are_for_paired_images(find):

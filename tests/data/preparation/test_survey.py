@@ -95,7 +95,7 @@ def test_the_range_of_floats_is_measured_over_all_images(tmp_path, prepared):
     floats(tmp_path, *images)
     report, found, _ = prepared("single")
     assert formats(report) == {"image": (1, "float32", (-0.25, 7.5))}
-    assert report.measured == ("image",) and "decoded once more" in str(report)
+    assert report.measured == ("image",) and "decoded twice" in str(report)
     for k, image in enumerate(images):
         np.testing.assert_array_equal(found["train"][str(k)]["image"], image[..., None])
 
@@ -105,9 +105,9 @@ def test_a_given_range_is_taken_and_checked(tmp_path, prepared):
     report, found, _ = prepared("single", value_range=(0.0, 1.0))
     assert formats(report) == {"image": (1, "float32", (0.0, 1.0))} and not report.measured
     assert list(found["train"]) == ["0"]
-    assert len(report.refused) == 2
-    assert any("1.tif: " in reason and "1.25" in reason for reason in report.refused)
-    assert any("2.tif: " in reason and "not finite" in reason for reason in report.refused)
+    assert len(report.skipped) == 2
+    assert any("1.tif: " in reason and "1.25" in reason for reason in report.skipped)
+    assert any("2.tif: " in reason and "not finite" in reason for reason in report.skipped)
 
 
 def test_floats_that_are_all_one_value(tmp_path, prepared):
@@ -121,7 +121,7 @@ def test_sixteen_bits_that_use_twelve(save, prepared):
     save("2.png", Image.fromarray(np.full((8, 8), 4096, np.uint16)))
     report, found, _ = prepared("single", value_range=(0, 4095))
     assert formats(report) == {"image": (1, "uint16", (0, 4095))}
-    assert list(found["train"]) == ["1"] and "4096" in report.refused[0]
+    assert list(found["train"]) == ["1"] and "4096" in report.skipped[0]
 
 
 def test_a_range_for_eight_bits(save, prepared):
@@ -137,7 +137,7 @@ def test_what_is_left_out_is_not_the_smallest(save, prepared):
     report, found, opened = prepared("single")
     assert set(found["train"]) == {"0", "1"}
     assert opened.metadata["smallest_height"] == {"pixels": 18, "name": "1"}
-    assert (report.shortest_side, report.longest_side) == (18, 20)
+    assert (report.shortest_edge, report.longest_edge) == (18, 20)
 
 
 def test_a_split_of_which_nothing_is_left(save, prepared):

@@ -101,7 +101,7 @@ def fail(error):
     [
         (ConnectionError("Name or service not known"), "Name or service not known"),
         (tfds.download.DownloadError("Failed to get url X. HTTP code: 503."), "HTTP code: 503"),
-        (ModuleNotFoundError("No module named 'x'"), "needs another package for it (No module named 'x')"),
+        (ModuleNotFoundError("No module named 'x'"), "needs a further package for it (No module named 'x')"),
     ],
 )
 def test_no_network(tmp_path, run_prepare, monkeypatch, error, words):

@@ -99,7 +99,7 @@ def test_a_run_ends_before_it_saves(make_trainer, noise_pairs, small_pix2pix):
     assert checked == [4, 6, 8, 12]
     assert {name.split("/")[0] for name in check._variables} >= {"network", "optimizer", "step", "decision"}
     assert f"at 12 examples: replica 2 differs from the others in {name}" in str(caught.value)
-    assert "the checkpoint at 8 examples is from before it" in str(caught.value)
+    assert "the checkpoint at 8 examples was saved before that" in str(caught.value)
     assert checkpoints.list_checkpoints(trainer.run_directory.checkpoints) == [4, 8]
     assert read_rows(trainer.run_directory.train_log)[-1]["examples"] == 10  # no row of what is damaged
     # A checkpoint between two checks, such as that of a run that is stopped, is not written either.

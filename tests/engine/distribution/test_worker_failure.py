@@ -186,7 +186,7 @@ def test_memory_that_runs_out_on_one_worker_ends_both_and_the_next_start_takes_l
     assert codes == [42, 42]
     assert_ended_for_want_of_another(workers[0], errors[0], began)
     assert errors[1].count("\n") == 1
-    assert "out of memory at 30 examples with 3 at once" in errors[1]
+    assert "out of memory at 30 examples with micro-batches of 3" in errors[1]
     assert "the next start computes on 1" in errors[1]
     codes, errors = finish(start_two(tmp_path, synthetic_datasets, params=params))
     assert codes == [0, 0], errors

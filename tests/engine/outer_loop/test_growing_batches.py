@@ -305,7 +305,7 @@ def test_out_of_memory_goes_on_with_smaller_pieces_to_the_same_weights(
     # The first four steps stand as they were done, before memory ran out.
     assert [row["accumulation"] for row in rows] == [1] * 4 + [6] * 3
     assert open(run.console_log).read().count("out of memory at 8 examples") == 2
-    assert "out of memory at 8 examples with 6 at once on a replica" in capsys.readouterr().out
+    assert "out of memory at 8 examples with micro-batches of 6 per replica" in capsys.readouterr().out
     # A prolonged run does not try the large pieces again.
     train_small("little", "TOTAL_EXAMPLES = 26")
     assert len(refused) == 2

@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import flags
 
 from engine.batching.memory_model import MemoryModel
+from engine.cli.gin_flags import define_gin_flags
 from engine.cli.program import run_program
 from engine.distribution.gpus import gpu_uses, physical_devices
 from engine.distribution.precision import PRECISIONS
@@ -181,8 +182,7 @@ def _version(package: str) -> str:
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of the program."""
-    for name, text in (("gin_file", "Configuration file"), ("gin_param", "Override")):
-        flags.DEFINE_multi_string(name, [], text, flag_values=values)
+    define_gin_flags(values)
     flags.DEFINE_bool(
         "measure_memory",
         True,

@@ -42,15 +42,15 @@ def evaluate(*, workdir: str, split: str = "test", checkpoint: str = "latest") -
 def _files(run: RunDirectory) -> str:
     """Lists the files of the run directory, one line each."""
     described = (
-        (run.config, "the configuration that was used"),
+        (run.config, "configuration of the run"),
         (run.train_log, "one row for each log event"),
         (run.eval_log, "one row for each evaluation"),
-        (run.console_log, "what the console showed"),
-        (run.checkpoints, "the state of the run"),
+        (run.console_log, "console output"),
+        (run.checkpoints, "checkpoints"),
         (run.best, "the best checkpoint on the validation split"),
         (run.samples, "image grids of fixed inputs"),
-        (run.tensorboard, "tensorboard --logdir"),
-        (run.micro_batch, "the micro-batch that fits into memory"),
+        (run.tensorboard, "for tensorboard --logdir"),
+        (run.micro_batch, "largest micro-batch that fits into memory"),
         (run.done, "the run is complete"),
     )
     lines = []

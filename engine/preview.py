@@ -15,6 +15,7 @@ from absl import flags
 
 from data import imaging
 from data.roles import SIDE_MAP, TARGET
+from engine.cli.gin_flags import define_gin_flags
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
 from engine.evaluation.sample_grid import join_columns, write_png
@@ -97,8 +98,7 @@ def preview(
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of the program."""
-    for name, text in (("gin_file", "Configuration file"), ("gin_param", "Override")):
-        flags.DEFINE_multi_string(name, [], text, flag_values=values)
+    define_gin_flags(values)
     flags.DEFINE_string("output", "preview.png", "The PNG to write.", flag_values=values)
     flags.DEFINE_integer("examples", 16, "Number of examples.", flag_values=values)
     flags.DEFINE_integer("position", 0, "Examples drawn before the first one.", flag_values=values)

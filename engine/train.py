@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Sequence
 
 from absl import flags
 
+from engine.cli.gin_flags import define_gin_flags
 from engine.cli.program import run_program
 from engine.distribution.strategies import is_chief_process, worker_count
 from engine.distribution.worker_sync import reraise_worker_loss
@@ -144,18 +146,7 @@ def _with_smaller_micro_batch(
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_multi_string(
-        "gin_file",
-        [],
-        "Configuration file; may be repeated, later ones override earlier ones.",
-        flag_values=values,
-    )
-    flags.DEFINE_multi_string(
-        "gin_param",
-        [],
-        "Override, such as 'TOTAL_EXAMPLES = 400'; may be repeated.",
-        flag_values=values,
-    )
+    define_gin_flags(values)
     flags.DEFINE_string(
         "workdir", None, "Run directory; if it holds a run, that run is continued.", flag_values=values
     )
@@ -176,9 +167,11 @@ def main(values: flags.FlagValues) -> None:
         allow_config_change=values.allow_config_change,
     )
     print(
-        f"done: {summary.examples} examples in {summary.step} steps, {summary.train_sec:.0f} s this time\n"
+        f"done: {summary.examples} examples in {summary.step} step{'' if summary.step == 1 else 's'}, "
+        f"{summary.train_sec:.0f} s in this session\n"
         f"  run        {values.workdir}\n"
-        f"  evaluate   python -m engine.evaluate --workdir={values.workdir} --split={summary.split}"
+        f"  evaluate   python -m engine.evaluate {shlex.quote(f'--workdir={values.workdir}')} "
+        f"--split={summary.split}"
     )
 
 

@@ -55,8 +55,8 @@ BETWEEN_PACKAGES = {
     "models": {"engine.errors", "engine.task", "data.imaging", "data.roles"},
     "engine": {"data.errors", "data.gfile", "data.imaging", "data.roles", "data.quiet_tensorflow"},
 }
-"""What a package may import of the others. Programs and `engine.inference` may import everything, apart from
-`data.prepare`, which may import `engine.cli`."""
+"""What a package may import of the others. Programs of the engine and `engine.inference` may
+import everything, the program `data.prepare` also `engine.cli`."""
 
 
 def modules(package):

@@ -38,7 +38,7 @@ def prepare_synthetic(data_dir: gfile.Path) -> None:
     Several workers may call this at the same time; all use the data set of the first to finish.
     """
     # Printed, not logged: it takes seconds, in which the program would seem to hang.
-    print(f"drawing the data set {NAME!r} into {data_dir} (once)", flush=True)
+    print(f"generating the data set {NAME!r} into {data_dir} (once)", flush=True)
     try:
         tfds_writer.write_dataset(
             name=NAME,

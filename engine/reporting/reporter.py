@@ -95,9 +95,8 @@ class Reporter:
             f"{name} PSNR {means['psnr_db']:.2f} dB, SSIM {means['ssim']:.4f}, MAE {means['mae']:.2f}".strip()
             for name, means in (measured | dict(evaluation.reconstructions)).items()
         )
-        self.write_line(
-            f"evaluated {evaluation.examples} images of {split}: {summary or 'unpaired, so no metrics'}"
-        )
+        images = f"{evaluation.examples} image{'' if evaluation.examples == 1 else 's'}"
+        self.write_line(f"evaluated {images} of {split}: {summary or 'unpaired, so no metrics'}")
 
     def log_samples(self, grid: np.ndarray, *, examples: int) -> None:
         """Writes a sample grid: a PNG and a TensorBoard image."""
@@ -136,7 +135,7 @@ class Reporter:
             f"{row['global_batch']}  "
             + "  ".join(f"{phase}: {' '.join(terms)}" for phase, terms in losses.items())
             + f"  {rate:.1f} ex/s  data wait {100 * row['data_wait_fraction']:.0f} %"
-            f"  host {row['host_memory_bytes'] / 2**30:.1f} GiB  left {_clock(left_sec)}"
+            f"  host {row['host_memory_bytes'] / 2**30:.1f} GiB  ETA {_clock(left_sec)}"
         )
 
 

@@ -1,10 +1,10 @@
 """A run directory: the files of one training run, and how its rows are written.
 
-config.gin    the configuration that was used   checkpoints/ best/   the state of the run
+config.gin    configuration of the run          checkpoints/ best/   checkpoints
 train.jsonl   one row for each log event        samples/             image grids of fixed inputs
 eval.jsonl    one row for each evaluation       tensorboard/         the same, and images and configuration
-log.txt       what the console showed           micro_batch.json     the micro-batch that fits into memory
-lock          names the process that trains here DONE                present once the run is complete
+log.txt       console output                    micro_batch.json     the micro-batch that fits into memory
+lock          names the process that trains     DONE                 present once the run is complete
 """
 
 from __future__ import annotations

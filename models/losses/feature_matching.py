@@ -30,7 +30,7 @@ def with_activations(network: keras.Model, layers: Sequence[str]) -> keras.Model
             raise ConfigurationError(
                 f"{network.name}: has no layer {name!r} to compare; choose among {', '.join(known)}"
             )
-    return keras.Model(network.inputs, [network.get_layer(name).output for name in layers])
+    return keras.Model(network.input, [network.get_layer(name).output for name in layers])
 
 
 def feature_matching(

@@ -164,8 +164,8 @@ def test_batch_beyond_the_total_leaves_no_time(tmp_path):
         reporter.log_row({**row, "examples": examples, "data_wait_fraction": 0.0, "host_memory_bytes": 2**30})
     reporter.close()
     first, last = (tmp_path / "log.txt").read_text().splitlines()
-    assert "left 0m00s" in last and "13/10 ex" in last
-    assert "left 0m03s" in first
+    assert "ETA 0m00s" in last and "13/10 ex" in last
+    assert "ETA 0m03s" in first
 
 
 def test_new_task_in_one_file_trains_on_two_replicas(run_train, tmp_path):

@@ -146,7 +146,7 @@ def test_crop_places_are_equally_likely():
 
 
 def test_crop_larger_than_the_image_is_refused():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="larger than the image"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="larger than the padded image"):
         compiled(Crop(pad=1), size=(HEIGHT + 3, 4))(PAIR, seed_of(0))
 
 

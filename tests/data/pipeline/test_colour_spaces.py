@@ -85,7 +85,9 @@ def test_poynton_s_matrix():
 
 def test_what_cannot_be_converted_is_refused():
     x = np.zeros((2, 3), np.float32)
-    with pytest.raises(ValueError, match="'hsv'; choose one of: rgb, ycbcr_bt601_full, ycbcr_bt601_studio"):
+    with pytest.raises(
+        ValueError, match="'hsv': not known; choose one of: rgb, ycbcr_bt601_full, ycbcr_bt601_studio"
+    ):
         imaging.rgb_to_space(x, "hsv")
     with pytest.raises(TypeError, match="bfloat16"):
         imaging.space_to_rgb(tf.cast(x, tf.bfloat16), "lab")

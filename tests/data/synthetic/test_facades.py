@@ -42,7 +42,7 @@ def short(monkeypatch):
 def test_it_is_drawn_on_first_use(short, tmp_path, monkeypatch, capsys):
     source = PairedImages(dataset="synthetic_facades", data_dir=str(tmp_path), load_size=0, crop_size=128)
     assert source.splits == {"train": 6, "val": 2, "test": 3}
-    assert "drawing the data set 'synthetic_facades'" in capsys.readouterr().out
+    assert "generating the data set 'synthetic_facades'" in capsys.readouterr().out
     batch = next(iter(source.evaluation("val", batch=2)))
     assert batch["name"].numpy().tolist() == [b"facade_0006", b"facade_0007"]
     labels, picture = facades.draw_facade(7)

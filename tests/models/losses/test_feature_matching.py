@@ -130,6 +130,7 @@ def test_perceptual_gradients_are_finite_and_go_to_the_image_only(weights_file):
     np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras, about another network's file
 def test_wrong_perceptual_settings_raise_errors(weights_file):
     for name in ("VGG9", "vgg19", "__doc__"):
         with pytest.raises(ConfigurationError, match=f"'{name}': not an image classifier"):

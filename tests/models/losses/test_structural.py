@@ -164,5 +164,5 @@ def test_colour_spaces():
     np.testing.assert_allclose(cb, (rgb[..., 2] - luma) * 2 / 1.772, rtol=0, atol=1e-12)
     np.testing.assert_allclose(cr, (rgb[..., 0] - luma) * 2 / 1.402, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(losses.to_colour_space(x, "rgb"), x)
-    with pytest.raises(ValueError, match="'hsv'; choose one of: rgb, ycbcr_bt601_full, .*, lab"):
+    with pytest.raises(ValueError, match="'hsv': not known; choose one of: rgb, ycbcr_bt601_full, .*, lab"):
         losses.to_colour_space(x, "hsv")

@@ -175,7 +175,7 @@ def commands(path):
     return {
         "posix.system": Command(os.system, f"touch {path}"),
         "io.open": Command(open, str(path), "w"),
-        "builtins.exec": Command(exec, f"open({str(path)!r}, 'w')"),
+        "builtins.exec": Command(exec, f"open({str(path)!r}, 'w').close()"),
         "subprocess.Popen": Command(subprocess.Popen, ["touch", str(path)]),
     }
 
@@ -200,6 +200,8 @@ def test_the_malicious_pickle_would_run(tmp_path):
         made = pickle.loads(pickle.dumps(command))
         if name == "subprocess.Popen":
             made.wait()
+        if isinstance(made, io.IOBase):
+            made.close()
         assert (tmp_path / "victim").exists(), name
         (tmp_path / "victim").unlink()
 

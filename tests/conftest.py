@@ -23,6 +23,35 @@ tf.config.set_logical_device_configuration(
 )
 
 
+# Two processes take the files from this list first, so that neither ends with a long one alone.
+SLOW_FILES = (
+    "outer_loop/test_growing_batches.py",
+    "engine/test_programs.py",
+    "outer_loop/test_resume.py",
+    "models/test_regularisation.py",
+    "inner_loop/test_gradient_accumulation.py",
+    "outer_loop/test_early_endings.py",
+    "models/test_cyclegan.py",
+    "models/test_bicycle_gan.py",
+    "distribution/test_worker_invariants.py",
+    "data/test_pairs.py",
+    "memory/test_probe.py",
+    "pipeline/test_damaged_records.py",
+    "inner_loop/test_train_loop.py",
+    "inner_loop/test_replicas.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slow files first; the order inside a file stays."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((n for n, slow in enumerate(SLOW_FILES) if path.endswith(slow)), len(SLOW_FILES))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def float32_policy():
     """Keras's precision is global: no test inherits another's."""

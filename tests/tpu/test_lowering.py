@@ -186,7 +186,7 @@ def test_accumulation(name):
     task, data = task_and_data(name)
     programs = programs_of_steps(task, data, largest_micro_batch=1, measure_noise=True, undo_non_finite=True)
     names = " ".join(name for name, _ in lowered(programs))
-    for part in ("_replica_pass", "_join", "_finish", "_undo"):
+    for part in ("_replica_pass", "_join", "_finish", "_restore"):
         assert part in names
 
 

@@ -55,7 +55,7 @@ def test_zero_is_found_where_a_search_of_every_step_finds_it(
     task = small_pix2pix(generator_optimizer=Adam(schedule=schedule), discriminator_optimizer=Adam())
     plan = plan_of(task, noise_pairs(), total_examples=total, batch_schedule=batch, evaluate_every=1)
     found = find_zero_rates(plan, task)
-    made = plan.scaling.position_schedule(task.generator_optimizer)
+    made = plan.scaling.position_schedule(task.optimizers["generator"])
     steps = np.arange(0, plan.total_examples, batch)
     factors = [1.0 if made is None else float(made(tf.constant(s, tf.float64), EPOCH)) for s in steps]
     not_zero = np.flatnonzero(factors)

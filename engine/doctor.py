@@ -26,6 +26,7 @@ from engine.gin_config import loader
 from engine.inner_loop.train_state import trainable_parameters
 from engine.memory import micro_batch_limit
 from engine.memory.probe import Probe
+from engine.outer_loop.rate_warnings import find_zero_rates
 from engine.outer_loop.run_plan import RunPlan
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
@@ -95,6 +96,7 @@ def plan_report(
         ),
         *([_memory(probe, plan)] if probe else []),
         *plan_table(plan, experiment.task, probe.model if probe else None),
+        *(f"Warning: {line}" for line in find_zero_rates(plan, experiment.task).plan_lines()),
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """Learning-rate schedules: a factor on the learning rate, by position in the run or by evaluations.
 
 Schedules by position are called inside the compiled step with the examples drawn before that step (a
-float64 scalar tensor) and the examples per epoch (an integer), and return a float64 scalar.
+float64 scalar tensor) and the examples per epoch (an integer), and return a float64 scalar. Their lengths may
+be relative to the run: "50%" follows TOTAL_EXAMPLES, so a longer run decays later.
 `ReduceOnPlateau` follows the evaluations: it is an `engine.task.MetricSchedule`.
 """
 
@@ -10,20 +11,67 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar, Self
 
 import tensorflow as tf
 
 from engine.batching.plateau import PlateauDetector
-from engine.durations import Duration, examples_of
+from engine.durations import Duration, examples_of, is_relative
 from engine.errors import ConfigurationError
 
-# Examples per epoch while the data set is unknown: so many that no part of an epoch that a user may write
-# rounds to 0 examples.
+# Examples per epoch, and of the run, while these are unknown: so many that no part of an epoch or of the run
+# that a user may write rounds to 0 examples.
 _ANY_EPOCH_EXAMPLES = 10**9
 
 
+class _ByPosition:
+    """Base of the schedules by position, which are dataclasses."""
+
+    _lengths: ClassVar[Mapping[str, int]]
+    """Name of each length -> the fewest examples that it may have."""
+
+    def __post_init__(self) -> None:
+        for name in self._lengths:
+            self._examples(name, _ANY_EPOCH_EXAMPLES, _ANY_EPOCH_EXAMPLES)
+
+    def for_run(self, *, total_examples: int, examples_per_epoch: int) -> Self:
+        """This schedule for one run: lengths that are relative to the run are in examples.
+
+        Args:
+          total_examples: of the run.
+          examples_per_epoch: training examples in one epoch.
+
+        Raises:
+          ConfigurationError: a length is shorter than one example.
+        """
+        resolved = {
+            name: self._of_run(self._examples(name, examples_per_epoch, total_examples), examples_per_epoch)
+            for name in self._lengths
+            if is_relative(getattr(self, name))
+        }
+        return dataclasses.replace(self, **resolved) if resolved else self  # type: ignore[type-var]
+
+    def _of_run(self, examples: int, examples_per_epoch: int) -> int:
+        """The length, in examples, that a part of the run of so many examples stands for."""
+        return examples
+
+    def _examples(self, field: str, examples_per_epoch: int, total_examples: int | None = None) -> int:
+        """A length in examples; raises ConfigurationError if it is too short."""
+        duration, name = getattr(self, field), f"{type(self).__name__}.{field}"
+        if is_relative(duration) and total_examples is None:
+            raise ConfigurationError(
+                f"{name} = {duration!r}: a part of a run whose length is not known here; call for_run first"
+            )
+        examples = examples_of(
+            duration, examples_per_epoch=examples_per_epoch, name=name, total_examples=total_examples or 0
+        )
+        if examples < self._lengths[field]:
+            raise ConfigurationError(f"{name} = {duration!r}: shorter than one example; make it longer")
+        return examples
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LinearDecay:
+class LinearDecay(_ByPosition):
     """Constant, then linearly to zero, in steps of one epoch as in the published pix2pix.
 
     In epoch e, counted from 1, the factor is  1 - max(0, e + ahead - constant) / (decay + 1)  with both
@@ -32,8 +80,9 @@ class LinearDecay:
     0), or at its start ("start_of_epoch", ahead = 1: between these times).
 
     Attributes:
-      constant: how long the learning rate stays constant, such as "100ep".
-      decay: how long it then falls, such as "100ep".
+      constant: how long the learning rate stays constant, such as "100ep", or "50%" of the run, rounded up to
+        whole epochs.
+      decay: how long it then falls, likewise.
       convention: "end_of_epoch" or "start_of_epoch".
     """
 
@@ -41,53 +90,60 @@ class LinearDecay:
     decay: Duration = "100ep"
     convention: str = "end_of_epoch"
 
+    _lengths: ClassVar[Mapping[str, int]] = {"constant": 0, "decay": 0}
+
     def __post_init__(self) -> None:
         if self.convention not in ("end_of_epoch", "start_of_epoch"):
             raise ConfigurationError(
                 f"LinearDecay.convention = {self.convention!r}: unknown; use 'end_of_epoch' or "
                 "'start_of_epoch'"
             )
-        for name in ("constant", "decay"):
-            _examples(self, name, _ANY_EPOCH_EXAMPLES)
+        super().__post_init__()
 
     def __call__(self, examples: tf.Tensor, examples_per_epoch: int) -> tf.Tensor:
         """The factor for the step that starts at `examples`."""
         constant_epochs, decay_epochs = (
-            _examples(self, name, examples_per_epoch) / examples_per_epoch for name in ("constant", "decay")
+            self._examples(name, examples_per_epoch) / examples_per_epoch for name in ("constant", "decay")
         )
         ahead = 0.0 if self.convention == "end_of_epoch" else 1.0
         epoch = tf.floor(examples / examples_per_epoch) + 1.0
         decayed = tf.nn.relu(epoch + (ahead - constant_epochs)) / (decay_epochs + 1.0)
         return tf.nn.relu(1.0 - decayed)
 
+    def _of_run(self, examples: int, examples_per_epoch: int) -> int:
+        # In steps of one epoch, a fraction of an epoch would lower the learning rate of the first epoch.
+        return -(-examples // examples_per_epoch) * examples_per_epoch
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StepDecay:
+class StepDecay(_ByPosition):
     """Falls by a factor at regular intervals: factor ** floor(examples / every).
 
     torch.optim.lr_scheduler.StepLR, counted in examples; the published pix2pix's policy "step" is
     every = "50ep", factor = 0.1.
 
     Attributes:
-      every: period of the falls, such as "50ep".
+      every: period of the falls, such as "50ep", or "25%" of the run.
       factor: multiplies the learning rate at each fall; between 0 and 1.
     """
 
     every: Duration
     factor: float = 0.1
 
+    _lengths: ClassVar[Mapping[str, int]] = {"every": 1}
+
     def __post_init__(self) -> None:
         _check_factor(self)
-        _examples(self, "every", _ANY_EPOCH_EXAMPLES, least=1)
+        super().__post_init__()
 
     def __call__(self, examples: tf.Tensor, examples_per_epoch: int) -> tf.Tensor:
         """The factor for the step that starts at `examples`."""
-        falls = tf.floor(examples / _examples(self, "every", examples_per_epoch, least=1))
+        falls = tf.floor(examples / self._examples("every", examples_per_epoch))
         return tf.constant(self.factor, tf.float64) ** falls
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cosine:
+class Cosine(_ByPosition):
     """Constant, then half a cosine from 1 down to a final fraction, where it stays.
 
     With t = (examples - constant) / duration clipped to [0, 1], the factor is
@@ -95,14 +151,16 @@ class Cosine:
     changes with every example, not once an epoch.
 
     Attributes:
-      duration: how long it falls, such as "100ep".
+      duration: how long it falls, such as "100ep", or "100%" of the run.
       final_fraction: the factor at the end, in [0, 1].
-      constant: how long the learning rate is constant before that.
+      constant: how long the learning rate is constant before that, likewise.
     """
 
     duration: Duration
     final_fraction: float = 0.0
     constant: Duration = 0
+
+    _lengths: ClassVar[Mapping[str, int]] = {"duration": 1, "constant": 0}
 
     def __post_init__(self) -> None:
         if not 0 <= self.final_fraction <= 1:
@@ -110,13 +168,12 @@ class Cosine:
                 f"Cosine.final_fraction = {self.final_fraction}: must lie in [0, 1]; it is a fraction of "
                 "the learning rate"
             )
-        _examples(self, "duration", _ANY_EPOCH_EXAMPLES, least=1)
-        _examples(self, "constant", _ANY_EPOCH_EXAMPLES)
+        super().__post_init__()
 
     def __call__(self, examples: tf.Tensor, examples_per_epoch: int) -> tf.Tensor:
         """The factor for the step that starts at `examples`."""
-        constant = _examples(self, "constant", examples_per_epoch)
-        duration = _examples(self, "duration", examples_per_epoch, least=1)
+        constant = self._examples("constant", examples_per_epoch)
+        duration = self._examples("duration", examples_per_epoch)
         passed = tf.clip_by_value((examples - constant) / duration, 0.0, 1.0)
         remaining = (1.0 + tf.cos(math.pi * passed)) / 2.0
         return self.final_fraction + (1.0 - self.final_fraction) * remaining
@@ -172,17 +229,6 @@ class ReduceOnPlateau:
             minimum_change=self.minimum_change,
             owner="ReduceOnPlateau",
         )
-
-
-def _examples(
-    schedule: LinearDecay | StepDecay | Cosine, field: str, examples_per_epoch: int, *, least: int = 0
-) -> int:
-    """A duration of a schedule in examples; raises ConfigurationError if it is below `least`."""
-    duration, name = getattr(schedule, field), f"{type(schedule).__name__}.{field}"
-    examples = examples_of(duration, examples_per_epoch=examples_per_epoch, name=name)
-    if examples < least:
-        raise ConfigurationError(f"{name} = {duration!r}: shorter than one example; make it longer")
-    return examples
 
 
 def _check_factor(schedule: StepDecay | ReduceOnPlateau) -> None:

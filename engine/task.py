@@ -54,6 +54,21 @@ class MetricSchedule(Protocol):
         """
 
 
+@runtime_checkable
+class RelativeSchedule(Protocol):
+    """A learning-rate schedule by position that depends on the length of the run."""
+
+    def for_run(
+        self, *, total_examples: int, examples_per_epoch: int
+    ) -> Callable[[tf.Tensor, int], tf.Tensor]:
+        """Returns the schedule for one run.
+
+        Args:
+          total_examples: of the run.
+          examples_per_epoch: training examples in one epoch.
+        """
+
+
 class InitialWeights(Protocol):
     """Sets weights of a new run, in place of random ones."""
 
@@ -75,7 +90,8 @@ class Adam:
     Attributes:
       learning_rate: the learning rate before the schedule and the batch-size rule change it.
       schedule: maps (examples drawn, float64 scalar; examples per epoch, int) to a factor on the
-        learning rate, or is a `MetricSchedule`; None keeps it constant. See `engine.schedules`.
+        learning rate, or is a `MetricSchedule`; None keeps it constant. See `engine.schedules`. If it is a
+        `RelativeSchedule` too, its `for_run` gives what is called.
       beta1: decay of the first moment.
       beta2: decay of the second moment.
       epsilon: added to the root of the second moment.

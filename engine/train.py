@@ -22,9 +22,11 @@ from engine.distribution.worker_sync import reraise_worker_loss
 from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedError
 from engine.experiment import Experiment
 from engine.gin_config import loader
-from engine.gin_config.diff import differences
+from engine.gin_config.diff import differences, total_examples
 from engine.memory import micro_batch_limit
+from engine.outer_loop.rate_warnings import changed_rate_lines
 from engine.outer_loop.trainer import Summary, Trainer
+from engine.storage.data_fingerprint import changes_of_data, write_fingerprint
 from engine.storage.run_directory import RunDirectory
 
 
@@ -41,7 +43,7 @@ def train(
       gin_files: configuration files; later ones override earlier ones.
       workdir: run directory, made if missing.
       gin_params: overrides, such as "TOTAL_EXAMPLES = 400".
-      allow_config_change: continue a run even if its configuration differs.
+      allow_config_change: continue a run even if its configuration or its data set differs.
 
     Returns:
       Where the run ended, and how long this part of it took.
@@ -79,7 +81,7 @@ def train(
 def _accept_changes(
     experiment: Experiment, run: RunDirectory, text: str, *, allow_config_change: bool
 ) -> None:
-    """Compares the configuration with that of the run that `run` holds, if it holds one.
+    """Compares configuration and data set with those of the run that `run` holds, if it holds one.
 
     Raises:
       ConfigurationError: they differ, and `allow_config_change` is False.
@@ -87,16 +89,32 @@ def _accept_changes(
     earlier = run.read_config()
     if earlier is None:
         return
-    changed = differences(earlier, text, free_to_change=experiment.free_to_change)
-    if changed and not allow_config_change:
+    found = {
+        "configuration": differences(
+            earlier,
+            text,
+            free_to_change=experiment.free_to_change,
+            examples_per_epoch=experiment.data.train_examples,
+        ),
+        "data": changes_of_data(run, experiment.data),
+    }
+    changed = {what: lines for what, lines in found.items() if lines}
+    if not changed:
+        return
+    told = (
+        f"{' and other '.join(changed)} ({'; '.join(line for lines in changed.values() for line in lines)})"
+    )
+    if not allow_config_change:
         with reraise_worker_loss():  # an error in the new configuration itself comes first
             Trainer(dataclasses.replace(experiment, largest_micro_batch=None, initial_weights=None), run)
         raise ConfigurationError(
-            f"--workdir={run.path}: holds a run with another configuration ({'; '.join(changed)}); use "
-            "another --workdir, or --allow_config_change to continue the run with the new configuration"
+            f"--workdir={run.path}: holds a run with {'another' if found['configuration'] else 'other'} "
+            f"{told}; use another --workdir, or --allow_config_change to continue the run with the new "
+            f"{' and '.join(changed)}"
         )
-    if changed:
-        micro_batch_limit.discard(run)
+    if is_chief_process(experiment.strategy):
+        run.note(f"continuing with other {told}")
+    micro_batch_limit.discard(run)
 
 
 def _train_once(
@@ -114,12 +132,28 @@ def _train_once(
         trainer = Trainer(experiment, run, config_text=text)
         trainer.restore()
         if trainer.devices.is_chief:
+            _note_changed_rates(experiment, run, trainer)
+            write_fingerprint(run, experiment.data)
             run.write_config(text)
             if records_micro_batch:
                 micro_batch_limit.record(
                     experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch
                 )
         return trainer.run()
+
+
+def _note_changed_rates(experiment: Experiment, run: RunDirectory, trainer: Trainer) -> None:
+    """Says what a new TOTAL_EXAMPLES does to the learning rates of a run that goes on."""
+    earlier = run.read_config()
+    if earlier is None or not trainer.examples:
+        return
+    total = total_examples(earlier, examples_per_epoch=experiment.data.train_examples)
+    if total and total != trainer.plan.total_examples:
+        lines = changed_rate_lines(
+            trainer.plan, experiment.task, earlier_total=total, examples=trainer.examples
+        )
+        for line in lines:
+            run.note(line)
 
 
 def _with_smaller_micro_batch(
@@ -153,7 +187,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "allow_config_change",
         False,
-        "Continue a run even if its configuration differs.",
+        "Continue a run even if its configuration or its data set differs.",
         flag_values=values,
     )
 

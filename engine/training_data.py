@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
 
@@ -64,3 +64,19 @@ class TrainingData(Protocol):
 
     def notes(self) -> Sequence[str]:
         """Messages of reading for the log, all so far."""
+
+
+@runtime_checkable
+class HasFingerprint(Protocol):
+    """A data set that can tell whether it still is what it was; optional for `TrainingData`.
+
+    A run keeps the fingerprint, and refuses to continue with a data set that has another one.
+    """
+
+    def fingerprint(self) -> Mapping[str, Mapping[str, Any]]:
+        """Identifies the contents, wherever they are stored, without reading all of them.
+
+        Returns:
+          {"splits": {name: {"examples": their number, ...}}}, and under other keys names and values of what
+          must not change; all in JSON types.
+        """

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -17,7 +17,7 @@ from data.pipeline.example_stream import ExampleStream
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
 from data.supply import Supply
 from data.synthetic import facades
-from data.tfrecords import prepared_dataset
+from data.tfrecords import fingerprint, prepared_dataset
 from data.tfrecords.prepared_dataset import PreparedDataset, Records
 
 HELD_OUT = "train_held_out"
@@ -216,6 +216,10 @@ class ImageDataset:
     def notes(self) -> list[str]:
         """Returns lines for the log: whether images are cached, which damaged records were skipped."""
         return [note for stream in self._streams["train"] for note in stream.notes]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Identifies the contents of the data set; see `engine.training_data.HasFingerprint`."""
+        return fingerprint.fingerprint(self._opened)
 
     is_paired: ClassVar[bool] = True
     """Whether the target of an example is the desired output for its input."""

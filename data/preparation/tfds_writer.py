@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 
 from data import gfile
 from data.errors import DataError
+from data.tfrecords.fingerprint import DIGESTS, SplitDigests
 from data.tfrecords.prepared_dataset import DESCRIPTION, find_dataset
 
 SHARD_BYTES = 32 * 2**20
@@ -94,8 +95,15 @@ class ImageSetBuilder(
         """
         os.makedirs(self.data_dir)
         directory = directory or self.data_dir
-        splits = [self._write_split(split, examples_per_shard[split], directory) for split in self._examples]
+        digests = {split: SplitDigests() for split in self._examples}
+        splits = [
+            self._write_split(split, examples_per_shard[split], directory, digests[split])
+            for split in self._examples
+        ]
         self.info.metadata.update(self._metadata())
+        self.info.metadata[DIGESTS] = {
+            split.name: digests[split.name].values() for split in splits if split.num_examples
+        }
         self.info.set_file_format(tfds.core.FileFormat.TFRECORD, override=True)
         self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
         self.info.write_to_directory(self.data_dir)
@@ -103,7 +111,9 @@ class ImageSetBuilder(
             for name in os.listdir(self.data_dir):
                 tf.io.gfile.copy(os.path.join(self.data_dir, name), os.path.join(directory, name))
 
-    def _write_split(self, split: str, examples_per_shard: float, directory: str) -> tfds.core.SplitInfo:
+    def _write_split(
+        self, split: str, examples_per_shard: float, directory: str, digests: SplitDigests
+    ) -> tfds.core.SplitInfo:
         template = tfds.core.ShardedFileTemplate(
             dataset_name=self.name,
             data_dir=self.data_dir,
@@ -126,6 +136,7 @@ class ImageSetBuilder(
                     lengths.append(0)
                     shard, shard_bytes = int(index / examples_per_shard), 0
                 writer.write(record)
+                digests.add(example["name"], record)
                 lengths[-1] += 1
                 num_bytes += len(record)
                 shard_bytes += len(record)

@@ -49,10 +49,12 @@ class Records:
     Attributes:
       shards: the runs of records.
       bytes_per_record: mean size of a record of the split.
+      file_bytes: sizes of the files of the split.
     """
 
     shards: tuple[Shard, ...]
     bytes_per_record: float
+    file_bytes: tuple[int, ...] = ()
 
     @property
     def examples(self) -> int:
@@ -243,11 +245,11 @@ def _local_metadata(directory: str) -> Iterator[str]:
 
 def _records(split: tfds.core.SplitInfo, directory: str) -> Records:
     """Returns the records of a TFDS split in a directory; checks that its files are complete."""
-    shards, first_id, stored_bytes = [], 0, 0
+    shards, file_bytes, first_id = [], [], 0
     for filename, length in zip(split.filenames, split.shard_lengths, strict=True):
         path = os.path.join(directory, filename)
         try:
-            stored_bytes += gfile.size_and_mtime(path)[0]
+            file_bytes.append(gfile.size_and_mtime(path)[0])
         except FileNotFoundError as error:
             raise DataError(f"{path}: this file of the data set is missing; prepare it again") from error
         except OSError as error:
@@ -255,9 +257,13 @@ def _records(split: tfds.core.SplitInfo, directory: str) -> Records:
         if length:
             shards.append(Shard(path=path, skip_records=0, records=length, first_id=first_id))
         first_id += length
-    if stored_bytes < split.num_bytes + _FRAME_BYTES * split.num_examples:
+    if sum(file_bytes) < split.num_bytes + _FRAME_BYTES * split.num_examples:
         raise DataError(
             f"{directory}: the files of split {split.name!r} are cut short; copy or "
             "prepare the data set again"
         )
-    return Records(shards=tuple(shards), bytes_per_record=split.num_bytes / split.num_examples)
+    return Records(
+        shards=tuple(shards),
+        bytes_per_record=split.num_bytes / split.num_examples,
+        file_bytes=tuple(file_bytes),
+    )

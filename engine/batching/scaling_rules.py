@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.task import Adam, MetricSchedule
+from engine.task import Adam, MetricSchedule, RelativeSchedule
 
 Number: TypeAlias = tf.Tensor | float
 
@@ -85,6 +85,7 @@ class BatchScaling:
         square-root rules (Busbridge et al., arXiv 2307.13813, App. C.2). Otherwise it stays as set.
       scale_ema_decay: keeps the number of examples that the moving averages of weights remember (Busbridge et
         al., arXiv 2307.13813). Otherwise their decay per update stays as set.
+      total_examples: of the run, for learning-rate schedules that depend on it; None if none does.
 
     Raises:
       ConfigurationError: the rule is unknown, or the warm-up is negative.
@@ -96,6 +97,7 @@ class BatchScaling:
     warmup_examples: int = 0
     scale_weight_decay: bool = False
     scale_ema_decay: bool = False
+    total_examples: int | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -115,8 +117,11 @@ class BatchScaling:
           entries: the entry of the schedule ("4000:8") for each global batch that the schedule can take.
 
         Raises:
-          ConfigurationError: a beta would fall below 0; the message quotes the entry.
+          ConfigurationError: a beta would fall below 0; the message quotes the entry. Or a learning-rate
+            schedule does not fit the length of the run.
         """
+        for settings in optimizers.values():
+            self.position_schedule(settings)
         for batch, entry in entries.items():
             for name, settings in optimizers.items():
                 for field in ("beta1", "beta2"):
@@ -159,6 +164,16 @@ class BatchScaling:
         passed = tf.clip_by_value(passed, 0.0, 1.0)
         return tf.where(target > before, (1.0 - passed) * before + passed * target, target)
 
+    def position_schedule(self, settings: Adam) -> Callable[[tf.Tensor, int], tf.Tensor] | None:
+        """The schedule by position of an optimizer, for this run; None if it has none."""
+        if settings.schedule is None or isinstance(settings.schedule, MetricSchedule):
+            return None
+        if self.total_examples is not None and isinstance(settings.schedule, RelativeSchedule):
+            return settings.schedule.for_run(
+                total_examples=self.total_examples, examples_per_epoch=self.examples_per_epoch
+            )
+        return settings.schedule
+
     def hyperparameters(
         self,
         settings: Adam,
@@ -183,8 +198,8 @@ class BatchScaling:
         learning_rate = _float64(settings.learning_rate) * _float64(growth) ** rule.learning_rate
         if isinstance(settings.schedule, MetricSchedule):
             learning_rate *= _float64(plateau_factor)
-        elif settings.schedule is not None:
-            learning_rate *= settings.schedule(_float64(examples), self.examples_per_epoch)
+        elif (schedule := self.position_schedule(settings)) is not None:
+            learning_rate *= schedule(_float64(examples), self.examples_per_epoch)
         weight_decay = _float64(settings.weight_decay)
         if self.scale_weight_decay:
             weight_decay *= k ** (1.0 - rule.learning_rate)

@@ -16,6 +16,10 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
+from engine.durations import examples_of
+
+_TOTAL = "engine.experiment.Experiment.total_examples"
+
 
 class _Setting(NamedTuple):
     """One parameter as a gin text binds it.
@@ -48,18 +52,27 @@ class _Setting(NamedTuple):
             return None
 
 
-def differences(old: str, new: str, *, free_to_change: Collection[str]) -> list[str]:
+def differences(
+    old: str,
+    new: str,
+    *,
+    free_to_change: Collection[str],
+    examples_per_epoch: int | None = None,
+) -> list[str]:
     """Compares two configurations, given as the text of a config.gin.
 
     Args:
       old: that of the run.
       new: what it is to be continued with.
       free_to_change: full names of parameters that may differ, such as "data.supply.Supply.cache".
+      examples_per_epoch: training examples in one epoch, to compare lengths: "100ep" is "50%" of a run of
+        "200ep". None compares them as they are written.
 
     Returns:
       The other parameters that differ, one line each.
     """
     left, right = _settings(old), _settings(new)
+    totals = [_total(settings, examples_per_epoch) for settings in (left, right)]
     lines = []
     for key in left.keys() | right.keys():
         before, after = left.get(key), right.get(key)
@@ -68,10 +81,38 @@ def differences(old: str, new: str, *, free_to_change: Collection[str]) -> list[
             continue
         parameter = setting.parameter()
         values = [_value(each, parameter) for each in (before, after)]
+        if values[0] != values[1] and parameter is not None and "Duration" in str(parameter.annotation):
+            values = [
+                _length(value, total, examples_per_epoch) for value, total in zip(values, totals, strict=True)
+            ]
         if values[0] != values[1]:
             shown = [_show(each, parameter) for each in (before, after)]
             lines.append(f"{setting.label}: {' -> '.join(shown)}")
     return sorted(lines)
+
+
+def total_examples(text: str, *, examples_per_epoch: int) -> int | None:
+    """The length of the run that a config.gin describes, in examples; None if it does not say."""
+    return _total(_settings(text), examples_per_epoch)
+
+
+def _total(settings: Mapping[str, _Setting], examples_per_epoch: int | None) -> int | None:
+    setting = settings.get(f"/{_TOTAL}")
+    length = _length(_value(setting, None), None, examples_per_epoch) if setting else None
+    return length if isinstance(length, int) else None
+
+
+def _length(value: object, total: int | None, examples_per_epoch: int | None) -> object:
+    """A length of training, as `_value` returns it, in examples; unchanged if it cannot be converted."""
+    try:
+        duration = ast.literal_eval(str(value))
+        if examples_per_epoch is None and isinstance(duration, str):
+            return value
+        return examples_of(
+            duration, examples_per_epoch=examples_per_epoch or 0, name=_TOTAL, total_examples=total
+        )
+    except (ValueError, SyntaxError):  # a ConfigurationError is a ValueError
+        return value
 
 
 def _show(setting: _Setting | None, parameter: inspect.Parameter | None) -> str:

@@ -13,6 +13,7 @@ from engine.inner_loop.train_state import TrainState
 from engine.outer_loop.loop_calls import LoopCall
 from engine.outer_loop.nan_policy import NanPolicy
 from engine.outer_loop.periodic_action import PeriodicAction
+from engine.outer_loop.rate_warnings import ZeroRates
 from engine.outer_loop.schedule_state import ScheduleState
 from engine.outer_loop.wall_time import WallTime
 from engine.reporting.log_rows import Speed, training_row
@@ -33,6 +34,7 @@ class RunActions:
       nan_policy: counts the steps that were skipped.
       replica_check: compares the replicas, also before each checkpoint; None does not compare them.
       checkpointer: writes checkpoints.
+      zero_rates: is reported when training reaches it.
       reporter: writes the logs.
       saved_at: examples at the last checkpoint; None if there is none.
 
@@ -54,6 +56,7 @@ class RunActions:
         nan_policy: NanPolicy,
         replica_check: ReplicaConsistencyCheck | None,
         checkpointer: AsyncCheckpointer,
+        zero_rates: ZeroRates,
         reporter: Reporter,
         saved_at: int | None,
     ):
@@ -66,6 +69,7 @@ class RunActions:
         self._replica_check = replica_check
         self._checked_at: int | None = None
         self._checkpointer = checkpointer
+        self._zero_rates = zero_rates
         self.reporter = reporter
         self.saved_at = saved_at
         self.last_call: LoopCall | None = None
@@ -105,6 +109,8 @@ class RunActions:
             wait_sec=call.result.data_wait_sec,
         )
         self.reporter.update_progress(examples)
+        for line in self._zero_rates.lines_between(call.before, examples):
+            self.reporter.write_line(line)
         for action in self.periodic:
             if action.is_due(call.before, examples, total):
                 with wall_time.measure(action):

@@ -99,6 +99,7 @@ def _scaling(experiment: Experiment, schedule: BatchSchedule) -> BatchScaling:
         warmup_examples=experiment.examples("warmup_after_growth"),
         scale_weight_decay=experiment.scale_weight_decay,
         scale_ema_decay=experiment.scale_ema_decay,
+        total_examples=experiment.examples("total_examples"),
     )
     scaling.check(experiment.task.optimizers, {size: schedule.entry(size) for size in schedule.sizes})
     return scaling

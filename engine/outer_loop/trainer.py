@@ -20,6 +20,7 @@ from engine.inner_loop.train_state import TrainState, build_state
 from engine.outer_loop.loop_calls import LoopCaller
 from engine.outer_loop.nan_policy import NanPolicy, initial_counts
 from engine.outer_loop.preemption import PreemptionHandler
+from engine.outer_loop.rate_warnings import ZeroRates, find_zero_rates
 from engine.outer_loop.restoring import restore_newest
 from engine.outer_loop.run_actions import RunActions
 from engine.outer_loop.run_plan import RunPlan, plan_run
@@ -194,7 +195,10 @@ class Trainer:
                     self.experiment, self.devices, self.state.networks, examples=self.examples, total=total
                 )
             )
-            actions = self._make_actions(reporter)
+            zero_rates = find_zero_rates(self.plan, self.experiment.task)
+            for line in zero_rates.plan_lines() if self.examples < total else ():
+                reporter.write_line(f"warning: {line}")
+            actions = self._make_actions(reporter, zero_rates)
             with PreemptionHandler() as preemption:
                 self._train(actions, preemption)
                 self._checkpointer.wait()
@@ -207,7 +211,7 @@ class Trainer:
             self.run_directory.mark_done({"step": summary.step, "examples": summary.examples})
         return summary
 
-    def _make_actions(self, reporter: Reporter) -> RunActions:
+    def _make_actions(self, reporter: Reporter, zero_rates: ZeroRates) -> RunActions:
         return RunActions(
             self.experiment,
             self.run_directory,
@@ -217,6 +221,7 @@ class Trainer:
             nan_policy=self._nan_policy,
             replica_check=self._replica_check,
             checkpointer=self._checkpointer,
+            zero_rates=zero_rates,
             reporter=reporter,
             saved_at=self._restored_at,
         )

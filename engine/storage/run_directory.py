@@ -4,7 +4,8 @@ config.gin    configuration of the run          checkpoints/ best/   checkpoints
 train.jsonl   one row for each log event        samples/             image grids of fixed inputs
 eval.jsonl    one row for each evaluation       tensorboard/         the same, and images and configuration
 log.txt       console output                    micro_batch.json     the micro-batch that fits into memory
-lock          names the process that trains     DONE                 present once the run is complete
+dataset.json  what identifies its data set      DONE                 present once the run is complete
+lock          names the process that trains
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class RunDirectory:
 
     Attributes:
       path: likewise, with ~ expanded.
-      config, train_log, eval_log, console_log, micro_batch, lock, done: paths of its files.
+      config, train_log, eval_log, console_log, micro_batch, dataset, lock, done: paths of its files.
       checkpoints, best, samples, tensorboard: paths of its directories.
     """
 
@@ -53,6 +54,7 @@ class RunDirectory:
         self.samples = os.path.join(self.path, "samples")
         self.tensorboard = os.path.join(self.path, "tensorboard")
         self.micro_batch = os.path.join(self.path, "micro_batch.json")
+        self.dataset = os.path.join(self.path, "dataset.json")
         self.lock = os.path.join(self.path, "lock")
         self.done = os.path.join(self.path, "DONE")
 

@@ -33,6 +33,50 @@ def test_linear_decay_has_both_published_conventions(convention, published):
             assert factor(schedule, (epoch - 1) * 400 + within, 400) == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.parametrize("convention", ["end_of_epoch", "start_of_epoch"])
+@pytest.mark.parametrize(
+    ("constant", "decay", "total"), [(100, 100, 200), (200, 200, 400), (150, 50, 200), (3, 7, 10)]
+)
+def test_parts_of_the_run_are_the_same_bits_as_the_epochs_that_they_are(constant, decay, total, convention):
+    absolute = LinearDecay(constant=f"{constant}ep", decay=f"{decay}ep", convention=convention)
+    parts = {"constant": f"{100 * constant / total:g}%", "decay": f"{100 * decay / total:g}%"}
+    relative = LinearDecay(**parts, convention=convention)
+    for per_epoch in (1, 7, 399, 400, 10_007):
+        run = relative.for_run(total_examples=total * per_epoch, examples_per_epoch=per_epoch)
+        positions = [n * per_epoch + within for n in range(total + 3) for within in {0, per_epoch - 1}]
+        of_run, expected = (
+            each(tf.constant(positions, tf.float64), per_epoch).numpy() for each in (run, absolute)
+        )
+        assert of_run.tobytes() == expected.tobytes()
+
+
+def test_parts_of_the_run_are_whole_epochs_in_linear_decay():
+    half = LinearDecay(constant="50%", decay="50%")
+    for total, by_epoch in {
+        3: [1.0],  # less than an epoch: as it was set
+        10: [1.0],
+        20: [1.0, 1 / 2],
+        30: [1.0, 1.0, 2 / 3],
+        45: [1.0, 1.0, 1.0, 3 / 4, 2 / 4],
+    }.items():
+        run = half.for_run(total_examples=total, examples_per_epoch=10)
+        assert [factor(run, 10 * n) for n in range(len(by_epoch))] == pytest.approx(by_epoch, rel=1e-15)
+
+
+def test_parts_of_the_run_of_the_other_schedules():
+    cosine = Cosine(duration="75%", constant="12.5%", final_fraction=0.2)
+    assert cosine.for_run(total_examples=80, examples_per_epoch=9) == Cosine(
+        duration=60, constant=10, final_fraction=0.2
+    )
+    assert StepDecay(every="25%").for_run(total_examples=82, examples_per_epoch=9) == StepDecay(every=20)
+    absolute = StepDecay(every="3ep")
+    assert absolute.for_run(total_examples=1, examples_per_epoch=9) is absolute
+    with pytest.raises(ConfigurationError, match="StepDecay.every = '25%': shorter than one example; make"):
+        StepDecay(every="25%").for_run(total_examples=1, examples_per_epoch=9)
+    with pytest.raises(ConfigurationError, match="Cosine.constant = '12.5%': a part of a run whose length"):
+        factor(cosine, 3)
+
+
 def test_step_decay_falls_where_a_multiple_is_reached():
     schedule = StepDecay(every="3ep", factor=0.5)  # 30 examples
     expected = {0: 1, 29: 1, 30: 0.5, 59: 0.5, 60: 0.25, 95: 0.125}
@@ -140,6 +184,9 @@ def test_reduce_on_plateau_multiplies_down_to_its_floor():
         (lambda: StepDecay(every=0), "StepDecay.every = 0: shorter than one example"),
         (lambda: StepDecay(every="0ep"), "StepDecay.every = '0ep': shorter"),
         (lambda: StepDecay(every="soon"), "StepDecay.every = 'soon': not a length"),
+        (lambda: StepDecay(every="0%"), "StepDecay.every = '0%': shorter"),
+        (lambda: StepDecay(every="-5%"), "StepDecay.every = '-5%': not a length"),
+        (lambda: LinearDecay(decay="half"), "LinearDecay.decay = 'half': not a length of training; write"),
         (lambda: StepDecay(every=1, factor=1.5), "StepDecay.factor = 1.5: must lie"),
         (lambda: Cosine(duration=0), "Cosine.duration = 0: shorter"),
         (lambda: Cosine(duration=9, constant=-1), "Cosine.constant = -1: not a length"),

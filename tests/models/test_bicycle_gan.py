@@ -503,7 +503,7 @@ def test_gin_file_has_the_published_settings():
     )
     for optimizer in task.optimizers.values():
         assert (optimizer.learning_rate, optimizer.beta1) == (2e-4, 0.5)
-        assert optimizer.schedule == LinearDecay(constant="100ep", decay="100ep")
+        assert optimizer.schedule == LinearDecay(constant="50%", decay="50%")
     other, _ = loader.load_experiment(
         gin_files=["gin/bicycle_gan.gin"],
         gin_params=['bicycle_gan.BicycleGan.variant = "cvae_gan"', "bicycle_gan.BicycleGan.ema_decay = 0.9"],

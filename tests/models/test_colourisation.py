@@ -121,7 +121,7 @@ def test_gin_file_has_the_reference_s_settings():
     assert (task.l1_weight, data.colour_space, list(data.augmentations)) == (100, "lab", [])
     for optimizer in task.optimizers.values():
         assert (optimizer.learning_rate, optimizer.beta1) == (2e-4, 0.5)
-        assert optimizer.schedule == LinearDecay(constant="100ep", decay="100ep")
+        assert optimizer.schedule == LinearDecay(constant="50%", decay="50%")
 
 
 def painted(seed):

@@ -288,7 +288,7 @@ def test_it_learns_the_colours_of_the_targets_and_keeps_the_structure(make_train
 
 def test_gin_files_have_the_published_settings():
     loaded = {}
-    for name, lengths in (("cut", ("200ep", "200ep", "400ep")), ("fastcut", ("150ep", "50ep", "200ep"))):
+    for name, lengths in (("cut", ("50%", "50%", "400ep")), ("fastcut", ("75%", "25%", "200ep"))):
         experiment, _ = loader.load_experiment(gin_files=[f"gin/{name}.gin"])
         task = loaded[name] = experiment.task
         generator = {"filters": 64, "norm": "instance", "dropout": False}

@@ -338,7 +338,7 @@ def test_gin_file_has_the_published_settings():
     assert {pool.size for pool in task.pools.values()} == {50}
     for optimizer in task.optimizers.values():
         assert (optimizer.learning_rate, optimizer.beta1, optimizer.epsilon_mode) == (2e-4, 0.5, "pytorch")
-        assert optimizer.schedule == LinearDecay(constant="100ep", decay="100ep", convention="end_of_epoch")
+        assert optimizer.schedule == LinearDecay(constant="50%", decay="50%", convention="end_of_epoch")
     assert (type(data).__name__, data.load_size, data.crop_size) == ("UnpairedImages", 286, 256)
     assert (experiment.batch_schedule, experiment.total_examples) == (1, "200ep")
     other, _ = loader.load_experiment(

@@ -124,7 +124,7 @@ def programs_of_steps(task, data, *, largest_micro_batch=None, measure_noise=Fal
         task=task,
         devices=devices_of(strategy),
         train_state=state_of(task, data, strategy, noise={"combine_steps": True} if measure_noise else None),
-        scaling=BatchScaling(examples_per_epoch=100, first_batch=plan.global_batch),
+        scaling=BatchScaling(examples_per_epoch=100, first_batch=plan.global_batch, total_examples=20_000),
         seed=0,
         undo_non_finite=undo_non_finite,
     )

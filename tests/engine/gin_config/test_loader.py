@@ -83,6 +83,7 @@ def test_public_macros_are_those_of_base_gin():
         ("LEARNING_RATE = 1e999", "Adam.learning_rate = inf: must be at least 0, and finite"),
         ("task.Adam.epsilon = -1e-8", "Adam.epsilon = -1e-08: must be at least 0"),
         ("SAVE_EVERY = -4000", "SAVE_EVERY = -4000: not a length of training"),
+        ("SAVE_EVERY = '50%'", "SAVE_EVERY = '50%': not a length of training here (only lengths of a learn"),
         ("LOG_EVERY = '2weeks'", "LOG_EVERY = '2weeks': not a length of training"),
         ("pix2pix.Pix2Pix.l1_weight = -1.0", "Pix2Pix.l1_weight = -1.0: must be at least 0"),
         ("pix2pix.Pix2Pix.generator_filters = 0", "Pix2Pix.generator_filters = 0: must be at least 1"),
@@ -249,6 +250,78 @@ def test_two_ways_to_write_one_value_are_no_difference(key, old, new, is_same):
     imports = "from engine import experiment\nfrom engine import task\nfrom models import pix2pix\n"
     lines = diff.differences(f"{imports}{key} = {old}", f"{imports}{key} = {new}", free_to_change=())
     assert lines == ([] if is_same else [f"{key}: {old} -> {new}"])
+
+
+PUBLISHED = {  # epochs of constant learning rate, of decay, and of the run
+    "pix2pix": (100, 100, 200),
+    "pix2pix_facades": (100, 100, 200),
+    "supervised": (100, 100, 200),
+    "bicycle_gan": (100, 100, 200),
+    "cyclegan": (100, 100, 200),
+    "colourisation": (100, 100, 200),
+    "super_resolution": (100, 100, 200),
+    "denoising": (100, 100, 200),
+    "codec": (100, 100, 200),
+    "cut": (200, 200, 400),
+    "fastcut": (150, 50, 200),
+}
+
+
+def lengths(constant, decay, total):
+    imports = "from engine import experiment\nfrom engine import schedules\n"
+    return imports + "\n".join(
+        f"{name} = {value!r}"
+        for name, value in {
+            "experiment.Experiment.total_examples": total,
+            "schedules.LinearDecay.constant": constant,
+            "schedules.LinearDecay.decay": decay,
+        }.items()
+    )
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_relative_lengths_are_the_published_ones_at_the_default_length(name):
+    """And a run that older code has trained with those goes on."""
+    experiment, text = loader.load_experiment(gin_files=[f"gin/{name}.gin"])
+    constant, decay, total = PUBLISHED[name]
+    assert experiment.total_examples == f"{total}ep"
+    for optimizer in experiment.task.optimizers.values():
+        for per_epoch in (1, 399, 400):
+            run = optimizer.schedule.for_run(total_examples=total * per_epoch, examples_per_epoch=per_epoch)
+            assert (run.constant, run.decay) == (constant * per_epoch, decay * per_epoch)
+    old = re.sub(r"(LinearDecay\.constant = ).*", rf"\g<1>'{constant}ep'", text)
+    old = re.sub(r"(LinearDecay\.decay = ).*", rf"\g<1>'{decay}ep'", old)
+    assert old != text
+    free_to_change = experiment.free_to_change
+    assert diff.differences(old, text, free_to_change=free_to_change, examples_per_epoch=399) == []
+    assert len(diff.differences(old, text, free_to_change=free_to_change)) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        (("100ep", "100ep", "200ep"), ("50%", "50%", "200ep"), []),
+        (("50%", "50%", "200ep"), (4000, "4000ex", 8000), []),
+        (("50%", "50%", "200ep"), ("50%", "50%", "300ep"), []),  # follows the run, whose length is free
+        (("100ep", "100ep", "200ep"), ("100ep", "100ep", "300ep"), []),
+        (("100ep", "100ep", "200ep"), ("50%", "50%", "300ep"), ["constant: '100ep' -> '50%'", "decay: '100"]),
+        (("100ep", "100ep", "50ep"), ("50%", "50%", "50ep"), ["constant: '100ep' -> '50%'", "decay: '100"]),
+        (("100ep", "100ep", "200ep"), ("60%", "50%", "200ep"), ["constant: '100ep' -> '60%'"]),
+        (("nonsense", 0, 9), ("junk", 0, 9), ["constant: 'nonsense' -> 'junk'"]),
+    ],
+)
+def test_lengths_are_compared_as_examples(old, new, changed):
+    free = {"engine.experiment.Experiment.total_examples"}
+    lines = diff.differences(lengths(*old), lengths(*new), free_to_change=free, examples_per_epoch=40)
+    assert len(lines) == len(changed)
+    for line, expected in zip(lines, changed, strict=True):
+        assert line.startswith(f"schedules.LinearDecay.{expected}")
+
+
+def test_total_examples_of_a_configuration():
+    assert diff.total_examples(lengths(0, 0, "2.5ep"), examples_per_epoch=40) == 100
+    assert diff.total_examples(lengths(0, 0, 7), examples_per_epoch=40) == 7
+    assert diff.total_examples("", examples_per_epoch=40) is None
 
 
 def test_how_often_to_evaluate_is_free_unless_a_schedule_follows_the_evaluations():

@@ -89,7 +89,8 @@ def results(root):
         "rows": [{key: value for key, value in row.items() if key not in VOLATILE} for row in rows],
         "measured": {**measured.metrics},
         "files": {path.removeprefix(root): gfile.open_binary(path).read() for path in paths},
-        "names": [name for name in gfile.list_dir(workdir) if name != "tensorboard"],
+        # The file of a lock stays on a disk, where the system unlocks it.
+        "names": [name for name in gfile.list_dir(workdir) if name not in ("tensorboard", "lock")],
         "checkpoints": checkpoints.list_checkpoints(run.checkpoints),
         "best": checkpoints.list_checkpoints(run.best),
     }

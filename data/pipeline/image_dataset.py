@@ -45,7 +45,7 @@ class ImageDataset:
         width); 0 keeps their size.
       crop_size: pixels of the crop, one number or (height, width).
       resize: "resize" to exactly load_size, or "resize_with_pad", which keeps the aspect ratio and pads with
-        black; bicubic and antialiased, as in Pillow.
+        black; bicubic and antialiased, as in Pillow (see `data.pipeline.resizing.resize_window`).
       random_resized_crop: a `RandomResizedCrop` to use instead of load_size and a crop.
       random_crop_epochs: how many epochs have random crops; later ones have the whole image, resized to
         crop_size and mirrored at random, as in CUT (which stops when the learning rate begins to fall). None

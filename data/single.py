@@ -25,7 +25,8 @@ class SingleImages(ImageDataset):
     Attributes:
       feature: name of the image feature, for data sets with more than one.
       downscale: how many times smaller than the target the input is in height and width, at least 1. The
-        cropped and augmented image is resized for it; bicubic and antialiased, as in Pillow.
+        cropped and augmented image is resized for it; bicubic and antialiased, as in Pillow (see
+        `data.pipeline.resizing.resize_window`).
     """
 
     feature: str = "image"

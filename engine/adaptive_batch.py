@@ -1,4 +1,4 @@
-"""Batch schedules that follow training: a plateau of a metric, or the gradient noise scale."""
+"""Batch schedules that follow training, by a plateau of a metric or the gradient noise scale."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Ladder(BatchGrowth, BatchSchedule):
 class GrowOnPlateau(Ladder):
     """Grows the batch on a plateau, where others lower the learning rate (Smith et al., arXiv 1711.00489).
 
-    `engine.batching.plateau.PlateauDetector` detects the plateau.
+    `engine.batching.plateau.PlateauDetector` detects the plateau. `DecayAfterGrowth` lowers the learning rate
+    once the batch is at its largest, as they do.
 
     Attributes:
       metric: the evaluation metric to watch.
@@ -60,7 +61,7 @@ class GrowOnPlateau(Ladder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._detector()
+        _ = self.detector  # checks its settings
 
     def resolve(self, examples_per_epoch: int) -> GrowOnPlateau:
         """The schedule for a data set of so many training examples.
@@ -73,7 +74,7 @@ class GrowOnPlateau(Ladder):
 
     def initial_state(self) -> dict[str, float]:
         """The state at the start of a run: the rung, and the state of the detector."""
-        return super().initial_state() | self._detector().initial()
+        return super().initial_state() | self.detector.initial()
 
     def check(self, *, phases: Collection[str], evaluate_every: int) -> None:
         """Checks that there are evaluations during training.
@@ -89,16 +90,46 @@ class GrowOnPlateau(Ladder):
 
     def after_evaluation(self, state: State, metrics: Mapping[str, float]) -> dict[str, float]:
         """The state after an evaluation with these metrics, by name."""
-        waiting, plateaued = self._detector().observe(state, metrics)
+        waiting, plateaued = self.detector.observe(state, metrics)
         return dict(state) | waiting | {"rung": min(state["rung"] + plateaued, len(self.rungs) - 1.0)}
 
-    def _detector(self) -> PlateauDetector:
+    @property
+    def detector(self) -> PlateauDetector:
+        """What detects the plateau."""
         return PlateauDetector(
             metric=self.metric,
             patience=self.patience,
             minimum_change=self.minimum_change,
             owner="GrowOnPlateau",
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecayAfterGrowth:
+    """Lowers the learning rate on plateaus once `GrowOnPlateau` cannot grow the batch (an `Adam.schedule`).
+
+    Each plateau after that divides the learning rate by the schedule's `factor` (Smith et al., arXiv
+    1711.00489: they increase the batch until it is as large as it may be, then decay the learning rate by the
+    same factor). It is an `engine.task.MetricSchedule`. Its state is the "factor" on the learning rate and a
+    state of the batch schedule, which it moves on by the same evaluations.
+
+    Attributes:
+      growth: the settings of the batch schedule.
+    """
+
+    growth: GrowOnPlateau
+
+    def initial(self) -> dict[str, float]:
+        """The state before the first evaluation."""
+        return {"factor": 1.0} | self.growth.initial_state()
+
+    def observe(self, state: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
+        """The state after one evaluation with these metrics, by name."""
+        after = self.growth.after_evaluation(state, metrics)
+        _, plateaued = self.growth.detector.observe(state, metrics)
+        if plateaued and after["rung"] == state["rung"]:
+            after["factor"] = state["factor"] / self.growth.factor
+        return after
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

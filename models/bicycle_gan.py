@@ -33,7 +33,8 @@ class BicycleGan(Task):
     - The discriminators are updated next, each on fakes of its kind, computed before the first update.
     - Initial kernels are drawn by "xavier" with a gain of 0.02.
 
-    The authors use one half of a batch for each part; here each example takes part in both.
+    A batch of the authors has two halves: they translate the first with both kinds of codes, and use only the
+    targets of the second, as real images of cLR-GAN. Here each example takes part in everything.
 
     Args:
       variant: one of VARIANTS.

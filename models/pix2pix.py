@@ -34,8 +34,8 @@ class Pix2Pix(Supervised):
       gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`: "bce", as published, "lsgan", "hinge", "wgan_gp"
         (with its gradient penalty) or "relativistic".
       regularisation: of the discriminator; none by default.
-      feature_matching_weight: weight of `models.losses.feature_matching` of output and target, 10 as
-        published.
+      feature_matching_weight: weight of `models.losses.feature_matching` of output and target; 40 is the
+        published strength.
       top_k: fraction of the examples that the generator's adversarial term is computed from: those whose
         fakes look most real; see `models.losses.top_k`.
       conditional: whether the discriminator also sees the input.

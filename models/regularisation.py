@@ -23,8 +23,9 @@ class Regularisation:
     Attributes:
       label_smoothing: for the discriminator, "bce" and "lsgan" have a real label of 1 - label_smoothing.
       gradient_penalty: weight of the gradient penalty; only "wgan_gp" has one.
-      r1: strength of R1, whose weight is r1 * height * width / global batch; 0.0002 as in StyleGAN2-ADA; 0
-        leaves it out. It is a separate phase.
+      r1: strength of R1, whose weight is r1 * height * width / global batch; 0 leaves it out. It is a
+        separate phase. 0.0002 is StyleGAN2-ADA's, whose discriminator has one logit; for a discriminator of
+        patches see `models.losses.r1`.
       r1_every: R1 is due in every `r1_every`-th step, with that many times its weight (lazy regularisation).
       spectral_norm: whether to normalise the discriminator's kernels.
       diff_augment: augmentations of all images that the discriminator sees, such as ("colour",

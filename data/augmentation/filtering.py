@@ -12,7 +12,8 @@ def bicubic(image: tf.Tensor, *, height: int | tf.Tensor, width: int | tf.Tensor
 
     The kernel is widened (antialiasing) only along an axis that shrinks. This uses `tf.image.resize` because
     the size may be a tensor, which `data.pipeline.resizing` does not support. If nothing shrinks, TensorFlow
-    rounds positions to 1/1024 pixel: the error is less than 0.001 at the sharpest edges.
+    rounds positions to 1/1024 pixel: the error is less than 0.002 on noise of black and white (0.0011
+    measured at 349 random sizes); otherwise less than 0.0001.
 
     Args:
       image: float32 [H, W, C] in [0, 1].

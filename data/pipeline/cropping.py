@@ -25,6 +25,8 @@ class ResizeAndCrop:
       flip: mirror half of the training examples left and right.
       random_resized_crop: if not None, training cuts this out of the stored image and resizes it to
         crop_size, instead of load_size and a crop.
+      random_crop_epochs: how many epochs have random crops; later ones have the whole image, resized to
+        crop_size and mirrored at random. None is all. Images that are not resized are always cropped.
     """
 
     load_size: tuple[int, int] | None
@@ -32,9 +34,15 @@ class ResizeAndCrop:
     resize: str = RESIZE
     flip: bool = True
     random_resized_crop: RandomResizedCrop | None = None
+    random_crop_epochs: int | None = None
 
     def training(
-        self, images: Sequence[tf.Tensor], seed: tf.Tensor, *, padding: Sequence[float]
+        self,
+        images: Sequence[tf.Tensor],
+        seed: tf.Tensor,
+        *,
+        padding: Sequence[float],
+        epoch: int | tf.Tensor = 0,
     ) -> tuple[tf.Tensor, ...]:
         """Cuts the same random part out of all images of an example, mirrored at random.
 
@@ -45,13 +53,30 @@ class ResizeAndCrop:
             is no load_size; C may differ.
           seed: int64 [2], see `example_seed`; every position is equally likely.
           padding: for each image, the pixel value for padding.
+          epoch: of the example, from 0.
 
         Returns:
           A tuple of [*crop_size, C] of the dtypes of `images`.
         """
-        height, width = self.crop_size
         draws = tf.random.split(seed, 3)
         mirrored = tf.random.stateless_uniform([], draws[2]) < 0.5 if self.flip else False
+        if self.random_crop_epochs is None or (self.load_size is None and self.random_resized_crop is None):
+            return self._random_part(images, draws, mirrored, padding)
+        return tf.cond(
+            tf.convert_to_tensor(epoch) < self.random_crop_epochs,
+            lambda: self._random_part(images, draws, mirrored, padding),
+            lambda: self._resized(images, self.crop_size, (0, 0), mirrored, padding),
+        )
+
+    def _random_part(
+        self,
+        images: Sequence[tf.Tensor],
+        draws: Sequence[tf.Tensor],
+        mirrored: bool | tf.Tensor,
+        padding: Sequence[float],
+    ) -> tuple[tf.Tensor, ...]:
+        """Cuts the part that the seeds `draws` select."""
+        height, width = self.crop_size
         stored_size = tf.unstack(tf.shape(images[0])[:2])
         if self.random_resized_crop is not None:
             box = self.random_resized_crop.draw(draws[0], *stored_size)
@@ -108,13 +133,21 @@ class ResizeAndCrop:
         mirrored: bool | tf.Tensor,
         padding: Sequence[float],
     ) -> tuple[tf.Tensor, ...]:
+        """As `_resized`, of images that keep their stored `size` if there is no load_size."""
+        if self.load_size is not None:
+            return self._resized(images, size, corner, mirrored, padding)
+        return resizing.cut_window(images, self._window(size, corner, mirrored))
+
+    def _resized(
+        self,
+        images: Sequence[tf.Tensor],
+        size: Sequence[int | tf.Tensor],
+        corner: tuple[int | tf.Tensor, int | tf.Tensor],
+        mirrored: bool | tf.Tensor,
+        padding: Sequence[float],
+    ) -> tuple[tf.Tensor, ...]:
         """Cuts the part at `corner` (top, left) out of all images resized to `size`."""
-        height, width = self.crop_size
-        whole = resizing.Window(
-            size=size, top=corner[0], left=corner[1], height=height, width=width, mirrored=mirrored
-        )
-        if self.load_size is None:
-            return resizing.cut_window(images, whole)
+        whole = self._window(size, corner, mirrored)
         if self.resize != PAD:
             return resizing.resize_window(images, whole)
         padded = tuple(
@@ -122,6 +155,17 @@ class ResizeAndCrop:
             for image, value in zip(images, padding, strict=True)
         )
         return resizing.cut_window(padded, whole)
+
+    def _window(
+        self,
+        size: Sequence[int | tf.Tensor],
+        corner: tuple[int | tf.Tensor, int | tf.Tensor],
+        mirrored: bool | tf.Tensor,
+    ) -> resizing.Window:
+        height, width = self.crop_size
+        return resizing.Window(
+            size=size, top=corner[0], left=corner[1], height=height, width=width, mirrored=mirrored
+        )
 
 
 def example_seed(seed: int, epoch: int | tf.Tensor, example_id: tf.Tensor) -> tf.Tensor:
@@ -142,6 +186,7 @@ def make_resize_and_crop(
     resize: str,
     flip: bool,
     random_resized_crop: RandomResizedCrop | None,
+    random_crop_epochs: int | None = None,
 ) -> ResizeAndCrop:
     """Makes a `ResizeAndCrop` from a user's settings, where a size is one number or (height, width).
 
@@ -151,6 +196,7 @@ def make_resize_and_crop(
       resize: as in `ResizeAndCrop`.
       flip: as in `ResizeAndCrop`.
       random_resized_crop: as in `ResizeAndCrop`.
+      random_crop_epochs: as in `ResizeAndCrop`.
 
     Raises:
       DataError: a setting cannot be used; the message names it.
@@ -164,12 +210,17 @@ def make_resize_and_crop(
         )
     if resize not in (RESIZE, PAD):
         raise DataError(f"resize = {resize!r}: must be {RESIZE!r} or {PAD!r}")
+    if random_crop_epochs is not None and random_crop_epochs < 0:
+        raise DataError(
+            f"random_crop_epochs = {random_crop_epochs}: must be at least 0; None crops in every epoch"
+        )
     return ResizeAndCrop(
         load_size=load,
         crop_size=crop,
         resize=resize,
         flip=flip,
         random_resized_crop=random_resized_crop,
+        random_crop_epochs=random_crop_epochs,
     )
 
 

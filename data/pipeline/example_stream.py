@@ -181,7 +181,7 @@ class ExampleStream:
         """Crops and augments an example: {role: image, "id"}, and "side_vector" if there is one."""
         seed = example_seed(self.seed, epoch, example_id)
         images, side_vector = self._decoder.split(decoded)
-        images = self.resize_and_crop.training(images, seed, padding=self._decoder.padding)
+        images = self.resize_and_crop.training(images, seed, padding=self._decoder.padding, epoch=epoch)
         augmented = self._augmented(self._decoder.by_role(images), seed)
         return self._with_small_input(augmented) | side_vector | {"id": example_id}
 

@@ -45,8 +45,11 @@ class ImageDataset:
         width); 0 keeps their size.
       crop_size: pixels of the crop, one number or (height, width).
       resize: "resize" to exactly load_size, or "resize_with_pad", which keeps the aspect ratio and pads with
-        black; bicubic and antialiased, as in Pillow.
+        black; bicubic and antialiased, as in Pillow (see `data.pipeline.resizing.resize_window`).
       random_resized_crop: a `RandomResizedCrop` to use instead of load_size and a crop.
+      random_crop_epochs: how many epochs have random crops; later ones have the whole image, resized to
+        crop_size and mirrored at random, as in CUT (which stops when the learning rate begins to fall). None
+        is all. No effect if load_size is 0.
       flip: mirror half of the training examples left and right.
       augmentations: objects of `data.augmentation`, applied in this order in training.
       colour_space: the colour space of all images in training and evaluation, one of
@@ -68,6 +71,7 @@ class ImageDataset:
     crop_size: int | tuple[int, int] = 256
     resize: str = cropping.RESIZE
     random_resized_crop: RandomResizedCrop | None = None
+    random_crop_epochs: int | None = None
     flip: bool = True
     augmentations: tuple[Callable, ...] = ()
     colour_space: str = "rgb"
@@ -248,6 +252,7 @@ class ImageDataset:
             resize=self.resize,
             flip=self.flip,
             random_resized_crop=self.random_resized_crop,
+            random_crop_epochs=self.random_crop_epochs,
         )
 
     def _normalised(self, batches: tf.data.Dataset, *, in_unit_range: bool) -> tf.data.Dataset:
@@ -281,8 +286,9 @@ class ImageDataset:
         for split, stored_names in names.items():
             stored = [opened.splits[name] for name in stored_names]
             for name, parts in self._parts(split, stored, has_val="val" in names).items():
+                largest = max(part.examples for part in parts)
                 streams[name] = tuple(
-                    self._stream(number, *of_stream)
+                    self._stream(number, *of_stream, epoch_examples=largest)
                     for number, of_stream in enumerate(zip(stored, parts, sources, strict=True))
                 )
         return streams
@@ -316,15 +322,26 @@ class ImageDataset:
         return {split: [records.fraction(self.train_fraction, self.seed) for records in train]} | parts
 
     def _stream(
-        self, number: int, split: Records, part: Records, sources: Mapping[str, ImageSource]
+        self,
+        number: int,
+        split: Records,
+        part: Records,
+        sources: Mapping[str, ImageSource],
+        *,
+        epoch_examples: int,
     ) -> ExampleStream:
         """Stream `number` of an example: the part of a stored split that it draws from."""
+        resize_and_crop = self._resize_and_crop
+        if self.random_crop_epochs is not None:
+            # A smaller domain has shorter epochs of its own; the last one with crops is not broken off.
+            own_epochs = -(-self.random_crop_epochs * epoch_examples // max(1, part.examples))
+            resize_and_crop = dataclasses.replace(resize_and_crop, random_crop_epochs=own_epochs)
         return ExampleStream(
             features=self._opened.features,
             split=split,
             part=part,
             sources=sources,
-            resize_and_crop=self._resize_and_crop,
+            resize_and_crop=resize_and_crop,
             augmentations=tuple(self.augmentations),
             seed=(self.seed + number * _SECOND_STREAM) % 2**63,
             supply=self.supply,

@@ -1,8 +1,9 @@
-"""Bicubic resizing with the pixels of Pillow, only of the part of an image that is needed.
+"""Bicubic resizing as in Pillow, only of the part of an image that is needed.
 
 Resampling an axis is a product with a banded matrix: every output pixel is a weighted sum of a few inputs.
 Outputs are computed in blocks that share one run of inputs, as small dense products. That is several times
-faster than TensorFlow's own antialiased resize, and equals Pillow, which rounds after each of its passes.
+faster than TensorFlow's own antialiased resize. As in Pillow, values are rounded after each of two passes;
+`resize_window` says how far the results differ.
 """
 
 import dataclasses
@@ -57,8 +58,13 @@ def resize_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tenso
 
     Keys's cubic kernel with a = -0.5, widened (antialiasing) only along an axis that shrinks. The columns are
     resampled first, then the rows. Integers are rounded and clipped to their dtype after each pass, as Pillow
-    does with 8 bits (its newer versions begin with the rows of some images whose height shrinks). float32 is
-    neither rounded nor clipped.
+    does with 8 bits. float32 is neither rounded nor clipped.
+
+    With 8 bits, a value differs from Pillow's by at most 2 levels: where a sum is near half a level, Pillow's
+    fixed-point weights may round it the other way, in both passes. Measured on photos at 1,251 random sizes:
+    by 1 level in 0.014 % of the values, by 2 in 0.0001 %. But Pillow 13 begins with the rows of some images
+    whose height shrinks, which clips overshoots elsewhere: it differs on those photos by up to 11 levels (by
+    more than 2 in 0.0003 % of the values), on black and white noise by up to 31.
 
     Args:
       images: [H, W, C] each, of one H and W, uint8, uint16 or float32; C static.

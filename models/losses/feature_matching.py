@@ -38,7 +38,9 @@ def feature_matching(
 ) -> tf.Tensor:
     """Computes the mean over layers of the L1 distance between activations.
 
-    Source: Wang et al., arXiv 1711.11585 (pix2pixHD), section 3.3, where its weight is 10.
+    Source: Wang et al., arXiv 1711.11585 (pix2pixHD), section 3.3. They sum over the layers (equation 4; the
+    authors' code multiplies that sum by 4 / layers). So their weight of 10 is a weight of 40 here, whatever
+    the number of layers.
 
     Args:
       fake: activations of several layers, each [B, ...]; see `with_activations`.

@@ -46,7 +46,10 @@ def r1(discriminator: Discriminator, real: tf.Tensor) -> tf.Tensor:
     """Computes half the squared norm of the gradient at real images (R1); at fakes it is R2.
 
     Multiply it by `r1_gamma`, and by k in a phase with `every=k`.
-    Source: Mescheder et al., arXiv 1801.04406, equation 9.
+    Source: Mescheder et al., arXiv 1801.04406, equation 9, for a discriminator with one logit.
+
+    For a discriminator of patches it is the gradient of the mean of P logits. That of their sum, which code
+    with `logits.sum()` takes, is P^2 times as large: a weight on the sum is P^2 of it here.
 
     Args:
       discriminator: maps images to logits.

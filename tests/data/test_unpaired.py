@@ -90,6 +90,27 @@ def test_an_epoch_is_one_of_the_larger_domain_and_each_domain_has_its_own(data_d
     assert a[:7] != a[7:14] and a[:7] != b[:7]
 
 
+def test_random_crops_end_with_the_epoch_of_each_domain_in_which_the_run_has_had_enough(data_dir):
+    ramp = np.broadcast_to(np.arange(24, dtype=np.uint8)[None, :, None] * 10, (20, 24, 3))
+    stored = image_encoding.StoredFormat(channels=3, dtype="uint8", value_range=(0, 255))
+    counts = {"trainA": 4, "trainB": 6, "valA": 2, "valB": 2}
+    examples = {split: [ramp] * count for split, count in counts.items()}
+    write(data_dir, "ending", examples, feature="image", stored=stored)
+    settings = {"load_size": (20, 24), "crop_size": (12, 8), "flip": False, "random_crop_epochs": 3}
+    source = UnpairedImages(dataset="ending", data_dir=data_dir, **settings)
+    whole = next(iter(source.evaluation("val", batch=1)))["input"].numpy()[0]
+    batch = next(iter(source.batches(position_examples=0, global_batch=40)))
+    ends = {}
+    for role in ("input", "target"):
+        is_whole = [np.array_equal(image, whole) for image in batch[role].numpy()]
+        ends[role] = is_whole.index(True)
+        assert all(is_whole[ends[role] :])
+    assert ends == {"input": 20, "target": 18}  # 3 epochs are 18 examples; A has epochs of 4
+    later = next(iter(source.batches(position_examples=18, global_batch=2)))
+    for role in ("input", "target"):
+        np.testing.assert_array_equal(later[role], batch[role][18:20])
+
+
 def test_a_stream_from_a_position_is_the_tail_of_the_whole(data_dir):
     source = two(data_dir)
     a, b = drawn(source, 40)

@@ -6,13 +6,16 @@ import math
 import os
 
 import pytest
+import tensorflow as tf
 
-from engine.adaptive_batch import GrowByNoiseScale, GrowOnPlateau
+from engine.adaptive_batch import DecayAfterGrowth, GrowByNoiseScale, GrowOnPlateau
 from engine.batch_schedules import Geometric, resolve_batch_schedule
 from engine.batching.noise_scale import NoiseScaleValue
 from engine.errors import ConfigurationError
 from engine.gin_config import diff, loader
 from engine.outer_loop.run_plan import plan_run
+from engine.schedules import StepDecay
+from engine.task import MetricSchedule
 
 
 def sizes_of_a_run(schedule, total):
@@ -116,6 +119,51 @@ def test_a_plateau_moves_one_rung_up():
         sizes.append(schedule.batch(0, state))
     assert sizes == [2, 2, 2, 6, 6, 6, 6, 12, 12, 12]
     assert schedule.after_noise_scale(state, {}) == state  # only evaluations count
+
+
+def test_the_learning_rate_falls_on_plateaus_once_the_batch_is_at_its_largest():
+    growth = GrowOnPlateau(start=2, factor=3, maximum=12, metric="mae", patience=1, minimum_change=0.5)
+    decay = DecayAfterGrowth(growth=growth)
+    assert isinstance(decay, MetricSchedule)
+    rate, batch = decay.initial(), growth.initial_state()
+    seen = []
+    #            best wait fires wait fires wait fires best wait fires wait fires
+    for mae in (10.0, 9.8, 9.8, 9.8, 9.8, 9.8, 9.8, 8.0, 8.0, 8.0, 8.0, 8.0):
+        rate, batch = decay.observe(rate, {"mae": mae}), growth.after_evaluation(batch, {"mae": mae})
+        assert rate == batch | {"factor": rate["factor"]}  # one plateau for both
+        seen.append((growth.batch(0, batch), rate["factor"]))
+    third, ninth = 1 / 3, 1 / 3 / 3
+    assert seen == [
+        (2, 1), (2, 1), (6, 1), (6, 1), (12, 1), (12, 1), (12, third),
+        (12, third), (12, third), (12, ninth), (12, ninth), (12, ninth / 3),
+    ]  # fmt: skip
+
+
+def test_smith_plateau_divides_the_rate_of_every_optimizer_by_the_factor_of_its_batch():
+    files, params = (
+        ["gin/pix2pix.gin", "gin/schedules/smith_plateau.gin"],
+        ["adaptive_batch.GrowOnPlateau.patience = 1"],
+    )
+    experiment, _ = loader.load_experiment(gin_files=files, gin_params=params)
+    for optimizer in experiment.task.optimizers.values():
+        assert optimizer.schedule == DecayAfterGrowth(growth=experiment.batch_schedule)
+        assert optimizer.schedule.growth.patience == 1  # also of what is overridden
+
+
+def test_adabatch_multiplies_the_rate_by_three_quarters_at_each_doubling():
+    files = ["gin/pix2pix.gin", "gin/schedules/adabatch.gin"]
+    experiment, _ = loader.load_experiment(gin_files=files)
+    assert experiment.learning_rate_rule == "linear"
+    schedule = experiment.batch_schedule.resolve(100)
+    for optimizer in experiment.task.optimizers.values():
+        decay = optimizer.schedule
+        assert decay == StepDecay(every=experiment.batch_schedule.every, factor=0.375)
+        for doublings in range(5):  # the published five intervals of a run
+            for position in (4000 * doublings, 4000 * doublings + 3999):
+                rate = schedule.batch(position, {}) * float(decay(tf.constant(position, tf.float64), 100))
+                assert rate == pytest.approx(0.75**doublings)
+    other, _ = loader.load_experiment(gin_files=files, gin_params=["GROW_EVERY = '3ep'"])
+    assert other.batch_schedule.every == other.task.optimizers["generator"].schedule.every == "3ep"
 
 
 def scales(noise_scale, norm_test_scale=math.nan, phase="generator"):

@@ -496,7 +496,11 @@ def test_gin_file_has_the_published_settings():
     experiment, _ = loader.load_experiment(gin_files=["gin/bicycle_gan.gin"])
     task = experiment.task
     assert task.kinds == ("encoded", "random") and task.ema_decay is None
-    assert task.latent_networks == LatentNetworks()  # the defaults are the published settings
+    # Those of the authors' scripts, which set dropout, the size and the length beside their defaults.
+    assert task.latent_networks == LatentNetworks(dropout=True)
+    assert (experiment.data.load_size, experiment.data.crop_size) == (256, 256)
+    # A step of theirs draws 2 examples and translates one, so 200 + 200 of their epochs are 100 + 100.
+    assert (experiment.batch_schedule, experiment.total_examples) == (1, "200ep")
     assert (task.l1_weight, task.kl_weight, task.latent_weight) == (10, 0.01, 0.5)
     assert task.discriminators == ScaledDiscriminators(
         scales=2, filters=64, conditional=False, norm="instance", gan_loss="lsgan"

@@ -34,7 +34,8 @@ def seeds_of(examples, own=lambda x: x):
 
 def numpy_nce(queries, keys, temperature):
     """Cross entropy with each query's own key as the class, in loops over examples and patches."""
-    queries, keys = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (queries, keys))
+    # The reference adds 1e-7 to lengths.
+    queries, keys = (x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-7) for x in (queries, keys))
     found = []
     for q, k in zip(queries, keys, strict=True):
         values = []
@@ -51,8 +52,14 @@ def test_patch_nce_is_a_cross_entropy_over_the_patches_of_an_example(temperature
     expected = numpy_nce(queries, keys, temperature)
     found = losses.patch_nce(queries, keys, temperature=temperature)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-    scaled = losses.patch_nce(100 * queries, 1e-3 * keys, temperature=temperature)
-    np.testing.assert_allclose(scaled, expected, rtol=1e-10)  # lengths do not matter
+    # The length of long vectors does not matter, that of short ones does.
+    longer = losses.patch_nce(1e9 * queries, 1e5 * keys, temperature=temperature)
+    np.testing.assert_allclose(longer, numpy_nce(1e9 * queries, 1e5 * keys, temperature), rtol=1e-10)
+    np.testing.assert_allclose(longer, expected, rtol=1e-6)
+    for length in (1e-7, 1e-9):
+        short = losses.patch_nce(length * queries, length * keys, temperature=temperature)
+        np.testing.assert_allclose(short, numpy_nce(length * queries, length * keys, temperature), rtol=1e-10)
+        assert np.all(np.abs(short / expected - 1) > 1e-3)
     alone = losses.patch_nce(queries[1:2], keys[1:2], temperature=temperature)
     np.testing.assert_allclose(alone, expected[1:2], rtol=1e-10)  # nor other examples
 
@@ -61,7 +68,7 @@ def test_patch_nce_where_the_answer_is_known():
     same = tf.ones((2, 7, 4), tf.float64)
     np.testing.assert_allclose(losses.patch_nce(same, same), np.log(7), rtol=1e-12)
     apart = tf.eye(7, batch_shape=[2], dtype=tf.float64)
-    expected = np.log1p(6 * np.exp(-1 / 0.5))
+    expected = np.log1p(6 * np.exp(-((1 + 1e-7) ** -2) / 0.5))
     np.testing.assert_allclose(losses.patch_nce(apart, apart, temperature=0.5), expected, rtol=1e-12)
     assert losses.patch_nce(tf.cast(same, tf.bfloat16), tf.cast(same, tf.bfloat16)).dtype == tf.float32
 
@@ -78,6 +85,18 @@ def test_patch_nce_learns_from_queries_only_and_bears_empty_rows():
         tape.watch(empty)
         value = losses.patch_nce(empty, empty)
     assert np.all(np.isfinite(tape.gradient(value, empty)))
+
+
+def test_the_gradient_of_patch_nce_is_that_of_the_reference_for_short_vectors():
+    queries, keys = 1e-7 * random(1, 4, 5), 1e-7 * random(1, 4, 5, seed=1)
+    variable = tf.constant(queries)
+    with tf.GradientTape() as tape:
+        tape.watch(variable)
+        value = losses.patch_nce(variable, keys)
+    direction, nudge = random(1, 4, 5, seed=2), 1e-12
+    ends = [numpy_nce(queries + sign * nudge * direction, keys, 0.07) for sign in (1, -1)]
+    slope = np.sum(ends[0] - ends[1]) / (2 * nudge)
+    np.testing.assert_allclose(np.sum(tape.gradient(value, variable) * direction), slope, rtol=1e-5)
 
 
 def test_positions_are_distinct_uniform_and_differ_between_examples():
@@ -288,7 +307,8 @@ def test_it_learns_the_colours_of_the_targets_and_keeps_the_structure(make_train
 
 def test_gin_files_have_the_published_settings():
     loaded = {}
-    for name, lengths in (("cut", ("50%", "50%", "400ep")), ("fastcut", ("75%", "25%", "200ep"))):
+    all_lengths = {"cut": ("50%", "50%", "400ep"), "fastcut": ("75%", "25%", "200ep")}
+    for name, lengths in all_lengths.items():
         experiment, _ = loader.load_experiment(gin_files=[f"gin/{name}.gin"])
         task = loaded[name] = experiment.task
         generator = {"filters": 64, "norm": "instance", "dropout": False}
@@ -308,6 +328,8 @@ def test_gin_files_have_the_published_settings():
         assert (experiment.batch_schedule, experiment.total_examples) == (1, lengths[2])
         data = experiment.data
         assert (type(data).__name__, data.load_size, data.crop_size) == ("UnpairedImages", 286, 256)
+        # The authors' code stops to crop at random when the learning rate begins to fall.
+        assert f"{data.random_crop_epochs}ep" == lengths[0]
     cut, fast = loaded["cut"], loaded["fastcut"]
     assert (cut.nce_weight, cut.nce_identity, cut.flip_equivariance) == (1, True, False)
     assert (fast.nce_weight, fast.nce_identity, fast.flip_equivariance) == (10, False, True)

@@ -40,6 +40,30 @@ def test_resize_equals_pillow(size, new_size):
     assert (difference > 0).mean() < 0.005
 
 
+def test_resize_is_at_most_two_levels_off_pillow_at_any_ratio():
+    rng = np.random.default_rng(0)
+    sizes = [tuple(map(int, rng.integers(8, 160, 4))) for _ in range(60)]
+    # Found among 2,500: here two levels occur.
+    sizes += [(65, 112, 152, 106), (15, 20, 65, 134), (136, 28, 145, 25), (27, 112, 71, 72)]
+    largest, differing, values = [], 0, 0
+    for height, width, new_height, new_width in sizes:
+        image = textured(height, width)
+        resized = resizing.resize(image, height=new_height, width=new_width).numpy().astype(int)
+        pillow = Image.fromarray(image)
+        expected = pillow.resize(
+            (new_width, height), Image.Resampling.BICUBIC
+        )  # newer ones may take rows first
+        expected = expected.resize((new_width, new_height), Image.Resampling.BICUBIC)
+        if new_height >= height:
+            once = pillow.resize((new_width, new_height), Image.Resampling.BICUBIC)
+            np.testing.assert_array_equal(np.asarray(once), expected)
+        difference = np.abs(resized - np.asarray(expected))
+        largest.append(difference.max())
+        differing, values = differing + (difference > 0).sum(), values + difference.size
+    assert max(largest) == 2 and largest[-4:] == [2, 2, 2, 2]
+    assert differing / values < 0.0005
+
+
 @pytest.mark.parametrize("new_size", [(64, 90), (21, 33), (30, 100)])
 @pytest.mark.parametrize("dtype, scale, tolerance", [(np.uint16, 257, 1.0), (np.float32, 0.01, 1e-5)])
 def test_deep_images_keep_dtype_and_range(new_size, dtype, scale, tolerance):
@@ -108,9 +132,38 @@ def test_rectangles_and_random_resized_crops():
     assert 0.3 * 4000 <= box[2] * box[3] <= 0.6 * 4000 * 1.05
 
 
+@pytest.mark.parametrize("resize", ["resize", "resize_with_pad"])
+@pytest.mark.parametrize("crop", [None, RandomResizedCrop(scale=(0.3, 0.6))])
+def test_random_crops_end_after_their_epochs(resize, crop):
+    """As CUT's code sets load_size to crop_size in the epochs after the n-th, and goes on to mirror."""
+    frame = cropping.make_resize_and_crop(
+        load_size=(40, 60), crop_size=(24, 40), resize=resize, flip=True, random_resized_crop=crop
+    )
+    ending = dataclasses.replace(frame, random_crop_epochs=7)
+    image = textured(50, 80)
+    [whole] = frame.evaluation((image,), padding=(9,))
+    mirrored = 0
+    for number in range(12):
+        seed = cropping.example_seed(0, 0, number)
+        [always] = frame.training((image,), seed, padding=(9,))
+        for epoch in (0, 6, tf.constant(6, tf.int64)):
+            [before] = ending.training((image,), seed, padding=(9,), epoch=epoch)
+            np.testing.assert_array_equal(before, always)
+        [after] = ending.training((image,), seed, padding=(9,), epoch=tf.constant(7, tf.int64))
+        is_mirrored = np.abs(after.numpy().astype(int) - whole[:, ::-1]).max() <= 1
+        assert is_mirrored or np.abs(after.numpy().astype(int) - whole).max() <= 1
+        mirrored += is_mirrored
+    assert 0 < mirrored < 12
+    cut_only = dataclasses.replace(ending, load_size=None, random_resized_crop=None)
+    [after] = cut_only.training((image,), seed, padding=(9,), epoch=7)
+    [always] = dataclasses.replace(cut_only, random_crop_epochs=None).training((image,), seed, padding=(9,))
+    np.testing.assert_array_equal(after, always)
+
+
 @pytest.mark.parametrize(
     "settings, match",
     [
+        ({"random_crop_epochs": -1}, "random_crop_epochs = -1: must be at least 0"),
         ({"load_size": (286, 200)}, "crop_size = 256 is larger than load_size = .286, 200."),
         ({"crop_size": (1, 2, 3)}, "crop_size = .1, 2, 3.: must be"),
         ({"resize": "stretch"}, "resize = 'stretch': must be 'resize' or 'resize_with_pad'"),

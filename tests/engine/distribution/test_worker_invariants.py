@@ -146,7 +146,7 @@ SCHEDULES = {
         "gin_files": (GIN_FILE, "gin/schedules/adabatch.gin"),
         "params": (
             "BATCH_SCHEDULE = @batch_schedules.Geometric()",
-            "batch_schedules.Geometric.every = 8",
+            "GROW_EVERY = 8",
             "batch_schedules.Geometric.maximum = 8",
             "TOTAL_EXAMPLES = 32",
         ),

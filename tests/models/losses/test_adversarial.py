@@ -135,6 +135,17 @@ def test_r1_follows_the_batch_and_the_size():
         np.testing.assert_allclose(found, gamma, rtol=1e-6)
 
 
+def test_r1_of_the_sum_of_patches_is_as_many_squared_times_that_of_their_mean():
+    kernel = np.random.default_rng(0).normal(size=(4, 4, 3, 1))
+    images = tf.constant(np.random.default_rng(1).normal(size=(2, 12, 16, 3)))
+
+    def patches(x):  # [B, 6, 8, 1]
+        return tf.tanh(tf.nn.conv2d(x, kernel, 2, "SAME"))
+
+    summed = losses.r1(lambda x: tf.reduce_sum(patches(x), axis=(1, 2, 3)), images)
+    np.testing.assert_allclose(summed, (6 * 8) ** 2 * losses.r1(patches, images), rtol=1e-10)
+
+
 def test_lazy_adam_moves_as_far_in_k_plus_one_updates():
     settings = losses.lazy_adam(Adam(learning_rate=2e-3, beta1=0.5, beta2=0.99, epsilon=1e-7), 16)
     np.testing.assert_allclose(17 * settings.learning_rate, 16 * 2e-3)

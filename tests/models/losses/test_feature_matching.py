@@ -11,7 +11,7 @@ import tensorflow as tf
 from engine.distribution.precision import set_precision
 from engine.errors import ConfigurationError
 from models import losses
-from models.networks.patchgan import patchgan
+from models.networks.patchgan import ACTIVATIONS, patchgan
 
 
 def images(seed, shape=(2, 32, 32, 3)):
@@ -32,6 +32,17 @@ def test_feature_matching():
     for a, b, gradient in zip(layers, others, of_fake, strict=True):
         np.testing.assert_allclose(gradient, np.sign(a - b) / a[0].size / 3, rtol=1e-10)
     assert of_real == [None] * 3
+
+
+@pytest.mark.parametrize("count", [4, 3])
+def test_a_weight_of_40_is_the_published_10(count):
+    """pix2pixHD adds up 10 * 4 / layers * L1 over the layers; the discriminator's default has four."""
+    assert len(ACTIVATIONS) == 4
+    layers = [np.random.default_rng(k).normal(size=(2, 8, 8, 3 * k)) for k in range(1, count + 1)]
+    others = [np.zeros_like(x) for x in layers]
+    published = sum(10 * 4 / count * np.abs(x).mean((1, 2, 3)) for x in layers)
+    found = 40 * losses.feature_matching([tf.constant(x) for x in layers], others)
+    np.testing.assert_allclose(found, published, rtol=1e-12)
 
 
 def test_activations_of_a_discriminator_share_its_weights():

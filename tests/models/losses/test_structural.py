@@ -131,6 +131,17 @@ def test_satd_counts_as_a_codec_does(size):
     np.testing.assert_allclose(2 * found * 16 * 24 * 3, hevc, rtol=1e-10)
 
 
+@pytest.mark.parametrize("size", [4, 8])
+def test_satd_of_a_pixel_and_of_a_block_is_that_of_the_docstring(size):
+    zero = np.zeros((1, 16, 16, 1))
+    pixel, block = zero.copy(), zero.copy()
+    pixel[0, 5, 6] = 0.5
+    block[0, :size, size : 2 * size] = 0.5
+    for images, factor in ((pixel, size), (block, 1 / size)):
+        found = losses.satd(images, zero, size=size) / losses.l1(images, zero)
+        np.testing.assert_allclose(found, factor, rtol=1e-12)
+
+
 def test_weighted_dct_equals_scipy():
     a, b = images(2, 16, 24, 3), images(2, 16, 24, 3, seed=1)
     blocks = (a - b).reshape(2, 2, 8, 3, 8, 3).transpose(0, 1, 3, 5, 2, 4)

@@ -382,7 +382,7 @@ class Task(abc.ABC):
           batch: features by name, each [B, ...].
 
         Returns:
-          Name -> images [B, H, W, C] in [-1, 1], from left to right.
+          Name -> images [B, H, W, C] in [-1, 1], from left to right. "input" is what `input_picture` returns.
         """
         return {
             "input": self.input_picture(batch),

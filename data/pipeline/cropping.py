@@ -34,7 +34,12 @@ class ResizeAndCrop:
     random_resized_crop: RandomResizedCrop | None = None
 
     def training(
-        self, images: Sequence[tf.Tensor], seed: tf.Tensor, *, padding: Sequence[float]
+        self,
+        images: Sequence[tf.Tensor],
+        seed: tf.Tensor,
+        *,
+        padding: Sequence[float],
+        labels: Sequence[bool] = (),
     ) -> tuple[tf.Tensor, ...]:
         """Cuts the same random part out of all images of an example, mirrored at random.
 
@@ -45,6 +50,8 @@ class ResizeAndCrop:
             is no load_size; C may differ.
           seed: int64 [2], see `example_seed`; every position is equally likely.
           padding: for each image, the pixel value for padding.
+          labels: for each image, whether its values are classes, which resizing must not mix; empty if those
+            of none are.
 
         Returns:
           A tuple of [*crop_size, C] of the dtypes of `images`.
@@ -60,28 +67,31 @@ class ResizeAndCrop:
             whole = resizing.Window(
                 size=self.crop_size, top=0, left=0, height=height, width=width, mirrored=mirrored
             )
-            return resizing.resize_window(boxes, whole)
+            return resizing.resize_window(boxes, whole, labels=labels)
         size = stored_size if self.load_size is None else self.load_size
         top = tf.random.stateless_uniform([], draws[0], 0, size[0] - height + 1, tf.int32)
         left = tf.random.stateless_uniform([], draws[1], 0, size[1] - width + 1, tf.int32)
-        return self._part(images, size, (top, left), mirrored, padding)
+        return self._part(images, size, (top, left), mirrored, padding, labels)
 
-    def evaluation(self, images: Sequence[tf.Tensor], *, padding: Sequence[float]) -> tuple[tf.Tensor, ...]:
+    def evaluation(
+        self, images: Sequence[tf.Tensor], *, padding: Sequence[float], labels: Sequence[bool] = ()
+    ) -> tuple[tf.Tensor, ...]:
         """Resizes each whole image to crop_size or, if there is no load_size, cuts out its centre.
 
         Args:
           images: as in `training`.
           padding: as in `training`.
+          labels: as in `training`.
 
         Returns:
           A tuple of [*crop_size, C] of the dtypes of `images`.
         """
         height, width = self.crop_size
         if self.load_size is not None:
-            return self._part(images, self.crop_size, (0, 0), False, padding)
+            return self._part(images, self.crop_size, (0, 0), False, padding, labels)
         size = tf.unstack(tf.shape(images[0])[:2])
         corner = ((size[0] - height) // 2, (size[1] - width) // 2)
-        return self._part(images, size, corner, False, padding)
+        return self._part(images, size, corner, False, padding, labels)
 
     def check_sizes(self, metadata: Mapping[str, Any], *, where: str) -> None:
         """Raises DataError if images that are not resized are too small to cut from.
@@ -107,6 +117,7 @@ class ResizeAndCrop:
         corner: tuple[int | tf.Tensor, int | tf.Tensor],
         mirrored: bool | tf.Tensor,
         padding: Sequence[float],
+        labels: Sequence[bool],
     ) -> tuple[tf.Tensor, ...]:
         """Cuts the part at `corner` (top, left) out of all images resized to `size`."""
         height, width = self.crop_size
@@ -116,10 +127,10 @@ class ResizeAndCrop:
         if self.load_size is None:
             return resizing.cut_window(images, whole)
         if self.resize != PAD:
-            return resizing.resize_window(images, whole)
+            return resizing.resize_window(images, whole, labels=labels)
         padded = tuple(
-            resizing.resize_with_pad(image, height=size[0], width=size[1], value=value)
-            for image, value in zip(images, padding, strict=True)
+            resizing.resize_with_pad(image, height=size[0], width=size[1], value=value, is_labels=is_labels)
+            for image, value, is_labels in zip(images, padding, labels or [False] * len(images), strict=True)
         )
         return resizing.cut_window(padded, whole)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data.imaging import Classes
 from data.roles import SIDE_VECTOR
 from data.tfrecords import image_decoding
 from data.tfrecords.image_encoding import format_of
@@ -22,11 +23,19 @@ class ImageSource:
       feature: name of the feature.
       half: "left" or "right" for half of that image; "" for all of it.
       channels: those of the feature, unless the image has fewer (grey images of A beside coloured ones of B).
+      classes: of labels, whose values are classes: all pixel values that occur; empty if they are too many
+        to be listed. None for pictures.
     """
 
     feature: str
     half: str = ""
     channels: int
+    classes: Classes | None = None
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether the image's values are classes, which nothing may mix or change."""
+        return self.classes is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +106,11 @@ class ExampleDecoder:
         """The padding value for each distinct source: the lowest one, black."""
         formats = [format_of(self.features[source.feature]) for source in self._distinct_sources]
         return tuple(stored.value_range[0] for stored in formats)
+
+    @property
+    def labels(self) -> tuple[bool, ...]:
+        """For each distinct source, whether its values are classes."""
+        return tuple(source.is_labels for source in self._distinct_sources)
 
     @functools.cached_property
     def _distinct_sources(self) -> tuple[ImageSource, ...]:

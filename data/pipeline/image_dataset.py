@@ -9,6 +9,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from data import imaging
+from data.augmentation.compose import not_geometric
 from data.augmentation.geometry import RandomResizedCrop
 from data.errors import DataError
 from data.pipeline import cropping, image_cache, normalisation
@@ -35,7 +36,8 @@ class ImageDataset:
     Images are decoded, resized to load_size, cropped and mirrored in their stored dtype; then augmented as
     float32 in [0, 1]. Networks get float32 in [-1, 1]: the ends are those of the stored value range, or of
     `colour_space`. A side map is cropped and moved with the images of its example but keeps its values. A
-    side vector stays as it is stored.
+    side vector stays as it is stored. Labels, whose values are classes, are never interpolated: resizing and
+    rotation take the nearest pixel, and only geometric augmentations apply. A map of classes is one-hot.
 
     Attributes:
       dataset: name in `data_dir` (the latest version is used), or "synthetic_facades", which is made on
@@ -117,10 +119,28 @@ class ImageDataset:
             for stream in self._streams["train"]
             for role, source in stream.sources.items()
         }
+        for role, one_hot in self.one_hot.items():
+            shapes[role][-1] = len(one_hot.classes)
         shapes = {role: shapes[role] for role in (INPUT, TARGET, SIDE_MAP) if role in shapes}
         if self._opened.side_vector_size:
             shapes[SIDE_VECTOR] = [self._opened.side_vector_size]
         return {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
+
+    @property
+    def label_roles(self) -> tuple[str, ...]:
+        """The roles of images whose values are classes: "input", "target", "side_map"."""
+        sources = (item for stream in self._streams["train"] for item in stream.sources.items())
+        return tuple(role for role, source in sources if source.is_labels)
+
+    @functools.cached_property
+    def one_hot(self) -> dict[str, imaging.OneHot]:
+        """The classes of those labels that batches have one-hot, by their role."""
+        return {
+            role: imaging.OneHot(classes=source.classes, value_range=stream.value_range(role))
+            for stream in self._streams["train"]
+            for role, source in stream.sources.items()
+            if source.classes and role in self._one_hot_roles
+        }
 
     @property
     def side_classes(self) -> tuple[str, ...]:
@@ -214,14 +234,23 @@ class ImageDataset:
             stream.check_records(position_examples)
 
     def notes(self) -> list[str]:
-        """Returns lines for the log: whether images are cached, which damaged records were skipped."""
-        return [note for stream in self._streams["train"] for note in stream.notes]
+        """Returns lines for the log: what is cached or skipped, and which augmentations pass over labels."""
+        notes = [note for stream in self._streams["train"] for note in stream.notes]
+        roles = self.label_roles
+        if roles and (names := not_geometric(self.augmentations)):
+            notes.insert(0, f"{', '.join(names)}: without effect on {' and '.join(roles)}, which are classes")
+        return notes
 
     is_paired: ClassVar[bool] = True
     """Whether the target of an example is the desired output for its input."""
 
     _augments_evaluation: ClassVar[bool] = False
     """Whether the augmentations are part of the task, and so apply in evaluation too."""
+
+    @property
+    def _one_hot_roles(self) -> tuple[str, ...]:
+        """The roles of images that are one-hot if they are labels."""
+        return (SIDE_MAP,)
 
     @property
     def _input_downscale(self) -> int:
@@ -252,7 +281,9 @@ class ImageDataset:
             for stream in self._streams["train"]
             for role in stream.sources
         }
-        batches = normalisation.normalise(batches, ranges=ranges, colour_space=self.colour_space)
+        batches = normalisation.normalise(
+            batches, ranges=ranges, colour_space=self.colour_space, one_hot=self.one_hot
+        )
         return batches.with_options(self.supply.options)
 
     @functools.cached_property
@@ -288,7 +319,11 @@ class ImageDataset:
         sources = self._sources(opened)
         if SIDE_MAP not in opened.features:
             return sources
-        side_map = ImageSource(feature=SIDE_MAP, channels=opened.features[SIDE_MAP].shape[-1])
+        side_map = ImageSource(
+            feature=SIDE_MAP,
+            channels=opened.features[SIDE_MAP].shape[-1],
+            classes=opened.labels.get(SIDE_MAP),
+        )
         return tuple({**of_stream, SIDE_MAP: side_map} for of_stream in sources)
 
     def _parts(self, split: str, stored: Sequence[Records], *, has_val: bool) -> dict[str, list[Records]]:

@@ -1,4 +1,7 @@
-"""Bicubic resizing with the pixels of Pillow, only of the part of an image that is needed.
+"""Resizing with the pixels of Pillow, only of the part of an image that is needed.
+
+Pictures are resized bicubically. Labels are images whose values are classes, which must not be mixed: each of
+their pixels becomes the nearest stored one.
 
 Resampling an axis is a product with a banded matrix: every output pixel is a weighted sum of a few inputs.
 Outputs are computed in blocks that share one run of inputs, as small dense products. That is several times
@@ -37,42 +40,68 @@ class Window:
     mirrored: bool | tf.Tensor = False
 
 
-def resize(image: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
+def resize(image: tf.Tensor, *, height: int, width: int, is_labels: bool = False) -> tf.Tensor:
     """Resizes a whole image; see `resize_window`.
 
     Args:
       image: [H, W, C].
       height: new height in pixels.
       width: new width in pixels.
+      is_labels: whether the image's values are classes.
 
     Returns:
       [height, width, C] of the same dtype.
     """
     whole = Window(size=(height, width), top=0, left=0, height=height, width=width)
-    return resize_window((image,), whole)[0]
+    return resize_window((image,), whole, labels=(is_labels,))[0]
 
 
-def resize_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tensor, ...]:
+def resize_window(
+    images: Sequence[tf.Tensor], window: Window, *, labels: Sequence[bool] = ()
+) -> tuple[tf.Tensor, ...]:
     """Returns the same part of several images, as if they had been resized.
 
     Keys's cubic kernel with a = -0.5, widened (antialiasing) only along an axis that shrinks. The columns are
     resampled first, then the rows. Integers are rounded and clipped to their dtype after each pass, as Pillow
     does with 8 bits (its newer versions begin with the rows of some images whose height shrinks). float32 is
-    neither rounded nor clipped.
+    neither rounded nor clipped. Labels keep their values: see `data.imaging.nearest_indices`.
 
     Args:
       images: [H, W, C] each, of one H and W, uint8, uint16 or float32; C static.
       window: the part.
+      labels: for each image, whether its values are classes; empty if those of none are.
 
     Returns:
       A tuple of [window.height, window.width, C] of the dtypes of `images`.
     """
     images = [tf.convert_to_tensor(image) for image in images]
-    return tuple(_sampled(images, window))
+    return tuple(_sampled(images, window, labels or [False] * len(images)))
 
 
-def _sampled(images: Sequence[tf.Tensor], window: Window) -> list[tf.Tensor]:
+def _sampled(images: Sequence[tf.Tensor], window: Window, labels: Sequence[bool]) -> list[tf.Tensor]:
     """The window of each image, resampled; undefined where it lies outside the image."""
+    pictures = [image for image, is_labels in zip(images, labels, strict=True) if not is_labels]
+    resampled = iter(_bicubic(pictures, window) if pictures else ())
+    return [
+        _nearest(image, window) if is_labels else next(resampled)
+        for image, is_labels in zip(images, labels, strict=True)
+    ]
+
+
+def _nearest(image: tf.Tensor, window: Window) -> tf.Tensor:
+    """The window of an image of classes."""
+    mirrored = tf.cast(window.mirrored, tf.int32)
+    rows = window.top + tf.range(window.height)
+    columns = window.left + mirrored * (window.width - 1) + (1 - 2 * mirrored) * tf.range(window.width)
+    for axis, outputs in enumerate((rows, columns)):
+        length, new_length = tf.shape(image)[axis], window.size[axis]
+        indices = imaging.nearest_indices(outputs, length=length, new_length=new_length)
+        image = tf.gather(image, indices, axis=axis)
+    return tf.ensure_shape(image, [window.height, window.width, image.shape[-1]])
+
+
+def _bicubic(images: Sequence[tf.Tensor], window: Window) -> list[tf.Tensor]:
+    """The window of each picture."""
     mirrored = tf.cast(window.mirrored, tf.int32)
     inputs, weights = _banded_weights(
         lengths=tf.shape(images[0])[:2],
@@ -95,7 +124,9 @@ def cut_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tensor, 
     return tuple(parts)
 
 
-def resize_with_pad(image: tf.Tensor, *, height: int, width: int, value: float) -> tf.Tensor:
+def resize_with_pad(
+    image: tf.Tensor, *, height: int, width: int, value: float, is_labels: bool = False
+) -> tf.Tensor:
     """Resizes to the largest size of the same aspect ratio that fits, and pads the rest evenly.
 
     Args:
@@ -103,6 +134,7 @@ def resize_with_pad(image: tf.Tensor, *, height: int, width: int, value: float) 
       height: new height in pixels, with padding.
       width: new width in pixels, with padding.
       value: of the padding.
+      is_labels: whether the image's values are classes.
 
     Returns:
       [height, width, C] of the same dtype.
@@ -119,7 +151,9 @@ def resize_with_pad(image: tf.Tensor, *, height: int, width: int, value: float) 
     canvas = Window(size=inner, top=-top, left=-left, height=height, width=width)
     row, column = tf.range(height)[:, None] - top, tf.range(width)[None] - left
     inside = (row >= 0) & (row < inner[0]) & (column >= 0) & (column < inner[1])
-    return tf.where(inside[..., None], _sampled((image,), canvas)[0], tf.cast(value, image.dtype))
+    return tf.where(
+        inside[..., None], _sampled((image,), canvas, (is_labels,))[0], tf.cast(value, image.dtype)
+    )
 
 
 def _banded_weights(

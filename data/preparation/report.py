@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from data import gfile
 from data.errors import DataError
+from data.imaging import Classes
 from data.roles import SIDE_MAP, SIDE_VECTOR
 from data.tfrecords import prepared_dataset
 from data.tfrecords.image_encoding import StoredFormat, format_of
@@ -35,6 +36,7 @@ class Report:
       domain_channels: {"A", "B": channels} if the domains of unpaired images differ in them.
       vector_size: size of each example's side vector; 0 without vectors.
       classes: names of the elements of the vector if it is a one-hot class.
+      labels: images whose values are classes -> the pixel value of each class; empty if there are too many.
       measured: features whose value range was measured by decoding all images a second time.
       shortest_edge: smallest height or width of all images in pixels; None for a public data set.
       longest_edge: largest height or width of all images in pixels; None for a public data set.
@@ -58,6 +60,7 @@ class Report:
     domain_channels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     vector_size: int = 0
     classes: tuple[str, ...] = ()
+    labels: Mapping[str, Classes] = dataclasses.field(default_factory=dict)
     measured: tuple[str, ...] = ()
     shortest_edge: int | None = None
     longest_edge: int | None = None
@@ -92,6 +95,7 @@ class Report:
             domain_channels=opened.metadata.get("channels", {}),
             vector_size=opened.side_vector_size,
             classes=opened.side_classes,
+            labels=opened.labels,
             **counts,
         )
 
@@ -118,6 +122,7 @@ class Report:
         if self.vector_size:
             classes = f"; one-hot: {', '.join(self.classes)}" if self.classes else ""
             lines.append(f"feature   {SIDE_VECTOR}: {_many(self.vector_size, 'number')}{classes}")
+        lines += [f"labels    {name}: {_described(classes)}" for name, classes in self.labels.items()]
         return lines
 
     def _remarks(self) -> list[str]:
@@ -178,6 +183,16 @@ class Report:
         if not files:
             return f"with {shlex.join(flags)}"
         return shlex.join(["python", "-m", "engine.train", *flags, f"--workdir=runs/{self.dataset}"])
+
+
+def _described(classes: Classes) -> str:
+    """The classes of labels, for one line."""
+    if not classes:
+        return "never interpolated; no list of classes, as files are JPEG or have too many colours"
+    shown = [str(pixel[0] if len(pixel) == 1 else pixel) for pixel in classes[:_MOST_SHOWN]]
+    more = ", ..." if len(classes) > _MOST_SHOWN else ""
+    count = f"{len(classes)} class{'' if len(classes) == 1 else 'es'}"
+    return f"{count}, never interpolated: {', '.join(shown)}{more}"
 
 
 def _first_lines(lines: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from data import gfile
 from data.errors import DataError
+from data.imaging import Classes
 from data.roles import SIDE_VECTOR
 
 DESCRIPTION = "dataset_info.json"
@@ -126,6 +127,17 @@ class PreparedDataset:
     def side_classes(self) -> tuple[str, ...]:
         """Names of the classes that the side vector encodes; empty if it does not encode classes."""
         return tuple(self.metadata.get("side_classes", ()))
+
+    @property
+    def labels(self) -> dict[str, Classes]:
+        """The images whose values are classes ("A", "B", "side_map") -> the pixel value of each class.
+
+        It is empty for images with too many values to list them, and for data sets without labels.
+        """
+        return {
+            name: tuple(tuple(pixel) for pixel in classes)
+            for name, classes in self.metadata.get("labels", {}).items()
+        }
 
 
 def find_dataset(dataset: str, data_dir: gfile.Path) -> str | None:

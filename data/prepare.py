@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from absl import flags
 
@@ -60,7 +61,7 @@ def prepare(
     side_vector: str | None = None,
     side_classes: str | None = None,
     side_map: str | None = None,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     max_pixels: int = MAX_PIXELS,
     readers: int = 8,
     threads: int | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 import tqdm
 
 from data.errors import DataError
+from data.imaging.value_statistics import ValueStatistics
 from data.preparation.layouts import LAYOUTS, Example, SkippedExample, check_strict
 from data.preparation.leakage import Digests
 from data.preparation.parallel_map import map_in_order
@@ -31,6 +32,7 @@ class ExampleEncoder:
       re_encoded: number of images encoded again.
       skipped: examples whose images could not be used.
       stored: split -> indices, in the survey, of the stored examples.
+      values: feature -> the values of its stored images.
       progress: bar over all images; the caller closes it.
     """
 
@@ -40,6 +42,7 @@ class ExampleEncoder:
         self.kept = self.re_encoded = 0
         self.skipped: list[SkippedExample] = []
         self.stored = {split: array.array("I") for split in survey.splits}
+        self.values = {feature: ValueStatistics() for feature in survey.formats}
         total = sum(len(e.images) for examples in survey.splits.values() for e in examples)
         self.progress = tqdm.tqdm(total=total, desc="writing", unit="img", leave=False, disable=None)
 
@@ -91,6 +94,7 @@ class ExampleEncoder:
         for feature, image in encoded.items():
             self.kept += image.kept
             self.re_encoded += not image.kept
+            self.values[feature].add(image.values)
             if feature == SIDE_MAP:
                 continue  # two splits may share a map
             if feature == "pair":

@@ -15,6 +15,7 @@ from data.preparation.report import Report
 from data.preparation.side_files import Attached, SideFiles
 from data.preparation.splits import Division, Source
 from data.preparation.survey import ImageReader, Survey, survey
+from data.preparation.value_hints import value_hints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,13 @@ class FolderPreparation:
         self._check_trainable(encoder.stored, skipped)
         if self.strict:
             _check_no_duplicates(encoder.duplicates())
-        metadata = {"layout": self.layout, **surveyed.smallest(encoder.stored), **attached.metadata}
+        metadata: dict[str, Any] = {
+            "layout": self.layout,
+            **surveyed.smallest(encoder.stored),
+            **attached.metadata,
+        }
+        if not self.division.val_fraction:
+            metadata["holds_out"] = False
         if surveyed.domain_channels:
             metadata["channels"] = surveyed.domain_channels
         if skipped:
@@ -134,6 +141,8 @@ class FolderPreparation:
             self.name,
             self.data_dir,
             measured=surveyed.measured,
+            minorities=surveyed.minorities,
+            hints=tuple(value_hints(surveyed.formats, encoder.values, given=surveyed.given)),
             shortest_edge=shortest_edge,
             longest_edge=longest_edge,
             kept=encoder.kept,

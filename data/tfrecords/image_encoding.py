@@ -15,6 +15,7 @@ from data.errors import DataError
 from data.formats import image_reader
 from data.formats.image_info import ImageInfo, ImageRef
 from data.formats.raw_video import VideoFormat
+from data.imaging.value_statistics import ImageValues, values_of
 from data.tfrecords.image_decoding import decode_image
 
 _WHOLE_RANGES: dict[str, tuple[float, float]] = {"uint8": (0, 255), "uint16": (0, 65535)}
@@ -71,11 +72,13 @@ class Encoded(typing.NamedTuple):
       value: bytes for an Image feature, [H, W, C] for a Tensor feature.
       kept: whether the bytes are those of the file.
       digest: `pixels_digest` of the stored pixels; with `halves`, of the left half and then of the right.
+      values: of the pixels.
     """
 
     value: bytes | np.ndarray
     kept: bool
     digest: bytes
+    values: ImageValues
 
 
 def format_of(feature: tfds.features.FeatureConnector) -> StoredFormat:
@@ -195,10 +198,11 @@ def encode(
     half = pixels.shape[1] // 2
     parts = (pixels[:, :half], pixels[:, half:]) if halves else (pixels,)
     digest = b"".join(map(pixels_digest, parts))
+    values = values_of(pixels)
     for encoding, file_bytes in contents.items():
         if stored.is_encoded and _decodes_to(file_bytes, encoding, pixels):
-            return Encoded(value=file_bytes, kept=True, digest=digest)
-    return Encoded(value=encode_pixels(pixels, stored), kept=False, digest=digest)
+            return Encoded(value=file_bytes, kept=True, digest=digest, values=values)
+    return Encoded(value=encode_pixels(pixels, stored), kept=False, digest=digest, values=values)
 
 
 def encode_pixels(pixels: np.ndarray, stored: StoredFormat) -> bytes | np.ndarray:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -63,7 +63,7 @@ def prepare(
     side_map: str | None = None,
     side_map_kind: str = MAP_VALUES,
     labels: Sequence[str] = (),
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     max_pixels: int = MAX_PIXELS,
     readers: int = 8,
     threads: int | None = None,

@@ -103,7 +103,8 @@ def _find_pictures(pattern: str) -> list[str]:
             paths = [os.path.join(pattern, name) for name in gfile.list_dir(pattern)]
             remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
         else:
-            paths = gfile.glob(pattern)
+            # A folder such as "photos [2024]" may be part of a pattern.
+            paths = gfile.glob(pattern) or gfile.glob(pattern.replace("[", "[[]"))
             remedy = "correct the path or the pattern"
         found = [path for path in paths if image_reader.is_image_name(path) and gfile.is_file(path)]
     if not found:

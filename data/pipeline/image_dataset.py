@@ -103,8 +103,11 @@ class ImageDataset:
 
     @property
     def evaluation_split(self) -> str:
-        """The split to evaluate while training: "val", or the held-out end of "train"."""
-        return "val" if "val" in self.splits else HELD_OUT
+        """The split to evaluate while training: "val", or the held-out end of "train".
+
+        It is "train" itself if the data set was prepared to hold out nothing.
+        """
+        return next(split for split in ("val", HELD_OUT, "train") if split in self.splits)
 
     @property
     def example_spec(self) -> dict[str, tf.TensorSpec]:
@@ -307,7 +310,9 @@ class ImageDataset:
         streams = {}
         for split, stored_names in names.items():
             stored = [opened.splits[name] for name in stored_names]
-            for name, parts in self._parts(split, stored, has_val="val" in names).items():
+            holds_out = split == "train" and "val" not in names and opened.holds_out
+            parts_of = self._parts(split, stored, stored_names=stored_names, holds_out=holds_out)
+            for name, parts in parts_of.items():
                 streams[name] = tuple(
                     self._stream(number, *of_stream)
                     for number, of_stream in enumerate(zip(stored, parts, sources, strict=True))
@@ -326,13 +331,16 @@ class ImageDataset:
         )
         return tuple({**of_stream, SIDE_MAP: side_map} for of_stream in sources)
 
-    def _parts(self, split: str, stored: Sequence[Records], *, has_val: bool) -> dict[str, list[Records]]:
+    def _parts(
+        self, split: str, stored: Sequence[Records], *, stored_names: Sequence[str], holds_out: bool
+    ) -> dict[str, list[Records]]:
         """Divides a stored split.
 
         Args:
           split: its name.
           stored: its records, for each stream.
-          has_val: whether there is a split to evaluate while training.
+          stored_names: its names in the data set, for each stream.
+          holds_out: whether its end is held out for evaluation.
 
         Returns:
           Name of a split -> its records, for each stream.
@@ -340,8 +348,11 @@ class ImageDataset:
         if split != "train":
             return {split: list(stored)}
         train, parts = list(stored), {}
-        if not has_val:
-            divided = [prepared_dataset.split_held_out(records, self._opened.directory) for records in stored]
+        if holds_out:
+            divided = [
+                prepared_dataset.split_held_out(records, split=name, where=self._opened.directory)
+                for records, name in zip(stored, stored_names, strict=True)
+            ]
             train = [kept for kept, _ in divided]
             parts[HELD_OUT] = [held_out for _, held_out in divided]
         return {split: [records.fraction(self.train_fraction, self.seed) for records in train]} | parts

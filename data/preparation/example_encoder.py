@@ -10,6 +10,7 @@ from typing import Any
 import tqdm
 
 from data.errors import DataError
+from data.imaging.value_statistics import ValueStatistics
 from data.preparation.layouts import LAYOUTS, Example, SkippedExample, check_strict
 from data.preparation.leakage import Digests
 from data.preparation.parallel_map import map_in_order
@@ -36,6 +37,7 @@ class ExampleEncoder:
       skipped: examples whose images could not be used.
       stored: split -> indices, in the survey, of the stored examples.
       classes: each of `labels` -> the different pixel values of its images; None if they cannot be listed.
+      values: feature -> the values of its stored images.
       progress: bar over all images; the caller closes it.
     """
 
@@ -54,6 +56,7 @@ class ExampleEncoder:
         self.kept = self.re_encoded = 0
         self.skipped: list[SkippedExample] = []
         self.stored = {split: array.array("I") for split in survey.splits}
+        self.values = {feature: ValueStatistics() for feature in survey.formats}
         total = sum(len(e.images) for examples in survey.splits.values() for e in examples)
         self.progress = tqdm.tqdm(total=total, desc="writing", unit="img", leave=False, disable=None)
 
@@ -130,6 +133,7 @@ class ExampleEncoder:
             of_labels = [role for role in roles if role in self.classes]
             for role, found in zip(of_labels, image.classes, strict=True):
                 self.classes[role] = joined([self.classes[role], found])
+            self.values[feature].add(image.values)
             if feature == SIDE_MAP:
                 continue  # two splits may share a map
             length = len(image.digest) // len(roles)

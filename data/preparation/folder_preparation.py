@@ -15,6 +15,7 @@ from data.preparation.report import Report
 from data.preparation.side_files import Attached, SideFiles
 from data.preparation.splits import Division, Source
 from data.preparation.survey import ImageReader, Survey, survey
+from data.preparation.value_hints import label_hints, value_hints
 from data.roles import SIDE_MAP
 
 
@@ -137,8 +138,14 @@ class FolderPreparation:
         self._check_trainable(encoder.stored, skipped)
         if self.strict:
             _check_no_duplicates(encoder.duplicates())
-        metadata = {"layout": self.layout, **surveyed.smallest(encoder.stored), **attached.metadata}
-        metadata |= encoder.label_metadata()
+        metadata: dict[str, Any] = {
+            "layout": self.layout,
+            **surveyed.smallest(encoder.stored),
+            **attached.metadata,
+            **encoder.label_metadata(),
+        }
+        if not self.division.val_fraction:
+            metadata["holds_out"] = False
         if surveyed.domain_channels:
             metadata["channels"] = surveyed.domain_channels
         if skipped:
@@ -149,10 +156,15 @@ class FolderPreparation:
         self, found: Source, surveyed: Survey, encoder: ExampleEncoder, skipped: list[SkippedExample]
     ) -> Report:
         shortest_edge, longest_edge = surveyed.edges(encoder.stored)
+        one_hot = {SIDE_MAP} & encoder.classes.keys()  # whose range no network sees
+        with_range = {name: stored for name, stored in surveyed.formats.items() if name not in one_hot}
         return Report.of(
             self.name,
             self.data_dir,
             measured=surveyed.measured,
+            minorities=surveyed.minorities,
+            hints=tuple(value_hints(with_range, encoder.values, given=surveyed.given)),
+            label_hints=tuple(label_hints(surveyed.formats, encoder.values, labels=encoder.classes)),
             shortest_edge=shortest_edge,
             longest_edge=longest_edge,
             kept=encoder.kept,

@@ -35,6 +35,8 @@ _STRINGS = (
      "interpolated, and colour augmentations leave them as they are."),
     ("value_range", None, "LOW,HIGH: value range of float32 images, measured by default; or of uint16 images "
      "that use a part of their range, as in 0,4095."),
+    ("value_range", None, "LOW,HIGH: value range of float32 images, measured by default; or of integers that "
+     "use a part of their range, as in 0,4095. Or ranges by feature: 'A:0,18;side_map:0,4'."),
     ("video_size", None, "WIDTHxHEIGHT of the frames of .yuv files."),
 )  # fmt: skip
 _INTEGERS = (
@@ -72,11 +74,14 @@ def define(values: flags.FlagValues) -> None:
         "What the numbers of maps are. Classes are never interpolated, and networks get them one-hot.",
         flag_values=values,
     )
-    for split in ("val", "test"):
+    for split, more in (
+        ("val", " 0 holds nothing out, even if nothing else can be evaluated."),
+        ("test", ""),
+    ):
         flags.DEFINE_float(
             f"{split}_fraction",
             0.1,
-            f"Fraction of the examples for split {split!r} if the source has no folders of splits.",
+            f"Fraction of the examples for split {split!r} if the source has no folders of splits.{more}",
             flag_values=values,
         )
     for name, number, text in _INTEGERS:
@@ -109,9 +114,22 @@ def arguments(values: flags.FlagValues) -> dict[str, Any]:
             **{name: values[f"video_{name}"].value for name, _, _ in _VIDEO_ENUMS},
         ),
         "labels": tuple(values.labels.split(",")) if values.labels else (),
-        "value_range": _two_numbers("value_range", values.value_range, ",", float),
+        "value_range": _value_range(values.value_range),
         **{name: values[name].value for name in _SAME_ARGUMENTS},
     }
+
+
+def _value_range(text: str | None) -> tuple[float, float] | dict[str, tuple[float, float]] | None:
+    """The range LOW,HIGH; or, of FEATURE:LOW,HIGH;..., the range of each feature."""
+    if text is None or ":" not in text:
+        return _two_numbers("value_range", text, ",", float)
+    ranges = {}
+    for part in text.split(";"):
+        feature, _, numbers = part.partition(":")
+        found = _two_numbers("value_range", numbers, ",", float)
+        assert found is not None, "there is a text"
+        ranges[feature.strip()] = found
+    return ranges
 
 
 def _two_numbers(

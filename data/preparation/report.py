@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,9 @@ class Report:
       classes: names of the elements of the vector if it is a one-hot class.
       labels: images whose values are classes -> the pixel value of each class; empty if there are too many.
       measured: features whose value range was measured by decoding all images a second time.
+      minorities: lines about images that add alpha, colour or depth to all others of their feature.
+      hints: lines about value ranges that nobody may have meant.
+      label_hints: lines about images whose few values are probably classes.
       shortest_edge: smallest height or width of all images in pixels; None for a public data set.
       longest_edge: largest height or width of all images in pixels; None for a public data set.
       kept: number of images stored as the bytes of their file.
@@ -62,6 +66,9 @@ class Report:
     classes: tuple[str, ...] = ()
     labels: Mapping[str, Classes] = dataclasses.field(default_factory=dict)
     measured: tuple[str, ...] = ()
+    minorities: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    label_hints: tuple[str, ...] = ()
     shortest_edge: int | None = None
     longest_edge: int | None = None
     kept: int = 0
@@ -126,8 +133,10 @@ class Report:
         return lines
 
     def _remarks(self) -> list[str]:
-        """Lines about what the user may not expect: skipped examples, duplicates, ignored files."""
-        lines = []
+        """Lines about what the user may not expect, such as skipped examples, duplicates, ignored files."""
+        lines = [f"{'' if line.startswith(' ') else 'mixed':<10}{line}" for line in self.minorities] + [
+            f"hint      {line}" for line in (*self.hints, *self.label_hints)
+        ]
         if self.skipped:
             path = os.path.join(self.directory, "metadata.json")
             lines.append(f"skipped   {_many(len(self.skipped), 'example')}; {path} lists all of them:")
@@ -161,7 +170,8 @@ class Report:
 
     def _train_command(self) -> str:
         """The command that trains on the data set, or its flags if no gin file fits."""
-        parameters: dict[str, object] = {"DATASET": f'"{self.dataset}"', "DATA_DIR": f'"{self.data_dir}"'}
+        data_dir = json.dumps(self.data_dir, ensure_ascii=False)  # in quotes, with \\ and quotes escaped
+        parameters: dict[str, object] = {"DATASET": f'"{self.dataset}"', "DATA_DIR": data_dir}
         images = [name for name in self.features if name != SIDE_MAP]
         files: list[str] = []
         if "pair" in self.features or {"A", "B"} <= self.features.keys():

@@ -18,7 +18,8 @@ from data.formats.image_info import ImageRef
 from data.formats.image_reader import is_image_name
 from data.formats.raw_video import VideoFormat
 from data.preparation.layouts import LAYOUTS, Example, FolderReader, SkippedExample
-from data.preparation.splits import SPLITS, Source
+from data.preparation.split_folders import SPLITS
+from data.preparation.splits import Source
 from data.roles import SIDE_VECTOR
 
 _MOST_NAMED = 10

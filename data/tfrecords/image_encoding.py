@@ -15,6 +15,7 @@ from data.errors import DataError
 from data.formats import image_reader
 from data.formats.image_info import ImageInfo, ImageRef
 from data.formats.raw_video import VideoFormat
+from data.imaging.value_statistics import ImageValues, values_of
 from data.tfrecords import label_classes
 from data.tfrecords.image_decoding import decode_image
 
@@ -74,11 +75,13 @@ class Encoded(typing.NamedTuple):
       digest: `pixels_digest` of the stored pixels; with `halves`, of the left half and then of the right.
       classes: of each part that was asked for, its different pixel values; None if they are too many, or
         blurred by JPEG.
+      values: of the pixels.
     """
 
     value: bytes | np.ndarray
     kept: bool
     digest: bytes
+    values: ImageValues
     classes: tuple[label_classes.Pixels | None, ...] = ()
 
 
@@ -213,10 +216,13 @@ def encode(
     if "jpeg" in contents:
         classes = (None,) * len(classes)
     digest = b"".join(map(pixels_digest, parts))
+    values = values_of(pixels)
     for encoding, file_bytes in contents.items():
         if stored.is_encoded and _decodes_to(file_bytes, encoding, pixels):
-            return Encoded(value=file_bytes, kept=True, digest=digest, classes=classes)
-    return Encoded(value=encode_pixels(pixels, stored), kept=False, digest=digest, classes=classes)
+            return Encoded(value=file_bytes, kept=True, digest=digest, values=values, classes=classes)
+    return Encoded(
+        value=encode_pixels(pixels, stored), kept=False, digest=digest, values=values, classes=classes
+    )
 
 
 def encode_pixels(pixels: np.ndarray, stored: StoredFormat) -> bytes | np.ndarray:

@@ -124,6 +124,11 @@ class PreparedDataset:
         return self.features[SIDE_VECTOR].shape[0] if SIDE_VECTOR in self.features else 0
 
     @property
+    def holds_out(self) -> bool:
+        """Whether a part of "train" is held out for evaluation if there is no split "val"."""
+        return bool(self.metadata.get("holds_out", True))
+
+    @property
     def side_classes(self) -> tuple[str, ...]:
         """Names of the classes that the side vector encodes; empty if it does not encode classes."""
         return tuple(self.metadata.get("side_classes", ()))
@@ -216,11 +221,12 @@ def open_dataset(dataset: str, data_dir: gfile.Path) -> PreparedDataset:
     )
 
 
-def split_held_out(train: Records, where: str) -> tuple[Records, Records]:
+def split_held_out(train: Records, *, split: str, where: str) -> tuple[Records, Records]:
     """Divides a training split into what is trained on, and its end, which is held out for evaluation.
 
     Args:
       train: all of the split.
+      split: its stored name, such as "train" or "trainB", for the message.
       where: its directory, for the message.
 
     Raises:
@@ -229,7 +235,8 @@ def split_held_out(train: Records, where: str) -> tuple[Records, Records]:
     held_out = min(_MAX_HELD_OUT, max(1, int(train.examples * _HELD_OUT_FRACTION)))
     if held_out == train.examples:
         raise DataError(
-            f"{where}: its only example would be held out for evaluation; add examples or a split 'val'"
+            f"{where}: the only example of {split!r} would be held out for evaluation; add examples or a "
+            "split 'val', or prepare it with --val_fraction=0, which holds out nothing"
         )
     kept = train.examples - held_out
     return train.part(0, kept), train.part(kept, train.examples)

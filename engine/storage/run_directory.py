@@ -91,9 +91,9 @@ class RunDirectory:
           ConfigurationError: it cannot be read.
         """
         with reraise_read_errors(self.config):
-            if not tf.io.gfile.exists(self.config):
+            if not gfile.exists(self.config):
                 return None
-            with tf.io.gfile.GFile(self.config) as file:
+            with gfile.open_text(self.config) as file:  # an editor may have added a byte-order mark
                 return file.read()
 
     def write_config(self, text: str) -> None:

@@ -94,7 +94,10 @@ def test_maps_of_classes_are_one_hot_and_show_only_what_is_there(
 
 def test_maps_of_values_are_interpolated_as_before(source, tmp_path, run_prepare):
     code, told, _ = run_prepare("paired", side_map=tmp_path / "maps")
-    assert code == 0 and "labels" not in told and "labels" not in metadata(tmp_path)
+    assert code == 0 and "labels  " not in told and "labels" not in metadata(tmp_path)
+    for feature, values, flag in (("A", 4, "--labels=A"), ("side_map", 2, "--side_map_kind=classes")):
+        assert f"hint      {feature}: has only {values} different values" in told and flag in told
+    assert "hint      B" not in told
     data = data_of(tmp_path)
     assert data.label_roles == () and data.one_hot == {} and data.notes() == []
     assert data.example_spec["side_map"].shape == (48, 48, 1)

@@ -27,7 +27,7 @@ FLOORS = {
         "train evaluate translate preview doctor launch tpu_job data_service",
     ),
     "data": (
-        "errors roles gfile quiet_tensorflow imaging",
+        "errors roles description gfile quiet_tensorflow imaging",
         "augmentation formats",
         "supply",
         "tfrecords",
@@ -53,7 +53,14 @@ PROGRAMS = FLOORS["engine"][-1].split()
 BETWEEN_PACKAGES = {
     "data": set(),
     "models": {"engine.errors", "engine.task", "data.imaging", "data.roles"},
-    "engine": {"data.errors", "data.gfile", "data.imaging", "data.roles", "data.quiet_tensorflow"},
+    "engine": {
+        "data.description",
+        "data.errors",
+        "data.gfile",
+        "data.imaging",
+        "data.roles",
+        "data.quiet_tensorflow",
+    },
 }
 """What a package may import of the others. Programs of the engine and `engine.inference` may
 import everything, the program `data.prepare` also `engine.cli`."""

@@ -186,8 +186,8 @@ def encode(
     """
     info, pixels, contents = image_reader.decode(ref, video=video, max_pixels=max_pixels)
     try:
-        pixels = _converted(pixels, info, stored)
-        _check_values(pixels, stored)
+        pixels = convert_pixels(pixels, info, stored)
+        check_values(pixels, stored)
     except DataError as error:
         raise DataError(f"{ref.path}: {error}") from error
     if stored.is_encoded and info.height * info.width >= _DECODABLE_PIXELS:
@@ -227,8 +227,20 @@ def pixels_digest(pixels: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def _converted(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.ndarray:
-    """Converts pixels to the stored dtype and channels; raises DataError if that would lose something."""
+def convert_pixels(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.ndarray:
+    """Converts pixels [H, W, C] to the stored dtype and channels.
+
+    Grey becomes colour by repeating it, and images without alpha become opaque. 8-bit values are
+    multiplied by 257 to become 16-bit values.
+
+    Args:
+      pixels: as `image_reader.decode` returns them.
+      info: likewise.
+      stored: the format that they get.
+
+    Raises:
+      DataError: something would be lost; the caller names the image.
+    """
     if info.dtype != stored.dtype:
         if (info.dtype, stored.dtype, stored.value_range) != ("uint8", "uint16", (0, 65535)):
             raise DataError(f"{info.dtype} cannot become {stored.dtype} of {stored.value_range} without loss")
@@ -249,8 +261,8 @@ def _converted(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.
     return np.concatenate([image, alpha], axis=-1)
 
 
-def _check_values(pixels: np.ndarray, stored: StoredFormat) -> None:
-    """Raises DataError for values outside the value range, and for NaN."""
+def check_values(pixels: np.ndarray, stored: StoredFormat) -> None:
+    """Raises DataError for values outside the value range, and for NaN; the caller names the image."""
     low, high = stored.value_range
     if stored.value_range == _WHOLE_RANGES.get(stored.dtype):
         return

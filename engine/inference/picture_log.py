@@ -61,7 +61,7 @@ class PictureLog:
         if len(self.refused) == 1 or broken:
             return error
         return ConfigurationError(
-            f"{len(self.refused)} of {_pictures(self._pictures)} are refused, as listed above; mend or remove "
+            f"{len(self.refused)} of {_pictures(self._pictures)} are refused (listed above); mend or remove "
             f"them (the first: {error})"
         )
 

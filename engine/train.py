@@ -23,6 +23,7 @@ from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedEr
 from engine.experiment import Experiment
 from engine.gin_config import loader
 from engine.gin_config.diff import differences
+from engine.input_pipeline.recorded_data import describe
 from engine.memory import micro_batch_limit
 from engine.outer_loop.trainer import Summary, Trainer
 from engine.storage.run_directory import RunDirectory
@@ -115,6 +116,7 @@ def _train_once(
         trainer.restore()
         if trainer.devices.is_chief:
             run.write_config(text)
+            run.write_data(describe(experiment.data))
             if records_micro_batch:
                 micro_batch_limit.record(
                     experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch

@@ -9,7 +9,7 @@ from data.imaging.nearest import nearest, nearest_indices
 from data.imaging.one_hot import Classes, OneHot
 from data.imaging.similarity import MS_SSIM_WEIGHTS, multiscale_similarity, structural_similarity
 from data.imaging.upsampling import enlarge
-from data.imaging.value_ranges import range_to_signed, to_signed, to_uint8
+from data.imaging.value_ranges import range_to_signed, signed_to_range, to_signed, to_uint8
 from data.imaging.ycbcr import rgb_to_ycbcr, ycbcr_to_rgb
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "rgb_to_space",
     "rgb_to_ycbcr",
     "rmse",
+    "signed_to_range",
     "space_to_rgb",
     "ssim",
     "structural_similarity",

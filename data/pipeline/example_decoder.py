@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data.description import ImageFormat
 from data.imaging import Classes
 from data.roles import SIDE_VECTOR
 from data.tfrecords import image_decoding
@@ -100,6 +101,17 @@ class ExampleDecoder:
     def value_range(self, role: str) -> tuple[float, float]:
         """Returns (lowest, highest) value that an image of a role can have as stored."""
         return format_of(self.features[self.sources[role].feature]).value_range
+
+    def image_format(self, role: str) -> ImageFormat:
+        """Returns how the images of a role are stored."""
+        source = self.sources[role]
+        stored = format_of(self.features[source.feature])
+        return ImageFormat(
+            channels=source.channels,
+            dtype=stored.dtype,
+            value_range=stored.value_range,
+            alpha=stored.is_encoded and source.channels in (2, 4),
+        )
 
     @property
     def padding(self) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from data.augmentation.compose import augment
+from data.description import ImageFormat
 from data.errors import DataError
 from data.pipeline import damaged_records, image_cache, record_reader, resizing
 from data.pipeline.cropping import ResizeAndCrop, example_seed
@@ -103,6 +104,10 @@ class ExampleStream:
     def value_range(self, role: str) -> tuple[float, float]:
         """Returns (lowest, highest) value that an image of a role can have as stored."""
         return self._decoder.value_range(role)
+
+    def image_format(self, role: str) -> ImageFormat:
+        """Returns how the images of a role are stored."""
+        return self._decoder.image_format(role)
 
     @property
     def notes(self) -> list[str]:

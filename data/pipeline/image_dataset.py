@@ -11,6 +11,7 @@ import tensorflow as tf
 from data import imaging
 from data.augmentation.compose import not_geometric
 from data.augmentation.geometry import RandomResizedCrop
+from data.description import DataDescription
 from data.errors import DataError
 from data.pipeline import cropping, image_cache, normalisation
 from data.pipeline.example_decoder import ImageSource
@@ -149,6 +150,33 @@ class ImageDataset:
     def side_classes(self) -> tuple[str, ...]:
         """Names of the classes that "side_vector" encodes; empty if it does not encode classes."""
         return self._opened.side_classes
+
+    @property
+    def description(self) -> DataDescription:
+        """What a run has to know of the data set to be used without it."""
+        spec = self.example_spec
+        return DataDescription(
+            dataset=self.dataset,
+            train_examples=self.train_examples,
+            evaluation_split=self.evaluation_split,
+            is_paired=self.is_paired,
+            colour_space=self.colour_space,
+            shapes={name: tuple(of_feature.shape) for name, of_feature in spec.items()},
+            dtypes={name: of_feature.dtype.name for name, of_feature in spec.items()},
+            images={
+                role: stream.image_format(role)
+                for stream in self._streams["train"]
+                for role in stream.sources
+                if role != SIDE_MAP
+            },
+            load_size=self._resize_and_crop.load_size,
+            crop_size=self._resize_and_crop.crop_size,
+            resize=self.resize,
+            direction=getattr(self, "direction", None),
+            side_classes=self.side_classes,
+            label_roles=self.label_roles,
+            one_hot=self.one_hot,
+        )
 
     def batches(
         self,

@@ -140,12 +140,7 @@ def resize_with_pad(
       [height, width, C] of the same dtype.
     """
     image = tf.convert_to_tensor(image)
-    rows, columns = tf.unstack(tf.shape(image)[:2])
-    scale = tf.minimum(height / rows, width / columns)
-    inner = [
-        tf.clip_by_value(tf.cast(tf.round(tf.cast(length, tf.float64) * scale), tf.int32), 1, limit)
-        for length, limit in ((rows, height), (columns, width))
-    ]
+    inner = fitted_size(tf.shape(image)[0], tf.shape(image)[1], height, width)
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     # Resampled over the whole result, whose size is static; the padding then replaces what is outside.
     canvas = Window(size=inner, top=-top, left=-left, height=height, width=width)
@@ -154,6 +149,19 @@ def resize_with_pad(
     return tf.where(
         inside[..., None], _sampled((image,), canvas, (is_labels,))[0], tf.cast(value, image.dtype)
     )
+
+
+def fitted_size(
+    rows: int | tf.Tensor, columns: int | tf.Tensor, height: int, width: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the largest (height, width) of the aspect ratio rows : columns that fits, int32 scalars."""
+    rows, columns = tf.convert_to_tensor(rows), tf.convert_to_tensor(columns)
+    scale = tf.minimum(height / rows, width / columns)  # float64
+    scaled_rows, scaled_columns = (
+        tf.clip_by_value(tf.cast(tf.round(tf.cast(length, tf.float64) * scale), tf.int32), 1, limit)
+        for length, limit in ((rows, height), (columns, width))
+    )
+    return scaled_rows, scaled_columns
 
 
 def _banded_weights(

@@ -77,8 +77,8 @@ def label_hints(
             continue
         if values.size and 1 < (distinct := values.distinct()) <= _MOST_LABEL_VALUES:
             lines.append(
-                f"{feature}: has only {distinct} different values, which resizing mixes; if they are classes, "
-                f"prepare it again with {flags[feature]}"
+                f"{feature}: has only {distinct} different values, which resizing mixes; if those are "
+                f"classes, prepare it again with {flags[feature]}"
             )
     return lines
 

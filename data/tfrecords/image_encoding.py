@@ -204,8 +204,8 @@ def encode(
             raise DataError(
                 f"is {info.dtype} among {stored.dtype} labels, so its classes would change; convert it"
             )
-        pixels = _converted(pixels, info, stored)
-        _check_values(pixels, stored)
+        pixels = convert_pixels(pixels, info, stored)
+        check_values(pixels, stored)
         half = pixels.shape[1] // 2
         parts = (pixels[:, :half], pixels[:, half:]) if halves else (pixels,)
         classes = tuple(label_classes.classes_in(parts[number]) for number in labels)
@@ -251,8 +251,20 @@ def pixels_digest(pixels: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def _converted(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.ndarray:
-    """Converts pixels to the stored dtype and channels; raises DataError if that would lose something."""
+def convert_pixels(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.ndarray:
+    """Converts pixels [H, W, C] to the stored dtype and channels.
+
+    Grey becomes colour by repeating it, and images without alpha become opaque. 8-bit values are
+    multiplied by 257 to become 16-bit values.
+
+    Args:
+      pixels: as `image_reader.decode` returns them.
+      info: likewise.
+      stored: the format that they get.
+
+    Raises:
+      DataError: something would be lost; the caller names the image.
+    """
     if info.dtype != stored.dtype:
         if (info.dtype, stored.dtype, stored.value_range) != ("uint8", "uint16", (0, 65535)):
             raise DataError(f"{info.dtype} cannot become {stored.dtype} of {stored.value_range} without loss")
@@ -273,8 +285,8 @@ def _converted(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.
     return np.concatenate([image, alpha], axis=-1)
 
 
-def _check_values(pixels: np.ndarray, stored: StoredFormat) -> None:
-    """Raises DataError for values outside the value range, and for NaN."""
+def check_values(pixels: np.ndarray, stored: StoredFormat) -> None:
+    """Raises DataError for values outside the value range, and for NaN; the caller names the image."""
     low, high = stored.value_range
     if stored.value_range == _WHOLE_RANGES.get(stored.dtype):
         return

@@ -4,7 +4,8 @@ config.gin    configuration of the run          checkpoints/ best/   checkpoints
 train.jsonl   one row for each log event        samples/             image grids of fixed inputs
 eval.jsonl    one row for each evaluation       tensorboard/         the same, and images and configuration
 log.txt       console output                    micro_batch.json     the micro-batch that fits into memory
-lock          names the process that trains     DONE                 present once the run is complete
+data.json     what the run knows of its data     DONE                 present once the run is complete
+lock          names the process that trains
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import tensorflow as tf
 from absl import logging
 
 from data import gfile
+from data.description import DataDescription
+from engine.errors import ConfigurationError
 from engine.storage import run_lock
 from engine.storage.atomic_files import append_text, write_text
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
@@ -37,7 +40,7 @@ class RunDirectory:
 
     Attributes:
       path: likewise, with ~ expanded.
-      config, train_log, eval_log, console_log, micro_batch, lock, done: paths of its files.
+      config, data, train_log, eval_log, console_log, micro_batch, lock, done: paths of its files.
       checkpoints, best, samples, tensorboard: paths of its directories.
     """
 
@@ -45,6 +48,7 @@ class RunDirectory:
         self.path = os.path.expanduser(path)
         self._lock: run_lock.RunLock | None = None
         self.config = os.path.join(self.path, "config.gin")
+        self.data = os.path.join(self.path, "data.json")
         self.train_log = os.path.join(self.path, "train.jsonl")
         self.eval_log = os.path.join(self.path, "eval.jsonl")
         self.console_log = os.path.join(self.path, "log.txt")
@@ -99,6 +103,29 @@ class RunDirectory:
     def write_config(self, text: str) -> None:
         """Writes config.gin."""
         write_text(self.config, text)
+
+    def read_data(self) -> DataDescription | None:
+        """What the run recorded of its data set; None if there is no data.json, as in older runs.
+
+        Raises:
+          ConfigurationError: it cannot be read.
+        """
+        with reraise_read_errors(self.data):
+            if not tf.io.gfile.exists(self.data):
+                return None
+            with tf.io.gfile.GFile(self.data) as file:
+                text = file.read()
+        try:
+            return DataDescription.from_json(text)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{self.data}: does not describe a data set ({error}); remove it, and the data set itself is "
+                "read instead"
+            ) from error
+
+    def write_data(self, description: DataDescription) -> None:
+        """Writes data.json."""
+        write_text(self.data, description.to_json() + "\n")
 
     def mark_done(self, summary: Mapping[str, object]) -> None:
         """Marks the run as complete, with a summary of it."""

@@ -10,9 +10,11 @@ from engine.errors import ConfigurationError
 from engine.evaluate import evaluate
 from engine.gin_config import loader
 from engine.input_pipeline import pictures
+from engine.opened_run import open_run
 from engine.preview import contact_sheet
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train
+from engine.translate import translate
 
 PALETTE = np.uint8([[0, 0, 0], [200, 30, 30], [30, 200, 30]])
 
@@ -106,6 +108,34 @@ def test_a_picture_becomes_what_the_network_was_trained_on(data_dir):
     np.testing.assert_array_equal(pictures.to_network(experiment.data, shown)[0, 0], expected)
     unknown = pictures.to_network(experiment.data, shown - 0.1)
     np.testing.assert_array_equal(unknown, np.zeros([1, 1, 3, 3]))
+
+
+def test_pictures_are_translated_as_in_training(data_dir, tmp_path, capfd):
+    workdir = str(tmp_path / "run")
+    no_maps = "side_information.SideInformation.map = 'none'"
+    given = params(data_dir, ONE_HOT, no_maps)
+    train(gin_files=["gin/pix2pix.gin"], gin_params=given, workdir=workdir)
+    colour = np.random.default_rng(99).integers(0, 3, (9, 9)).repeat(4, 0).repeat(4, 1)
+    pixels = PALETTE[colour]  # 36x36, which the network does not take
+    Image.fromarray(pixels).save(tmp_path / "known.png")
+    translate(
+        workdir=workdir, input=str(tmp_path / "known.png"), output=str(tmp_path / "out"), raw=True,
+        resize="as_trained",
+    )  # fmt: skip
+    assert "classes" not in capfd.readouterr().out
+    centres = ((2 * np.arange(32) + 1) * 36) // 64
+    classes = sorted(PALETTE.tolist())
+    order = np.array([classes.index(colour) for colour in PALETTE.tolist()])
+    one_hot = np.eye(3, dtype=np.float32)[order[colour[centres[:, None], centres]]]
+    trainer = open_run(workdir)
+    expected = trainer.experiment.task.translate(
+        trainer.state.evaluation_networks, {"input": tf.constant(one_hot[None])}
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "known.npy"), expected[0], rtol=0, atol=1e-5)
+    pixels[3, 4] += 1
+    Image.fromarray(pixels[:32, :32]).save(tmp_path / "unknown.png")
+    translate(workdir=workdir, input=str(tmp_path / "unknown.png"), output=str(tmp_path / "out"))
+    assert "with pixels that are none of the classes of the training" in capfd.readouterr().out
 
 
 def test_the_setting_belongs_to_the_configuration(data_dir):

@@ -33,8 +33,6 @@ _STRINGS = (
      "example."),
     ("labels", None, "A, B or A,B: images whose colours or numbers stand for classes. They are never "
      "interpolated, and colour augmentations leave them as they are."),
-    ("value_range", None, "LOW,HIGH: value range of float32 images, measured by default; or of uint16 images "
-     "that use a part of their range, as in 0,4095."),
     ("value_range", None, "LOW,HIGH: value range of float32 images, measured by default; or of integers that "
      "use a part of their range, as in 0,4095. Or ranges by feature: 'A:0,18;side_map:0,4'."),
     ("video_size", None, "WIDTHxHEIGHT of the frames of .yuv files."),

@@ -93,20 +93,17 @@ def _far_extreme(feature: str, values: ValueStatistics) -> str | None:
         if abs(extreme.next - extreme.value) > abs(other.value - extreme.next):
             low, high = sorted((extreme.next, other.value))
             return (
-                f"{feature}: {_share(extreme, values.size)} of the values {_is(extreme)} "
-                f"{extreme.value:g} and all others {low:g} to {high:g}, so it is probably a no-data value; "
+                f"{feature}: {_share(extreme, values.size)} {extreme.value:g} and all others {low:g} to {high:g}, so it is probably a no-data value; "
                 "replace it in the files, and prepare them again"
             )
     return None
 
 
-def _is(extreme: Extreme) -> str:
-    return "is" if extreme.times == 1 else "are"
-
-
 def _share(extreme: Extreme, size: int) -> str:
-    share = 100 * extreme.times / size
-    return f"{share:.2g} %" if share >= 0.1 else f"{extreme.times} of {size}"
+    """How many values are the extreme: "3.1 % of the values are", "1 of 5000 values is"."""
+    percent = 100 * extreme.times / size
+    share = f"{percent:.2g} % of the" if percent >= 0.1 else f"{extreme.times} of {size}"
+    return f"{share} values {'is' if extreme.times == 1 else 'are'}"
 
 
 def _suggested_high(stored: StoredFormat, highest: float) -> int | None:

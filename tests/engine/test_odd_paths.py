@@ -87,10 +87,9 @@ def trained(tmp_path_factory):
         layout="side_by_side", source=source, name="made", data_dir=data_dir, val_fraction=0, test_fraction=0
     )
     gin_file = root / file_name(ALL_AT_ONCE, ".gin")
-    lines = [f"include {WGAN_GP!r}", "CPU_REPLICAS = 1", "BATCH_SCHEDULE = 1", "TOTAL_EXAMPLES = 2"]
-    gin_file.write_text("\n".join(["from __gin__ import dynamic_registration", *lines, ""]))
+    gin_file.write_text("CPU_REPLICAS = 1\nBATCH_SCHEDULE = 1\nTOTAL_EXAMPLES = 2\n")
     params = gin_params(data_dir, "supply.Supply.cache = 'disk'", "EVALUATE_EVERY = 1")
-    engine.train.train(gin_files=[str(gin_file)], gin_params=params, workdir=str(workdir))
+    engine.train.train(gin_files=[WGAN_GP, str(gin_file)], gin_params=params, workdir=str(workdir))
     return data_dir, workdir, gin_file
 
 
@@ -124,28 +123,27 @@ def test_a_run_under_another_name(run, trained, tmp_path, name):
     gin_file.parent.mkdir()
     shutil.copy(trained[2], gin_file)
     params = gin_params(data_dir, "supply.Supply.cache = 'disk'", "EVALUATE_EVERY = 1")
-    code, out, err = run(engine.train, gin_file=gin_file, gin_param=params, workdir=workdir)
+    code, out, err = run(engine.train, gin_file=[WGAN_GP, gin_file], gin_param=params, workdir=workdir)
     assert (code, err) == (0, "") and "done: 2 examples" in out
     code, out, err = run(engine.evaluate, workdir=workdir, split="train")
     assert (code, err) == (0, "") and "psnr" in out.lower()
     pictures, output = tmp_path / "pictures" / name, tmp_path / "translated" / name
     pictures.mkdir(parents=True)
     picture(width=32).save(pictures / file_name(name, ".png"))
-    for given in (pictures, pictures / file_name(name, ".png")):
-        code, out, err = run(engine.translate, workdir=workdir, input=given, output=output)
-        assert (code, err) == (0, "")
-        assert os.listdir(output) == [file_name(name, ".png")]
-        shutil.rmtree(output)
+    given = pictures / file_name(name, ".png") if len(name) % 2 else pictures
+    code, out, err = run(engine.translate, workdir=workdir, input=given, output=output)
+    assert (code, err) == (0, "")
+    assert os.listdir(output) == [file_name(name, ".png")]
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_preview(run, trained, tmp_path, name):
     output = tmp_path / name / file_name(name, ".png")
-    code, _, err = run(
-        engine.preview, gin_file=trained[2], gin_param=gin_params(trained[0]), output=output, examples=1
-    )
+    files, params = [WGAN_GP, trained[2]], gin_params(trained[0])
+    code, _, err = run(engine.preview, gin_file=files, gin_param=params, output=output, examples=1)
     assert (code, err) == (0, "")
-    assert Image.open(output).size == (64, 32)
+    with Image.open(output) as sheet:
+        assert sheet.size == (64, 32)
 
 
 def test_a_pattern_in_a_folder_with_brackets(run, trained, tmp_path):
@@ -182,12 +180,13 @@ def test_paths_that_cannot_be_are_refused_in_one_line(run, trained, tmp_path, ki
     data_dir, workdir, gin_file = trained
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    picture().save(pictures / "a.png")
+    picture(width=32).save(pictures / "a.png")
     prepare = {"layout": "single", "name": "made", "source": pictures, "data_dir": tmp_path / "sets"}
-    train = {"gin_file": gin_file, "gin_param": gin_params(data_dir), "workdir": tmp_path / "run"}
-    preview = {"gin_file": gin_file, "gin_param": gin_params(data_dir), "output": tmp_path / "sheet.png"}
+    config = {"gin_file": [WGAN_GP, gin_file], "gin_param": gin_params(data_dir)}
+    train = config | {"workdir": tmp_path / "run"}
+    preview = config | {"output": tmp_path / "sheet.png"}
     translate = {"workdir": workdir, "input": pictures, "output": tmp_path / "translated"}
-    before = sorted(os.listdir(tmp_path))
+    before = set(tmp_path.rglob("*"))
     for module, flags in (
         (data.prepare, prepare | {"source": wrong}),
         (data.prepare, prepare | {"data_dir": wrong}),
@@ -208,7 +207,7 @@ def test_paths_that_cannot_be_are_refused_in_one_line(run, trained, tmp_path, ki
         given = next(name for name, value in flags.items() if value == wrong)
         assert (code, out) == (2, ""), (module, given, err)
         assert err.count("\n") == 1 and ";" in err, (module, given, err)
-    assert sorted(os.listdir(tmp_path)) == before
+    assert not [path for path in set(tmp_path.rglob("*")) - before if not path.is_dir()]
 
 
 def test_pictures_that_cannot_be_read_are_named(run, trained, tmp_path):

@@ -96,6 +96,9 @@ def test_folders_that_are_missing_or_too_many(read, files, match):
 @pytest.mark.parametrize("layout", ["single", "side_by_side"])
 def test_layouts_of_one_folder_have_no_domains(read, layout):
     assert read(layout, "trainA/1.png", "trainB/1.png") is None
+
+
+def test_a_source_without_folders_of_splits(read):
     assert read("paired", "A/1.png", "B/1.png") is None
 
 

@@ -95,7 +95,7 @@ def test_one_wrong_pixel(report):
     images = floats()
     images["B/1.tif"][3, 4] = 700
     [hint] = report("paired", images).hints
-    assert hint.startswith("B: 1 of 7500 of the values is 700 and all others ")
+    assert hint.startswith("B: 1 of 7500 values is 700 and all others ")
 
 
 def test_a_few_values_far_from_most(report):

@@ -65,8 +65,8 @@ def _far_extreme(feature: str, values: ValueStatistics) -> str | None:
         if abs(extreme.next - extreme.value) > abs(other.value - extreme.next):
             low, high = sorted((extreme.next, other.value))
             return (
-                f"{feature}: {_share(extreme, values.size)} {extreme.value:g} and all others {low:g} to {high:g}, so it is probably a no-data value; "
-                "replace it in the files, and prepare them again"
+                f"{feature}: {_share(extreme, values.size)} {extreme.value:g} and all others {low:g} to "
+                f"{high:g}, so it is probably a no-data value; replace it in the files and prepare them again"
             )
     return None
 

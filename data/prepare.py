@@ -8,11 +8,12 @@
 Layouts:
   side_by_side  Each file is a pair: A is the left half, B the right half.
   paired        Files with the same name in two folders are A and B. Or one folder and two patterns.
-  unpaired      Two folders of images that do not correspond; or trainA, trainB, testA, testB.
+  unpaired      Two folders of images that do not correspond.
   single        One folder of images.
   tfds          A public data set of TensorFlow Datasets, which downloads it if it is not there.
 
-Splits: A source with folders train, val and test keeps them. Any other source is divided at random.
+Splits: A source with folders train, val and test keeps them; for paired and unpaired, they may also be named
+trainA, trainB, ... or train_A, train_B, ... or A/train, B/train, ... Any other source is divided at random.
 
 Supported formats: JPEG, PNG, BMP, GIF, WebP, TIFF and raw video (.yuv, .y4m); each frame is an image.
 

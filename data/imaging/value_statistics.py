@@ -8,7 +8,7 @@ import typing
 import numpy as np
 
 _SAMPLED_PER_IMAGE = 1024
-_MOST_SAMPLED = 2**20
+_MOST_SAMPLED = 2**16
 
 
 class Extreme(typing.NamedTuple):
@@ -44,7 +44,7 @@ class ImageValues(typing.NamedTuple):
       size: number of values.
       lowest: the lowest.
       highest: the highest.
-      sample: some of them, all equally likely: float64 [N].
+      sample: some of them, all equally likely: float32 [N].
     """
 
     size: int
@@ -69,7 +69,7 @@ def values_of(pixels: np.ndarray) -> ImageValues:
         values.size,
         Extreme(float(low), int(is_low.sum()), float(after_low)),
         Extreme(float(high), int(is_high.sum()), float(before_high)),
-        sample.astype(np.float64),
+        sample.astype(np.float32),
     )
 
 
@@ -95,7 +95,7 @@ class ValueStatistics:
         self.size += image.size
         self.lowest = self.lowest.merged(image.lowest, sign=1) if self.lowest else image.lowest
         self.highest = self.highest.merged(image.highest, sign=-1) if self.highest else image.highest
-        self._samples.append(image.sample[:: self._every])
+        self._samples.append(image.sample[:: self._every].copy())  # not a view of all of it
         self._sampled += len(self._samples[-1])
         if self._sampled > _MOST_SAMPLED:
             kept = np.concatenate(self._samples)[::2]

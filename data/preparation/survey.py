@@ -152,17 +152,17 @@ def survey(
     formats: dict[str, StoredFormat] = {}
     measured: list[str] = []
     channels: dict[str, int] = {}
-    ranges: dict[str, ValueRange | None] = {}
+    given: dict[str, ValueRange] = {}
     if any(headers.splits.values()):
         ranges = _ranges(headers.infos, LAYOUTS[layout].features, reader, has_maps=has_maps)
+        given = {feature: found for feature, found in ranges.items() if found is not None}
         for index, feature in enumerate(features):
-            value_range = ranges.get(feature)
-            if feature in ranges and value_range is None:
-                value_range = _measure(headers.splits, index, reader)
+            if feature in ranges and ranges[feature] is None:
+                ranges[feature] = _measure(headers.splits, index, reader)
                 measured.append(feature)
-            formats[feature] = headers.infos.format_of(feature, value_range)
+            formats[feature] = headers.infos.format_of(feature, ranges.get(feature))
         if len(LAYOUTS[layout].domains) > 1:
-            channels = headers.infos.domain_channels(formats[features[0]].value_range)
+            channels = headers.infos.domain_channels(ranges.get(features[0]))
     return Survey(
         splits={split: examples for split, examples in headers.splits.items() if examples},
         sizes=headers.sizes,
@@ -170,7 +170,7 @@ def survey(
         formats=formats,
         domain_channels=channels,
         measured=tuple(measured),
-        given={feature: value_range for feature, value_range in ranges.items() if value_range is not None},
+        given=given,
         minorities=tuple(headers.infos.minorities()),
         skipped=headers.skipped,
     )

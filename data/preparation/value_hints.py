@@ -94,7 +94,7 @@ def _far_extreme(feature: str, values: ValueStatistics) -> str | None:
             low, high = sorted((extreme.next, other.value))
             return (
                 f"{feature}: {_share(extreme, values.size)} {extreme.value:g} and all others {low:g} to "
-                f"{high:g}, so it is probably a no-data value; replace it in the files, and prepare them again"
+                f"{high:g}, so it is probably a no-data value; replace it in the files and prepare them again"
             )
     return None
 

@@ -264,17 +264,17 @@ def test_a_run_needs_no_data_set_to_translate(translate, train_run, tmp_path, mo
     with pytest.raises(ValueError, match="data set 'mine' is not in"):
         evaluate(workdir=workdir, split="train_held_out")
 
-    # A run of older code has no data.json: its data set is read, as before.
-    os.remove(os.path.join(workdir, "data.json"))
+    # A run of older code has no dataset.json: its data set is read, as before.
+    os.remove(os.path.join(workdir, "dataset.json"))
     code, _, errors = translate(**flags, output=tmp_path / "none")
     assert code == 2 and "data set 'mine' is not in" in errors
     shutil.move(tmp_path / "moved", tmp_path / "datasets")
     assert translate(**flags, output=tmp_path / "older")[0] == 0
     assert (tmp_path / "older" / "0.npy").read_bytes() == before
 
-    (tmp_path / "run" / "data.json").write_text("{}")
+    (tmp_path / "run" / "dataset.json").write_text("{}")
     code, _, errors = translate(**flags, output=tmp_path / "none")
-    assert code == 2 and "data.json: does not describe a data set" in errors
+    assert code == 2 and "dataset.json: does not describe a data set" in errors
 
 
 def test_evaluation_refuses_a_data_set_that_was_prepared_anew(train_run, tmp_path):

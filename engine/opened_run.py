@@ -17,7 +17,7 @@ from engine.storage.run_directory import RunDirectory
 def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
     """Builds a run from its own configuration and restores one of its checkpoints.
 
-    The prepared data set is read only if examples are asked for, or if the run has no data.json.
+    The prepared data set is read only if examples are asked for, or if the run has no dataset.json.
 
     Args:
       workdir: run directory.
@@ -25,7 +25,7 @@ def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
 
     Raises:
       ConfigurationError: there is no such run or checkpoint.
-      data.errors.DataError: the run has no data.json, and its data set is missing.
+      data.errors.DataError: the run has no dataset.json, and its data set is missing.
     """
     if not workdir:
         raise ConfigurationError("no --workdir given; name the run: --workdir=runs/NAME")

@@ -4,7 +4,7 @@ config.gin    configuration of the run          checkpoints/ best/   checkpoints
 train.jsonl   one row for each log event        samples/             image grids of fixed inputs
 eval.jsonl    one row for each evaluation       tensorboard/         the same, and images and configuration
 log.txt       console output                    micro_batch.json     the micro-batch that fits into memory
-data.json     what the run knows of its data     DONE                 present once the run is complete
+dataset.json  what the run knows of its data    DONE                 present once the run is complete
 lock          names the process that trains
 """
 
@@ -48,7 +48,7 @@ class RunDirectory:
         self.path = os.path.expanduser(path)
         self._lock: run_lock.RunLock | None = None
         self.config = os.path.join(self.path, "config.gin")
-        self.data = os.path.join(self.path, "data.json")
+        self.data = os.path.join(self.path, "dataset.json")
         self.train_log = os.path.join(self.path, "train.jsonl")
         self.eval_log = os.path.join(self.path, "eval.jsonl")
         self.console_log = os.path.join(self.path, "log.txt")
@@ -105,7 +105,7 @@ class RunDirectory:
         write_text(self.config, text)
 
     def read_data(self) -> DataDescription | None:
-        """What the run recorded of its data set; None if there is no data.json, as in older runs.
+        """What the run recorded of its data set; None if there is no dataset.json, as in older runs.
 
         Raises:
           ConfigurationError: it cannot be read.
@@ -124,7 +124,7 @@ class RunDirectory:
             ) from error
 
     def write_data(self, description: DataDescription) -> None:
-        """Writes data.json."""
+        """Writes dataset.json."""
         write_text(self.data, description.to_json() + "\n")
 
     def mark_done(self, summary: Mapping[str, object]) -> None:

@@ -113,7 +113,8 @@ def test_folders_and_patterns_of_pictures_of_all_kinds_and_sizes(translate, chec
     np.testing.assert_allclose(raw["deep"], raw["grey"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(raw["opaque"], raw["a"], rtol=0, atol=1e-6)
     written = tf.io.decode_png((tmp_path / "all" / "deep.png").read_bytes(), dtype=tf.uint16).numpy()
-    np.testing.assert_array_equal(written, np.floor((raw["deep"].astype(np.float64) + 1) * 32767.5 + 0.5))
+    expected = (raw["deep"].astype(np.float64) + 1) * 32767.5
+    assert np.abs(written - expected).max() < 0.51  # halves are decided in float32
     bits = {name: (tmp_path / "all" / f"{name}.png").read_bytes()[24] for name in raw}  # of a sample
     assert bits == dict.fromkeys(raw, 8) | {"deep": 16}
     assert np.abs(raw["grey"] - raw["a"]).max() > 0.01

@@ -129,10 +129,12 @@ def test_the_runs_own_pictures_are_translated_as_they_are_evaluated(translate, t
         rounding = 0.5 if dtype != np.float32 else 0
         np.testing.assert_allclose(written, expected, rtol=0, atol=rounding + 1e-5 * (high - low))
         target = load(tmp_path / "source" / "val" / "B" / f"{name}{extension}")
-        error = (written.astype(np.float64) - target) / (high - low)
-        signal_to_noise_db.append(-10 * np.log10(np.mean(error**2)))
+        # Evaluation compares grey levels of 8 bits.
+        signed = [raw, (target.astype(np.float64) - low) / (high - low) * 2 - 1]
+        output, target = (np.floor((values + 1) * 127.5 + 0.5) for values in signed)
+        signal_to_noise_db.append(10 * np.log10(255**2 / np.mean((output - target) ** 2)))
     measured = evaluate(workdir=workdir, split="val").model["psnr_db"]
-    assert np.mean(signal_to_noise_db) == pytest.approx(measured, abs=0.02)  # it rounds to 8 bits
+    assert np.mean(signal_to_noise_db) == pytest.approx(measured, abs=1e-3)
 
 
 def test_pictures_become_what_the_data_set_stores(train_run, tmp_path):
@@ -262,17 +264,17 @@ def test_a_run_needs_no_data_set_to_translate(translate, train_run, tmp_path, mo
     with pytest.raises(ValueError, match="data set 'mine' is not in"):
         evaluate(workdir=workdir, split="train_held_out")
 
-    # A run of older code has no data.json: its data set is read, as before.
-    os.remove(os.path.join(workdir, "data.json"))
+    # A run of older code has no dataset.json: its data set is read, as before.
+    os.remove(os.path.join(workdir, "dataset.json"))
     code, _, errors = translate(**flags, output=tmp_path / "none")
     assert code == 2 and "data set 'mine' is not in" in errors
     shutil.move(tmp_path / "moved", tmp_path / "datasets")
     assert translate(**flags, output=tmp_path / "older")[0] == 0
     assert (tmp_path / "older" / "0.npy").read_bytes() == before
 
-    (tmp_path / "run" / "data.json").write_text("{}")
+    (tmp_path / "run" / "dataset.json").write_text("{}")
     code, _, errors = translate(**flags, output=tmp_path / "none")
-    assert code == 2 and "data.json: does not describe a data set" in errors
+    assert code == 2 and "dataset.json: does not describe a data set" in errors
 
 
 def test_evaluation_refuses_a_data_set_that_was_prepared_anew(train_run, tmp_path):
@@ -419,7 +421,7 @@ def test_bicycle_gan_makes_many_outputs(translate, train_run, tmp_path):
 
     def generated(code):
         x = (load(source) / 127.5 - 1)[np.newaxis].astype(np.float32)
-        return networks["generator"]([x, code], training=False)[0]
+        return networks["generator"]([x, np.asarray(code)], training=False)[0]
 
     flags = {"workdir": workdir, "input": source, "raw": True}
     assert translate(**flags, output=tmp_path / "default")[0] == 0

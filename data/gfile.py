@@ -90,10 +90,11 @@ def open_text(path: Path, newline: str | None = None) -> io.TextIOWrapper:
 def glob(pattern: str) -> list[str]:
     """Returns the sorted paths that match a pattern, as Python's `glob` with `recursive=True` does.
 
-    `tf.io.gfile.glob` does not: it has no `**`, and also matches hidden files.
+    But `**` enters each directory once, even if links lead back to it. `tf.io.gfile.glob` has no `**`, and
+    also matches hidden files.
     """
     if not is_url(pattern):
-        return sorted(python_glob.glob(pattern, recursive=True))
+        return sorted(set(_glob_on_disk(pattern)))
     scheme, _, rest = pattern.partition("://")
     bucket, *parts = rest.split("/")
     return sorted(set(_glob(f"{scheme}://{bucket}", parts)))
@@ -105,6 +106,32 @@ def reason_of(error: OSError | tf.errors.OpError) -> str:
     reason = re.sub(r"\{\{.*?\}\}", "", reason)  # the name of the operation
     reason = reason.split(";")[-1]  # "PATH; REASON"
     return " ".join(reason.split()) or type(error).__name__  # ram:// gives no reason
+
+
+def _glob_on_disk(pattern: str) -> Iterator[str]:
+    """Yields the paths on a disk that match a pattern; it may yield one twice."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        yield from python_glob.glob(pattern)
+        return
+    before, after = parts[: parts.index("**")], parts[parts.index("**") + 1 :]
+    for start in python_glob.glob("/".join([*before, ""])) if before else [""]:
+        for directory in _directories(start):
+            yield from _glob_on_disk(python_glob.escape(directory) + "/".join(after or ["*"]))
+
+
+def _directories(start: str) -> Iterator[str]:
+    """Yields a directory ("" or with a slash at its end) and all below it that are not hidden, each once."""
+    entered = set()
+    for directory, names, _ in os.walk(start or os.curdir, followlinks=True):
+        status = os.stat(directory)
+        if (status.st_dev, status.st_ino) in entered:
+            names.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        below = os.path.relpath(directory, start or os.curdir)
+        yield start if below == os.curdir else f"{start}{below}/"
 
 
 def _glob(directory: str, parts: Sequence[str]) -> Iterator[str]:

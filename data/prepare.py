@@ -8,11 +8,12 @@
 Layouts:
   side_by_side  Each file is a pair: A is the left half, B the right half.
   paired        Files with the same name in two folders are A and B. Or one folder and two patterns.
-  unpaired      Two folders of images that do not correspond; or trainA, trainB, testA, testB.
+  unpaired      Two folders of images that do not correspond.
   single        One folder of images.
   tfds          A public data set of TensorFlow Datasets, which downloads it if it is not there.
 
-Splits: A source with folders train, val and test keeps them. Any other source is divided at random.
+Splits: A source with folders train, val and test keeps them; for paired and unpaired, they may also be named
+trainA, trainB, ... or train_A, train_B, ... or A/train, B/train, ... Any other source is divided at random.
 
 Supported formats: JPEG, PNG, BMP, GIF, WebP, TIFF and raw video (.yuv, .y4m); each frame is an image.
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -37,7 +39,7 @@ from data.preparation import prepare_flags, tfds_catalog
 from data.preparation.folder_preparation import FolderPreparation
 from data.preparation.layouts import FolderReader
 from data.preparation.report import Report
-from data.preparation.side_files import SideFiles
+from data.preparation.side_files import MAP_VALUES, SideFiles
 from data.preparation.splits import Division
 from data.preparation.survey import ImageReader
 from data.synthetic import facades
@@ -60,7 +62,9 @@ def prepare(
     side_vector: str | None = None,
     side_classes: str | None = None,
     side_map: str | None = None,
-    value_range: tuple[float, float] | None = None,
+    side_map_kind: str = MAP_VALUES,
+    labels: Sequence[str] = (),
+    value_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     max_pixels: int = MAX_PIXELS,
     readers: int = 8,
     threads: int | None = None,
@@ -89,6 +93,9 @@ def prepare(
       side_vector: `vector` of `data.preparation.side_files.SideFiles`.
       side_classes: `classes` of `data.preparation.side_files.SideFiles`.
       side_map: `maps` of `data.preparation.side_files.SideFiles`.
+      side_map_kind: `map_kind` of `data.preparation.side_files.SideFiles`.
+      labels: "A", "B" or both: images whose values are classes (ids, or the colours of a palette). They are
+        never interpolated, and only geometric augmentations apply to them.
       value_range: as of `data.preparation.survey.ImageReader`.
       max_pixels: as of `data.preparation.survey.ImageReader`.
       readers: smallest number of files per split, unless there are fewer examples.
@@ -113,10 +120,10 @@ def prepare(
         threads=threads if threads is not None else os.cpu_count() or 1,
     )
     folder_reader = FolderReader(video=video, match_a=match_a, match_b=match_b)
-    side_files = SideFiles(vector=side_vector, classes=side_classes, maps=side_map)
+    side_files = SideFiles(vector=side_vector, classes=side_classes, maps=side_map, map_kind=side_map_kind)
     if layout == "tfds":
-        options = (division, value_range, video, match_a, side_files, strict, overwrite)
-        if options != (Division(), None, VideoFormat(), None, SideFiles(), False, False):
+        options = (division, value_range, video, match_a, side_files, tuple(labels), strict, overwrite)
+        if options != (Division(), None, VideoFormat(), None, SideFiles(), (), False, False):
             raise DataError(
                 "layout tfds: takes name, data_dir and source only; leave out the options of images"
             )
@@ -134,6 +141,7 @@ def prepare(
         folder_reader=folder_reader,
         image_reader=image_reader,
         side_files=side_files,
+        labels=tuple(dict.fromkeys(labels)),
         readers=readers,
         strict=strict,
         overwrite=overwrite,

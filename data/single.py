@@ -53,5 +53,9 @@ class SingleImages(ImageDataset):
                 f"{opened.directory}: has no image feature {self.feature!r} (its features are "
                 f"{', '.join(opened.features)}); prepare it with --layout=single"
             )
-        source = ImageSource(feature=self.feature, channels=channels[self.feature])
+        source = ImageSource(
+            feature=self.feature,
+            channels=channels[self.feature],
+            classes=opened.labels.get(self.feature),
+        )
         return ({INPUT: source, TARGET: source},)

@@ -57,6 +57,12 @@ class UnpairedImages(ImageDataset):
         [(feature, feature_channels)] = channels.items()
         of_domain = opened.metadata.get("channels", {})  # of a domain with fewer than the feature
         return tuple(
-            {role: ImageSource(feature=feature, channels=of_domain.get(domain, feature_channels))}
+            {
+                role: ImageSource(
+                    feature=feature,
+                    channels=of_domain.get(domain, feature_channels),
+                    classes=opened.labels.get(domain),
+                )
+            }
             for role, domain in zip((INPUT, TARGET), self._domains, strict=True)
         )

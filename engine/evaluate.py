@@ -43,6 +43,7 @@ def _files(run: RunDirectory) -> str:
     """Lists the files of the run directory, one line each."""
     described = (
         (run.config, "configuration of the run"),
+        (run.data, "what the run knows of its data set"),
         (run.train_log, "one row for each log event"),
         (run.eval_log, "one row for each evaluation"),
         (run.console_log, "console output"),

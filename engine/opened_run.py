@@ -8,6 +8,7 @@ from engine.distribution.determinism import is_deterministic
 from engine.distribution.strategies import accelerators
 from engine.errors import ConfigurationError
 from engine.gin_config import loader
+from engine.input_pipeline.recorded_data import RecordedData
 from engine.outer_loop.trainer import Trainer
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory
@@ -16,13 +17,15 @@ from engine.storage.run_directory import RunDirectory
 def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
     """Builds a run from its own configuration and restores one of its checkpoints.
 
+    The prepared data set is read only if examples are asked for, or if the run has no dataset.json.
+
     Args:
       workdir: run directory.
       checkpoint: "latest", "best", or a position in examples.
 
     Raises:
       ConfigurationError: there is no such run or checkpoint.
-      data.errors.DataError: the run's data set is missing.
+      data.errors.DataError: the run has no dataset.json, and its data set is missing.
     """
     if not workdir:
         raise ConfigurationError("no --workdir given; name the run: --workdir=runs/NAME")
@@ -37,6 +40,8 @@ def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
     experiment = dataclasses.replace(
         experiment, largest_micro_batch=None, initial_weights=None, jit_compile=False
     )
+    if (recorded := run.read_data()) is not None:
+        experiment = dataclasses.replace(experiment, data=RecordedData(experiment.data, recorded))
     if not accelerators():  # the run was trained on another machine
         experiment = dataclasses.replace(experiment, gpus="all")
     if is_deterministic():  # a training in this process was; it cannot be undone and does no harm

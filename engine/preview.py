@@ -13,15 +13,14 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from data import imaging
-from data.roles import SIDE_MAP, TARGET
+from data.roles import INPUT, SIDE_MAP, TARGET
 from engine.cli.gin_flags import define_gin_flags
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
 from engine.evaluation.sample_grid import join_columns, write_png
 from engine.gin_config import loader
 from engine.input_pipeline.distributed_batches import reraise_record_errors
-from engine.input_pipeline.pictures import to_picture
+from engine.input_pipeline.pictures import map_to_picture, to_picture
 from engine.storage.file_errors import reraise_write_errors
 from engine.task import Task
 from engine.training_data import TrainingData
@@ -45,9 +44,9 @@ def contact_sheet(data: TrainingData, task: Task, *, examples: int, position_exa
     """
     with reraise_record_errors(data, "train", position_examples):
         batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
-    shown = [to_picture(data, images) for images in (task.input_picture(batch), batch[TARGET])]
-    if SIDE_MAP in batch:  # a map has no colour space to convert from
-        shown.insert(1, imaging.to_uint8(batch[SIDE_MAP]))
+    shown = [to_picture(data, task.input_picture(batch), role=INPUT), to_picture(data, batch[TARGET])]
+    if SIDE_MAP in batch:
+        shown.insert(1, map_to_picture(data, batch[SIDE_MAP]))
     pairs = join_columns(shown)
     pairs = np.pad(
         pairs, [(0, 0), (0, _GAP_PIXELS), (0, _GAP_PIXELS), (0, 0)], constant_values=255

@@ -69,6 +69,10 @@ class RelativeSchedule(Protocol):
         """
 
 
+LATENT_CODE = "latent_code"
+"""Key of the latent codes [B, Z] in a batch for `Task.translate`."""
+
+
 class InitialWeights(Protocol):
     """Sets weights of a new run, in place of random ones."""
 
@@ -274,11 +278,16 @@ class Task(abc.ABC):
       side_inputs: names of the features that `translate` uses beside "input".
       colour_spaces: names in `data.imaging.COLOUR_SPACES` of the colour spaces that it can learn from; None
         for any. Its inputs and outputs with 3 channels are in the colour space of the data.
+      latent_size: numbers of the code that selects one of many outputs for an input; 0 if there is only one.
+        `translate` then takes codes as batch[LATENT_CODE], [B, latent_size], if they are there.
+      translates_back: whether `translate_back` translates targets to inputs.
     """
 
     optimizers: Mapping[str, Adam]
     colour_spaces: tuple[str, ...] | None = None
     side_inputs: tuple[str, ...] = ()
+    latent_size: int = 0
+    translates_back: bool = False
 
     @abc.abstractmethod
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:
@@ -365,6 +374,32 @@ class Task(abc.ABC):
           Images [B, H, W, C] in [-1, 1], float.
         """
 
+    def translate_back(
+        self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
+        """Translates targets to inputs outside training; for tasks with `translates_back`.
+
+        Args:
+          networks: as in `translate`.
+          batch: features by name, each [B, ...]; "target".
+
+        Returns:
+          Images [B, H, W, C] in [-1, 1], float.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: has no network from targets to inputs")
+
+    def encode(self, networks: Mapping[str, keras.Model], targets: tf.Tensor) -> tf.Tensor:
+        """Returns the latent codes of targets outside training; for tasks with a `latent_size`.
+
+        Args:
+          networks: as in `translate`.
+          targets: [B, H, W, C] in [-1, 1].
+
+        Returns:
+          [B, latent_size].
+        """
+        raise NotImplementedError(f"{type(self).__name__}: has no latent codes")
+
     def reconstructions(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
     ) -> Mapping[str, tuple[tf.Tensor, tf.Tensor]]:
@@ -398,7 +433,7 @@ class Task(abc.ABC):
           batch: features by name, each [B, ...].
 
         Returns:
-          Name -> images [B, H, W, C] in [-1, 1], from left to right.
+          Name -> images [B, H, W, C] in [-1, 1], from left to right. "input" is what `input_picture` returns.
         """
         return {
             "input": self.input_picture(batch),

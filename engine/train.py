@@ -23,6 +23,7 @@ from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedEr
 from engine.experiment import Experiment
 from engine.gin_config import loader
 from engine.gin_config.diff import differences, total_examples
+from engine.input_pipeline.recorded_data import describe
 from engine.memory import micro_batch_limit
 from engine.outer_loop.rate_warnings import changed_rate_lines
 from engine.outer_loop.trainer import Summary, Trainer
@@ -135,6 +136,7 @@ def _train_once(
             _note_changed_rates(experiment, run, trainer)
             write_fingerprint(run, experiment.data)
             run.write_config(text)
+            run.write_data(describe(experiment.data))
             if records_micro_batch:
                 micro_batch_limit.record(
                     experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch

@@ -9,7 +9,11 @@ import tensorflow as tf
 
 
 class TrainingData(Protocol):
-    """A data set with training and evaluation splits; `data.pairs.PairedImages` is one."""
+    """A data set with training and evaluation splits; `data.pairs.PairedImages` is one.
+
+    A data set may also have a property `description`, a `data.description.DataDescription`. A run keeps it,
+    and `engine.translate` treats pictures by it; without it, a picture's own range becomes [-1, 1].
+    """
 
     @property
     def train_examples(self) -> int:

@@ -3,30 +3,32 @@
   python -m engine.translate --workdir=runs/mine --input=PICTURES --output=DIR
   python -m engine.translate --torch_checkpoint=latest_net_G.pth --network=unet_256 --input=a.png --output=DIR
 
-Each picture is translated whole and written as DIR/<its name>.png with 8 bits. --raw also writes the
-network's output as .npy: float32 [H, W, C] in [-1, 1], in the colour space of its training.
+Each picture is read as data.prepare would have read it for the run, translated whole, and written as
+DIR/<its name>.png with the bits and values of the training targets. Of float targets, DIR/<its name>.tif has
+the values and the .png is to look at. --raw also writes the network's output as .npy: float32 [H, W, C] in
+[-1, 1], in the colour space of its training. Pictures that cannot be translated are listed and the others
+are translated; the exit code is then 2.
 In a notebook: `from engine.translate import translate; translate(workdir=..., input=..., output=...)`.
 """
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from data import gfile, imaging
-from data.formats import image_reader
-from data.formats.image_info import ImageInfo
-from data.formats.raw_video import VideoFormat, is_video_name
+from data.errors import DataError
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.evaluation.sample_grid import write_png
-from engine.inference.translator import Translator, translator_of_run, translator_of_torch_file
-from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
+from engine.inference.picture_input import read_picture
+from engine.inference.picture_log import PictureLog
+from engine.inference.picture_paths import find_pictures, output_stems
+from engine.inference.picture_translation import latent_codes, translated_files
+from engine.inference.trained_size import AS_TRAINED, NONE, RESIZES
+from engine.inference.translator import translator_of_run, translator_of_torch_file
+from engine.storage.file_errors import reraise_write_errors
 
 
 def translate(
@@ -39,6 +41,11 @@ def translate(
     network: str | None = None,
     norm_mode: str | None = None,
     side_vector: str | None = None,
+    direction: str | None = None,
+    resize: str = NONE,
+    samples: int | None = None,
+    seed: int = 0,
+    code_from: str | None = None,
     raw: bool = False,
 ) -> list[str]:
     """Translates pictures one by one. This is the whole program, for a notebook.
@@ -56,140 +63,117 @@ def translate(
         "moving_statistics". None is the run's setting, or "batch_statistics" for a `torch_checkpoint`.
       side_vector: side information for all pictures, if the run's networks take a vector: numbers such as
         "0.3,1", or the name of a class of its data set.
+      direction: "AtoB" or "BtoA", for runs that translate both ways (CycleGAN); None is that of the run.
+      resize: "none" translates pictures at their size; "as_trained" resizes them to the size of the training,
+        as in evaluation, and the results back.
+      samples: outputs for each picture, for random codes, if the run's networks take a code (BicycleGAN).
+        None is one output for the code 0.
+      seed: of the codes; the same for all pictures.
+      code_from: a picture such as the outputs, whose code is used for all pictures.
       raw: also write float32 .npy files.
 
     Returns:
       The paths of the pictures written; the .npy where the output has neither 1 nor 3 channels.
 
     Raises:
-      ConfigurationError: a flag, the run or a picture cannot be used.
-      engine.errors.NonFiniteOutputError: the network's output for a picture is not finite.
-      data.errors.DataError: a picture or the run's data set cannot be read.
+      ConfigurationError: a flag, the run or a picture cannot be used; all other pictures are translated.
+      engine.errors.NonFiniteOutputError: the network's output for a picture is not finite; likewise.
+      data.errors.DataError: the run's data set cannot be read.
     """
-    if (workdir is None) == (torch_checkpoint is None):
-        raise ConfigurationError(
-            "--workdir, --torch_checkpoint: need exactly one; give --workdir=RUN or --torch_checkpoint=FILE"
-        )
-    if network is not None and torch_checkpoint is None:
-        raise ConfigurationError(f"--network={network}: goes with --torch_checkpoint; leave it out")
-    if side_vector is not None and workdir is None:
-        raise ConfigurationError(f"--side_vector={side_vector}: goes with --workdir; leave it out")
-    stems = _output_stems(_find_pictures(input), output)
+    _check_flags(
+        workdir,
+        torch_checkpoint,
+        resize,
+        samples,
+        seed,
+        of_run={
+            "side_vector": side_vector,
+            "direction": direction,
+            "samples": samples,
+            "code_from": code_from,
+        },
+        of_file={"network": network},
+    )
+    paths = output_stems(find_pictures(input), output, samples=samples)
     if torch_checkpoint is not None:
         translator = translator_of_torch_file(
             os.path.expanduser(torch_checkpoint), network=network, norm_mode=norm_mode
         )
-    elif workdir is not None:
+    else:
         translator = translator_of_run(
-            workdir, checkpoint=checkpoint, norm_mode=norm_mode, side_vector=side_vector
+            workdir or "",
+            checkpoint=checkpoint,
+            norm_mode=norm_mode,
+            side_vector=side_vector,
+            direction=direction,
         )
-    for path in stems:  # so that nothing is written if one of them cannot be translated
-        _check(path, _image_info(path), translator)
-    with reraise_write_errors(f"--output={output}", remedy="choose another folder"):
-        tf.io.gfile.makedirs(output)
-        written = [_translate_one(path, stem, translator, raw=raw) for path, stem in stems.items()]
-    count = "1 picture" if len(written) == 1 else f"{len(written)} pictures"
-    print(f"translated {count} into {output} with {translator.description}")
+    size = translator.size if resize == AS_TRAINED else None
+    codes = latent_codes(translator, size, samples=samples, seed=seed, code_from=code_from)
+    log = PictureLog(len(paths))
+    if resize == AS_TRAINED and size is None:
+        log.notes["not resized, because training did not resize pictures either (LOAD_SIZE = 0)"] = len(paths)
+    written: list[str] = []
+    for path, stems in paths.items():
+        try:
+            picture = read_picture(
+                path,
+                channels=translator.input_channels,
+                trained=translator.input_format,
+                classes=translator.input_classes,
+            )
+            files = list(translated_files(path, picture, translator, size, codes, raw=raw))
+        except (DataError, ConfigurationError, NonFiniteOutputError) as error:
+            log.refused.append(error)
+            continue
+        log.add_notes(picture, translator.size if size is None else None)
+        written += [_write(stem, contents, output) for stem, contents in zip(stems, files, strict=True)]
+    log.show(f"into {output} with {translator.description}")
     return written
 
 
-def _find_pictures(pattern: str) -> list[str]:
-    """The sorted pictures that --input names."""
-    pattern = os.path.expanduser(pattern)
-    with reraise_read_errors(f"--input={pattern}"):
-        if gfile.is_file(pattern):  # even if its name contains characters of a pattern
-            return [pattern]
-        if gfile.is_dir(pattern):
-            paths = [os.path.join(pattern, name) for name in gfile.list_dir(pattern)]
-            remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
-        else:
-            paths = gfile.glob(pattern)
-            remedy = "correct the path or the pattern"
-        found = [path for path in paths if image_reader.is_image_name(path) and gfile.is_file(path)]
-    if not found:
-        raise ConfigurationError(f"--input={pattern}: no picture there; {remedy}")
-    return found
-
-
-def _output_stems(paths: Sequence[str], output: str) -> dict[str, str]:
-    """Maps the path of each picture to that of its translation, without the extension; all differ."""
-    sources: dict[str, str] = {}
-    for path in paths:
-        stem = os.path.join(output, os.path.splitext(os.path.basename(path))[0])
-        if stem in sources:
-            raise ConfigurationError(
-                f"--input: {sources[stem]} and {path} would both become {stem}.png; translate them into "
-                "different folders"
-            )
-        if any(_is_same(f"{stem}.png", other) for other in paths):
-            raise ConfigurationError(f"--output={output}: would overwrite {path}; choose another folder")
-        sources[stem] = path
-    return {path: stem for stem, path in sources.items()}
-
-
-def _is_same(path: str, other: str) -> bool:
-    """Whether two paths, the second of which exists, are the same file."""
-    if gfile.is_url(path) or gfile.is_url(other):
-        return path == other
-    return os.path.exists(path) and os.path.samefile(path, other)
-
-
-def _image_info(path: str) -> ImageInfo:
-    if is_video_name(path):
-        raise ConfigurationError(f"{path}: raw video cannot be translated; extract its frames as PNG first")
-    info = image_reader.read_info(
-        image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
-    )
-    _value_range(path, info)
-    return info
-
-
-def _value_range(path: str, info: ImageInfo) -> tuple[float, float]:
-    if info.value_range is None:
+def _check_flags(
+    workdir: str | None,
+    torch_checkpoint: str | None,
+    resize: str,
+    samples: int | None,
+    seed: int,
+    *,
+    of_run: Mapping[str, object],
+    of_file: Mapping[str, object],
+) -> None:
+    """Raises ConfigurationError for flags that are out of range or exclude each other."""
+    if (workdir is None) == (torch_checkpoint is None):
         raise ConfigurationError(
-            f"{path}: the range of floating-point pixels is not known; convert it to 16 bits"
+            "--workdir, --torch_checkpoint: need exactly one; give --workdir=RUN or --torch_checkpoint=FILE"
         )
-    return info.value_range
-
-
-def _check(path: str, info: ImageInfo, translator: Translator) -> None:
-    wanted = translator.input_channels
-    if info.channels != wanted and not (info.channels == 1 and wanted == 3):
-        what = f"{info.channels} channels" + (" with transparency" if info.alpha else "")
+    wrong, where = (of_file, "--torch_checkpoint") if torch_checkpoint is None else (of_run, "--workdir")
+    for name, value in wrong.items():
+        if value is not None:
+            raise ConfigurationError(f"--{name}={value}: goes with {where}; leave it out")
+    if resize not in RESIZES:
+        raise ConfigurationError(f"--resize={resize}: unknown; use one of {', '.join(RESIZES)}")
+    if resize != NONE and torch_checkpoint is not None:
+        raise ConfigurationError(f"--resize={resize}: goes with --workdir; leave it out")
+    if samples is not None and samples < 1:
+        raise ConfigurationError(f"--samples={samples}: must be at least 1; raise it")
+    if not 0 <= seed < 2**31:
+        raise ConfigurationError(f"--seed={seed}: must be from 0 to 2**31 - 1; change it")
+    if seed and samples is None:
+        raise ConfigurationError(f"--seed={seed}: goes with --samples; give both, or leave it out")
+    if samples is not None and of_run["code_from"] is not None:
         raise ConfigurationError(
-            f"{path}: has {what}, but the network takes {wanted}; convert it to {wanted}"
+            f"--samples={samples}, --code_from={of_run['code_from']}: exclude each other; give one of them"
         )
-    try:
-        translator.check_size(info.height, info.width)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
 
 
-def _translate_one(path: str, stem: str, translator: Translator, *, raw: bool) -> str:
-    """Translates one picture; returns the path written."""
-    info, pixels, _ = image_reader.decode(
-        image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
-    )
-    low, high = _value_range(path, info)
-    picture = imaging.range_to_signed(pixels, low=low, high=high)  # [H, W, C]
-    if picture.shape[-1] < translator.input_channels:  # grey to RGB
-        picture = tf.repeat(picture, translator.input_channels, axis=-1)
-    translated = translator.translate(picture[tf.newaxis])[0]  # [H, W, C]
-    if not np.all(np.isfinite(translated)):
-        raise NonFiniteOutputError(path)
-    channels = translated.shape[-1]
-    if raw:
-        array = io.BytesIO()
-        np.save(array, tf.cast(translated, tf.float32).numpy())
-        with tf.io.gfile.GFile(f"{stem}.npy", "wb") as file:
-            file.write(array.getvalue())
-    if channels in (1, 3):
-        write_png(f"{stem}.png", translator.to_picture(translated))
-    elif not raw:
-        raise ConfigurationError(
-            f"the network's output has {channels} channels, so it cannot be shown; add --raw for .npy files"
-        )
-    return f"{stem}.{'png' if channels in (1, 3) else 'npy'}"
+def _write(stem: str, files: Mapping[str, bytes], output: str) -> str:
+    """Writes the files of a translation; returns the path of the first."""
+    with reraise_write_errors(f"--output={output}", remedy="choose another folder"):
+        tf.io.gfile.makedirs(output)
+        for extension, content in files.items():
+            with tf.io.gfile.GFile(stem + extension, "wb") as file:
+                file.write(content)
+    return stem + next(iter(files))
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -207,8 +191,19 @@ def define_flags(values: flags.FlagValues) -> None:
             "Side information for all pictures, if the run takes it: numbers such as 0.3,1, or a class.",
         ),
         ("norm_mode", None, "Batch norm on 'batch_statistics' of the picture or on 'moving_statistics'."),
+        ("direction", None, "AtoB or BtoA, if the run translates both ways, as CycleGAN does."),
+        (
+            "resize",
+            NONE,
+            "'as_trained' resizes pictures to the size of the training, and the results back.",
+        ),
+        ("code_from", None, "Picture such as the outputs, whose latent code to use (BicycleGAN)."),
     ):
         flags.DEFINE_string(name, default, text, flag_values=values)
+    flags.DEFINE_integer(
+        "samples", None, "Outputs for each picture, for random codes (BicycleGAN).", flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "Of the codes of --samples.", flag_values=values)
     flags.DEFINE_bool("raw", False, "Also write float32 [H, W, C] in [-1, 1] as .npy.", flag_values=values)
 
 
@@ -226,6 +221,11 @@ def main(values: flags.FlagValues) -> None:
         network=values.network,
         norm_mode=values.norm_mode,
         side_vector=values.side_vector,
+        direction=values.direction,
+        resize=values.resize,
+        samples=values.samples,
+        seed=values.seed,
+        code_from=values.code_from,
         raw=values.raw,
     )
 

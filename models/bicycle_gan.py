@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
-from engine.task import Adam, Phase, Step, Task, Term
+from engine.task import LATENT_CODE, Adam, Phase, Step, Task, Term
 from models.initialisation import initialise
 from models.latent_networks import LatentNetworks
 from models.losses import kl_from_standard_normal, l1
@@ -71,6 +71,7 @@ class BicycleGan(Task):
         check_at_least(0, of="BicycleGan", **weights)
         self.kinds = VARIANTS[variant]
         self.latent_networks = latent_networks
+        self.latent_size = latent_networks.latent_size
         self.discriminators = discriminators
         self.l1_weight = l1_weight
         self.kl_weight = kl_weight
@@ -158,18 +159,25 @@ class BicycleGan(Task):
         return terms
 
     def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The outputs for the code 0, which is the most likely one."""
-        return self._generate(networks, batch["input"], tf.zeros([1, self.latent_networks.latent_size]))
+        """The outputs for the codes of the batch, or else for the code 0, which is the most likely one."""
+        codes = batch.get(LATENT_CODE)
+        if codes is None:
+            codes = tf.zeros([1, self.latent_size])
+        return self._generate(networks, batch["input"], codes)
+
+    def encode(self, networks: Mapping[str, keras.Model], targets: tf.Tensor) -> tf.Tensor:
+        """The most likely codes of targets."""
+        mean, _ = networks["encoder"](targets, training=False)
+        return mean
 
     def preview(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
         """Input, target, the output for the target's encoded code, then outputs for fixed random codes."""
         columns = {"input": batch["input"], "target": batch["target"]}
-        mean, _ = networks["encoder"](batch["target"], training=False)
-        columns["encoded"] = self._generate(networks, batch["input"], mean)
+        columns["encoded"] = self._generate(networks, batch["input"], self.encode(networks, batch["target"]))
         for index in range(_PREVIEWED_CODES):
-            code = tf.random.stateless_normal([1, self.latent_networks.latent_size], seed=(0, index))
+            code = tf.random.stateless_normal([1, self.latent_size], seed=(0, index))
             columns[f"random_{index}"] = self._generate(networks, batch["input"], code)
         return columns
 

@@ -45,6 +45,8 @@ class CycleGan(Task):
       ConfigurationError: a setting is unknown or out of its range.
     """
 
+    translates_back = True
+
     def __init__(
         self,
         *,
@@ -193,6 +195,12 @@ class CycleGan(Task):
     def translate(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The outputs of `input_to_target`."""
         return networks["input_to_target"](batch["input"], training=False)
+
+    def translate_back(
+        self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
+        """The outputs of `target_to_input`."""
+        return networks["target_to_input"](batch["target"], training=False)
 
     def reconstructions(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]

@@ -25,7 +25,8 @@ class SideInformation:
     Attributes:
       vector: "none"; "concatenate", which repeats the vector over the image as further channels; or "film",
         which scales and shifts the channels after each norm, and initially changes nothing.
-      map: "none", or "concatenate", which adds the map's channels to those of the image.
+      map: "none", or "concatenate", which adds the map's channels to those of the image; a map of classes has
+        one for each class.
       film_units: units of the hidden layer that all FiLM layers of one network share.
 
     Raises:

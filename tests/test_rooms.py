@@ -28,6 +28,7 @@ FLOORS = {
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",
+        "description",
         "augmentation formats",
         "supply",
         "tfrecords",
@@ -53,7 +54,14 @@ PROGRAMS = FLOORS["engine"][-1].split()
 BETWEEN_PACKAGES = {
     "data": set(),
     "models": {"engine.errors", "engine.task", "data.imaging", "data.roles"},
-    "engine": {"data.errors", "data.gfile", "data.imaging", "data.roles", "data.quiet_tensorflow"},
+    "engine": {
+        "data.description",
+        "data.errors",
+        "data.gfile",
+        "data.imaging",
+        "data.roles",
+        "data.quiet_tensorflow",
+    },
 }
 """What a package may import of the others. Programs of the engine and `engine.inference` may
 import everything, the program `data.prepare` also `engine.cli`."""

@@ -1,6 +1,6 @@
 """Applying several augmentations, one after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import tensorflow as tf
 
@@ -8,11 +8,18 @@ from data.augmentation.geometry import Crop, Flip, RandomResizedCrop, Rotation
 from data.roles import INPUT, SIDE_MAP, TARGET
 
 _GEOMETRIC = (Crop, Flip, RandomResizedCrop, Rotation)
-"""Augmentations that only move pixels. They apply to side maps too; no others do."""
+"""Augmentations that only move pixels. They apply to side maps and labels too; no others do."""
+
+_INTERPOLATING = (RandomResizedCrop, Rotation)
+"""Geometric augmentations that make new values between the pixels, so they have to know the labels."""
 
 
 def augment(
-    augmentations: Sequence[Callable], images: dict[str, tf.Tensor], seed: tf.Tensor
+    augmentations: Sequence[Callable],
+    images: dict[str, tf.Tensor],
+    seed: tf.Tensor,
+    *,
+    labels: Collection[str] = (),
 ) -> dict[str, tf.Tensor]:
     """Applies augmentations in order.
 
@@ -25,6 +32,8 @@ def augment(
       images: {"input": ..., "target": ...} or one of the two, with or without "side_map": float32 [H, W, C]
         in [0, 1] of one H and W, which may be dynamic; C is static and may differ.
       seed: int64 [2], for example of `data.pipeline.cropping.example_seed`.
+      labels: roles of the images whose values are classes: they are moved without mixing pixels, and their
+        values never change.
 
     Returns:
       {role: float32 [H, W, C] in [0, 1]} of the same roles and shapes.
@@ -37,16 +46,24 @@ def augment(
     for number, augmentation in enumerate(augmentations):
         # fold_in draws in the dtype of its argument: int64 keeps all bits of the seed.
         own_seed = tf.random.fold_in(seed, tf.constant(number, tf.int64))
-        changed = images if isinstance(augmentation, _GEOMETRIC) else _without_map(images)
-        if isinstance(augmentation, RandomResizedCrop):
-            images = images | augmentation(changed, None, own_seed)
-        else:
-            images = images | augmentation(changed, own_seed)
+        moves = isinstance(augmentation, _GEOMETRIC)
+        kept = () if moves else (SIDE_MAP, *labels)
+        changed = {role: image for role, image in images.items() if role not in kept}
+        if not changed:
+            continue
+        arguments = (None, own_seed) if isinstance(augmentation, RandomResizedCrop) else (own_seed,)
+        nearest = {"labels": labels} if labels and isinstance(augmentation, _INTERPOLATING) else {}
+        images = images | augmentation(changed, *arguments, **nearest)
     return images
 
 
-def _without_map(images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {role: image for role, image in images.items() if role != SIDE_MAP}
+def not_geometric(augmentations: Sequence[Callable]) -> list[str]:
+    """Returns the names of those augmentations that do not apply to labels."""
+    return [
+        type(augmentation).__name__
+        for augmentation in augmentations
+        if not isinstance(augmentation, _GEOMETRIC)
+    ]
 
 
 def _checked(images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

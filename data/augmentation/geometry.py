@@ -4,11 +4,14 @@ All images of a call are changed alike, whatever their numbers of channels.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from data import imaging
 from data.augmentation import base, filtering
 from data.errors import DataError
 
@@ -44,7 +47,7 @@ class RandomResizedCrop:
 
     Area and aspect ratio are drawn up to 10 times until the part fits into the image. If none fits, the
     largest centred part with an allowed ratio is used. Resizing is `filtering.bicubic` (torchvision's
-    default is bilinear).
+    default is bilinear), but of labels `imaging.nearest`.
 
     Attributes:
       scale: smallest and largest area of the part, as a fraction of the image's; uniform.
@@ -91,7 +94,12 @@ class RandomResizedCrop:
         )
 
     def __call__(
-        self, images: dict[str, tf.Tensor], size: tuple[int, int] | None, seed: tf.Tensor
+        self,
+        images: dict[str, tf.Tensor],
+        size: tuple[int, int] | None,
+        seed: tf.Tensor,
+        *,
+        labels: Collection[str] = (),
     ) -> dict[str, tf.Tensor]:
         """Cuts the same part out of all images.
 
@@ -99,6 +107,7 @@ class RandomResizedCrop:
           images: {role: float32 [H, W, C] in [0, 1]} of one H and W.
           size: (height, width) of the result in pixels; None for that of the images.
           seed: int64 [2].
+          labels: roles of the images whose values are classes.
 
         Returns:
           {role: float32 [height, width, C] in [0, 1]}.
@@ -107,12 +116,15 @@ class RandomResizedCrop:
         box = self.draw(seed, height, width)
         height, width = (height, width) if size is None else size
 
-        def cut(image: tf.Tensor) -> tf.Tensor:
+        def cut(image: tf.Tensor, resize: Callable) -> tf.Tensor:
             part = tf.slice(image, [box.top, box.left, 0], [box.height, box.width, image.shape[-1]])
-            part = filtering.bicubic(part, height=height, width=width)
+            part = resize(part, height=height, width=width)
             return tf.ensure_shape(part, image.shape) if size is None else part
 
-        return {role: cut(image) for role, image in images.items()}
+        return {
+            role: cut(image, imaging.nearest if role in labels else filtering.bicubic)
+            for role, image in images.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,7 +237,9 @@ class Flip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rotation:
-    """Rotates all images about their centre, with bilinear interpolation, at the same size.
+    """Rotates all images about their centre, at the same size.
+
+    Interpolation is bilinear; labels get the nearest pixel.
 
     Attributes:
       degrees: smallest and largest angle, counter-clockwise; uniform.
@@ -252,12 +266,32 @@ class Rotation:
             base.happens(seeds[0], self.probability), base.uniform(seeds[1], self.degrees)
         )
 
-    def __call__(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
-        drawn = self.draw(seed)
-        return base.change_if(drawn.happens, images, lambda image: self._rotated(image, drawn.degrees))
+    def __call__(
+        self, images: dict[str, tf.Tensor], seed: tf.Tensor, *, labels: Collection[str] = ()
+    ) -> dict[str, tf.Tensor]:
+        """Rotates all images alike.
 
-    def _rotated(self, image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
+        Args:
+          images: {role: float32 [H, W, C] in [0, 1]}.
+          seed: int64 [2].
+          labels: roles of the images whose values are classes.
+
+        Returns:
+          {role: float32 [H, W, C] in [0, 1]}.
+        """
+        drawn = self.draw(seed)
+
+        changed: dict[str, tf.Tensor] = {}
+        for interpolation, exact in (("BILINEAR", False), ("NEAREST", True)):
+            chosen = {role: image for role, image in images.items() if (role in labels) == exact}
+            changed |= base.change_if(
+                drawn.happens,
+                chosen,
+                functools.partial(self._rotated, degrees=drawn.degrees, interpolation=interpolation),
+            )
+        return {role: changed[role] for role in images}
+
+    def _rotated(self, image: tf.Tensor, degrees: tf.Tensor, interpolation: str) -> tf.Tensor:
         size = tf.shape(image)[:2]
         y, x = tf.unstack((tf.cast(size, tf.float32) - 1.0) / 2.0)  # the centre
         angle = degrees * (math.pi / 180.0)
@@ -270,7 +304,7 @@ class Rotation:
             transforms=transform[None],
             output_shape=size,
             fill_value=0.0 if reflect else self.fill,
-            interpolation="BILINEAR",
+            interpolation=interpolation,
             fill_mode="REFLECT" if reflect else "CONSTANT",
         )
         return tf.clip_by_value(rotated[0], 0.0, 1.0)  # rounding errors only

@@ -5,15 +5,19 @@ from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadam
 from data.imaging.colour_spaces import COLOUR_SPACES, rgb_to_space, space_to_rgb
 from data.imaging.lab import lab_to_rgb, rgb_to_lab
 from data.imaging.metrics import mae, mse, psnr_db, rmse, ssim
+from data.imaging.nearest import nearest, nearest_indices
+from data.imaging.one_hot import Classes, OneHot
 from data.imaging.similarity import MS_SSIM_WEIGHTS, multiscale_similarity, structural_similarity
 from data.imaging.upsampling import enlarge
-from data.imaging.value_ranges import range_to_signed, to_signed, to_uint8
+from data.imaging.value_ranges import range_to_signed, signed_to_range, to_signed, to_uint8
 from data.imaging.ycbcr import rgb_to_ycbcr, ycbcr_to_rgb
 
 __all__ = [
     "COLOUR_SPACES",
     "JPEG_LUMINANCE",
     "MS_SSIM_WEIGHTS",
+    "Classes",
+    "OneHot",
     "block_dct",
     "block_hadamard",
     "cubic_kernel",
@@ -22,12 +26,15 @@ __all__ = [
     "mae",
     "mse",
     "multiscale_similarity",
+    "nearest",
+    "nearest_indices",
     "psnr_db",
     "range_to_signed",
     "rgb_to_lab",
     "rgb_to_space",
     "rgb_to_ycbcr",
     "rmse",
+    "signed_to_range",
     "space_to_rgb",
     "ssim",
     "structural_similarity",

@@ -36,6 +36,25 @@ def range_to_signed(images: tf.Tensor, *, low: float, high: float) -> tf.Tensor:
     return tf.cast(images, tf.float32) / half - (low / half + 1.0)
 
 
+def signed_to_range(images: tf.Tensor, *, low: float, high: float, dtype: tf.DType) -> tf.Tensor:
+    """Maps [-1, 1] to [low, high]; the inverse of `range_to_signed`.
+
+    Args:
+      images: floating point in [-1, 1], any shape.
+      low: what -1 becomes.
+      high: what 1 becomes.
+      dtype: of the result. Integers are rounded, halves up, and clipped to the range; floats are neither.
+
+    Returns:
+      `dtype` of the same shape; uint8 in [0, 255] exactly as `to_uint8`.
+    """
+    half = (high - low) / 2.0
+    values = (tf.cast(images, tf.float32) + 1.0) * half + low
+    if not tf.as_dtype(dtype).is_floating:
+        values = tf.clip_by_value(tf.floor(values + 0.5), low, high)
+    return tf.cast(values, dtype)
+
+
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
     """Maps [-1, 1] to the nearest integer in [0, 255]; the inverse of `to_signed`.
 

@@ -43,6 +43,7 @@ class ResizeAndCrop:
         *,
         padding: Sequence[float],
         epoch: int | tf.Tensor = 0,
+        labels: Sequence[bool] = (),
     ) -> tuple[tf.Tensor, ...]:
         """Cuts the same random part out of all images of an example, mirrored at random.
 
@@ -54,6 +55,8 @@ class ResizeAndCrop:
           seed: int64 [2], see `example_seed`; every position is equally likely.
           padding: for each image, the pixel value for padding.
           epoch: of the example, from 0.
+          labels: for each image, whether its values are classes, which resizing must not mix; empty if those
+            of none are.
 
         Returns:
           A tuple of [*crop_size, C] of the dtypes of `images`.
@@ -61,11 +64,11 @@ class ResizeAndCrop:
         draws = tf.random.split(seed, 3)
         mirrored = tf.random.stateless_uniform([], draws[2]) < 0.5 if self.flip else False
         if self.random_crop_epochs is None or (self.load_size is None and self.random_resized_crop is None):
-            return self._random_part(images, draws, mirrored, padding)
+            return self._random_part(images, draws, mirrored, padding, labels)
         return tf.cond(
             tf.convert_to_tensor(epoch) < self.random_crop_epochs,
-            lambda: self._random_part(images, draws, mirrored, padding),
-            lambda: self._resized(images, self.crop_size, (0, 0), mirrored, padding),
+            lambda: self._random_part(images, draws, mirrored, padding, labels),
+            lambda: self._resized(images, self.crop_size, (0, 0), mirrored, padding, labels),
         )
 
     def _random_part(
@@ -74,6 +77,7 @@ class ResizeAndCrop:
         draws: Sequence[tf.Tensor],
         mirrored: bool | tf.Tensor,
         padding: Sequence[float],
+        labels: Sequence[bool],
     ) -> tuple[tf.Tensor, ...]:
         """Cuts the part that the seeds `draws` select."""
         height, width = self.crop_size
@@ -85,28 +89,31 @@ class ResizeAndCrop:
             whole = resizing.Window(
                 size=self.crop_size, top=0, left=0, height=height, width=width, mirrored=mirrored
             )
-            return resizing.resize_window(boxes, whole)
+            return resizing.resize_window(boxes, whole, labels=labels)
         size = stored_size if self.load_size is None else self.load_size
         top = tf.random.stateless_uniform([], draws[0], 0, size[0] - height + 1, tf.int32)
         left = tf.random.stateless_uniform([], draws[1], 0, size[1] - width + 1, tf.int32)
-        return self._part(images, size, (top, left), mirrored, padding)
+        return self._part(images, size, (top, left), mirrored, padding, labels)
 
-    def evaluation(self, images: Sequence[tf.Tensor], *, padding: Sequence[float]) -> tuple[tf.Tensor, ...]:
+    def evaluation(
+        self, images: Sequence[tf.Tensor], *, padding: Sequence[float], labels: Sequence[bool] = ()
+    ) -> tuple[tf.Tensor, ...]:
         """Resizes each whole image to crop_size or, if there is no load_size, cuts out its centre.
 
         Args:
           images: as in `training`.
           padding: as in `training`.
+          labels: as in `training`.
 
         Returns:
           A tuple of [*crop_size, C] of the dtypes of `images`.
         """
         height, width = self.crop_size
         if self.load_size is not None:
-            return self._part(images, self.crop_size, (0, 0), False, padding)
+            return self._part(images, self.crop_size, (0, 0), False, padding, labels)
         size = tf.unstack(tf.shape(images[0])[:2])
         corner = ((size[0] - height) // 2, (size[1] - width) // 2)
-        return self._part(images, size, corner, False, padding)
+        return self._part(images, size, corner, False, padding, labels)
 
     def check_sizes(self, metadata: Mapping[str, Any], *, where: str) -> None:
         """Raises DataError if images that are not resized are too small to cut from.
@@ -132,10 +139,11 @@ class ResizeAndCrop:
         corner: tuple[int | tf.Tensor, int | tf.Tensor],
         mirrored: bool | tf.Tensor,
         padding: Sequence[float],
+        labels: Sequence[bool],
     ) -> tuple[tf.Tensor, ...]:
         """As `_resized`, of images that keep their stored `size` if there is no load_size."""
         if self.load_size is not None:
-            return self._resized(images, size, corner, mirrored, padding)
+            return self._resized(images, size, corner, mirrored, padding, labels)
         return resizing.cut_window(images, self._window(size, corner, mirrored))
 
     def _resized(
@@ -145,14 +153,15 @@ class ResizeAndCrop:
         corner: tuple[int | tf.Tensor, int | tf.Tensor],
         mirrored: bool | tf.Tensor,
         padding: Sequence[float],
+        labels: Sequence[bool],
     ) -> tuple[tf.Tensor, ...]:
         """Cuts the part at `corner` (top, left) out of all images resized to `size`."""
         whole = self._window(size, corner, mirrored)
         if self.resize != PAD:
-            return resizing.resize_window(images, whole)
+            return resizing.resize_window(images, whole, labels=labels)
         padded = tuple(
-            resizing.resize_with_pad(image, height=size[0], width=size[1], value=value)
-            for image, value in zip(images, padding, strict=True)
+            resizing.resize_with_pad(image, height=size[0], width=size[1], value=value, is_labels=is_labels)
+            for image, value, is_labels in zip(images, padding, labels or [False] * len(images), strict=True)
         )
         return resizing.cut_window(padded, whole)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data.description import ImageFormat
+from data.imaging import Classes
 from data.roles import SIDE_VECTOR
 from data.tfrecords import image_decoding
 from data.tfrecords.image_encoding import format_of
@@ -22,11 +24,19 @@ class ImageSource:
       feature: name of the feature.
       half: "left" or "right" for half of that image; "" for all of it.
       channels: those of the feature, unless the image has fewer (grey images of A beside coloured ones of B).
+      classes: of labels, whose values are classes: all pixel values that occur; empty if they are too many
+        to be listed. None for pictures.
     """
 
     feature: str
     half: str = ""
     channels: int
+    classes: Classes | None = None
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether the image's values are classes, which nothing may mix or change."""
+        return self.classes is not None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,11 +102,27 @@ class ExampleDecoder:
         """Returns (lowest, highest) value that an image of a role can have as stored."""
         return format_of(self.features[self.sources[role].feature]).value_range
 
+    def image_format(self, role: str) -> ImageFormat:
+        """Returns how the images of a role are stored."""
+        source = self.sources[role]
+        stored = format_of(self.features[source.feature])
+        return ImageFormat(
+            channels=source.channels,
+            dtype=stored.dtype,
+            value_range=stored.value_range,
+            alpha=stored.is_encoded and source.channels in (2, 4),
+        )
+
     @property
     def padding(self) -> tuple[float, ...]:
         """The padding value for each distinct source: the lowest one, black."""
         formats = [format_of(self.features[source.feature]) for source in self._distinct_sources]
         return tuple(stored.value_range[0] for stored in formats)
+
+    @property
+    def labels(self) -> tuple[bool, ...]:
+        """For each distinct source, whether its values are classes."""
+        return tuple(source.is_labels for source in self._distinct_sources)
 
     @functools.cached_property
     def _distinct_sources(self) -> tuple[ImageSource, ...]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from data.augmentation.compose import augment
+from data.description import ImageFormat
 from data.errors import DataError
 from data.pipeline import damaged_records, image_cache, record_reader, resizing
 from data.pipeline.cropping import ResizeAndCrop, example_seed
@@ -104,6 +105,10 @@ class ExampleStream:
         """Returns (lowest, highest) value that an image of a role can have as stored."""
         return self._decoder.value_range(role)
 
+    def image_format(self, role: str) -> ImageFormat:
+        """Returns how the images of a role are stored."""
+        return self._decoder.image_format(role)
+
     @property
     def notes(self) -> list[str]:
         """Lines for the log: whether images are cached, and which damaged records were skipped."""
@@ -181,13 +186,17 @@ class ExampleStream:
         """Crops and augments an example: {role: image, "id"}, and "side_vector" if there is one."""
         seed = example_seed(self.seed, epoch, example_id)
         images, side_vector = self._decoder.split(decoded)
-        images = self.resize_and_crop.training(images, seed, padding=self._decoder.padding, epoch=epoch)
+        images = self.resize_and_crop.training(
+            images, seed, padding=self._decoder.padding, epoch=epoch, labels=self._decoder.labels
+        )
         augmented = self._augmented(self._decoder.by_role(images), seed)
         return self._with_small_input(augmented) | side_vector | {"id": example_id}
 
     def _evaluation_example(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         decoded, side_vector = self._decoder.split(self._decoder.decode(example["record"]))
-        cropped = self.resize_and_crop.evaluation(decoded, padding=self._decoder.padding)
+        cropped = self.resize_and_crop.evaluation(
+            decoded, padding=self._decoder.padding, labels=self._decoder.labels
+        )
         images = self._decoder.by_role(cropped)
         if self.augments_evaluation:
             images = self._augmented(images, example_seed(self.seed, _EVALUATION_EPOCH, example["id"]))
@@ -202,14 +211,20 @@ class ExampleStream:
         for role, image in images.items():
             low, high = self.value_range(role)
             in_unit_range[role] = (tf.cast(image, tf.float32) - low) / (high - low)
-        return augment(self.augmentations, in_unit_range, tf.random.fold_in(seed, tf.constant(1, tf.int64)))
+        return augment(
+            self.augmentations,
+            in_unit_range,
+            tf.random.fold_in(seed, tf.constant(1, tf.int64)),
+            labels=[role for role, source in self.sources.items() if source.is_labels],
+        )
 
     def _with_small_input(self, images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Makes the input `input_downscale` times smaller."""
         if self.input_downscale == 1:
             return images
         height, width = (pixels // self.input_downscale for pixels in self.resize_and_crop.crop_size)
-        smaller = resizing.resize(images[INPUT], height=height, width=width)
+        is_labels = self.sources[INPUT].is_labels
+        smaller = resizing.resize(images[INPUT], height=height, width=width, is_labels=is_labels)
         if smaller.dtype.is_floating:  # the kernel overshoots; whole numbers are clipped already
             low, high = (0.0, 1.0) if self.augmentations else self.value_range(INPUT)
             smaller = tf.clip_by_value(smaller, low, high)

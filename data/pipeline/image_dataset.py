@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from data import imaging
+from data.augmentation.compose import not_geometric
 from data.augmentation.geometry import RandomResizedCrop
+from data.description import DataDescription
 from data.errors import DataError
 from data.pipeline import cropping, image_cache, normalisation
 from data.pipeline.example_decoder import ImageSource
@@ -35,7 +37,8 @@ class ImageDataset:
     Images are decoded, resized to load_size, cropped and mirrored in their stored dtype; then augmented as
     float32 in [0, 1]. Networks get float32 in [-1, 1]: the ends are those of the stored value range, or of
     `colour_space`. A side map is cropped and moved with the images of its example but keeps its values. A
-    side vector stays as it is stored.
+    side vector stays as it is stored. Labels, whose values are classes, are never interpolated: resizing and
+    rotation take the nearest pixel, and only geometric augmentations apply. A map of classes is one-hot.
 
     Attributes:
       dataset: name in `data_dir` (the latest version is used), or "synthetic_facades", which is made on
@@ -105,8 +108,11 @@ class ImageDataset:
 
     @property
     def evaluation_split(self) -> str:
-        """The split to evaluate while training: "val", or the held-out end of "train"."""
-        return "val" if "val" in self.splits else HELD_OUT
+        """The split to evaluate while training: "val", or the held-out end of "train".
+
+        It is "train" itself if the data set was prepared to hold out nothing.
+        """
+        return next(split for split in ("val", HELD_OUT, "train") if split in self.splits)
 
     @property
     def example_spec(self) -> dict[str, tf.TensorSpec]:
@@ -121,15 +127,60 @@ class ImageDataset:
             for stream in self._streams["train"]
             for role, source in stream.sources.items()
         }
+        for role, one_hot in self.one_hot.items():
+            shapes[role][-1] = len(one_hot.classes)
         shapes = {role: shapes[role] for role in (INPUT, TARGET, SIDE_MAP) if role in shapes}
         if self._opened.side_vector_size:
             shapes[SIDE_VECTOR] = [self._opened.side_vector_size]
         return {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
 
     @property
+    def label_roles(self) -> tuple[str, ...]:
+        """The roles of images whose values are classes: "input", "target", "side_map"."""
+        sources = (item for stream in self._streams["train"] for item in stream.sources.items())
+        return tuple(role for role, source in sources if source.is_labels)
+
+    @functools.cached_property
+    def one_hot(self) -> dict[str, imaging.OneHot]:
+        """The classes of those labels that batches have one-hot, by their role."""
+        return {
+            role: imaging.OneHot(classes=source.classes, value_range=stream.value_range(role))
+            for stream in self._streams["train"]
+            for role, source in stream.sources.items()
+            if source.classes and role in self._one_hot_roles
+        }
+
+    @property
     def side_classes(self) -> tuple[str, ...]:
         """Names of the classes that "side_vector" encodes; empty if it does not encode classes."""
         return self._opened.side_classes
+
+    @property
+    def description(self) -> DataDescription:
+        """What a run has to know of the data set to be used without it."""
+        spec = self.example_spec
+        return DataDescription(
+            dataset=self.dataset,
+            train_examples=self.train_examples,
+            evaluation_split=self.evaluation_split,
+            is_paired=self.is_paired,
+            colour_space=self.colour_space,
+            shapes={name: tuple(of_feature.shape) for name, of_feature in spec.items()},
+            dtypes={name: of_feature.dtype.name for name, of_feature in spec.items()},
+            images={
+                role: stream.image_format(role)
+                for stream in self._streams["train"]
+                for role in stream.sources
+                if role != SIDE_MAP
+            },
+            load_size=self._resize_and_crop.load_size,
+            crop_size=self._resize_and_crop.crop_size,
+            resize=self.resize,
+            direction=getattr(self, "direction", None),
+            side_classes=self.side_classes,
+            label_roles=self.label_roles,
+            one_hot=self.one_hot,
+        )
 
     def batches(
         self,
@@ -218,8 +269,12 @@ class ImageDataset:
             stream.check_records(position_examples)
 
     def notes(self) -> list[str]:
-        """Returns lines for the log: whether images are cached, which damaged records were skipped."""
-        return [note for stream in self._streams["train"] for note in stream.notes]
+        """Returns lines for the log: what is cached or skipped, and which augmentations pass over labels."""
+        notes = [note for stream in self._streams["train"] for note in stream.notes]
+        roles = self.label_roles
+        if roles and (names := not_geometric(self.augmentations)):
+            notes.insert(0, f"{', '.join(names)}: without effect on {' and '.join(roles)}, which are classes")
+        return notes
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the contents of the data set; see `engine.training_data.HasFingerprint`."""
@@ -230,6 +285,11 @@ class ImageDataset:
 
     _augments_evaluation: ClassVar[bool] = False
     """Whether the augmentations are part of the task, and so apply in evaluation too."""
+
+    @property
+    def _one_hot_roles(self) -> tuple[str, ...]:
+        """The roles of images that are one-hot if they are labels."""
+        return (SIDE_MAP,)
 
     @property
     def _input_downscale(self) -> int:
@@ -261,7 +321,9 @@ class ImageDataset:
             for stream in self._streams["train"]
             for role in stream.sources
         }
-        batches = normalisation.normalise(batches, ranges=ranges, colour_space=self.colour_space)
+        batches = normalisation.normalise(
+            batches, ranges=ranges, colour_space=self.colour_space, one_hot=self.one_hot
+        )
         return batches.with_options(self.supply.options)
 
     @functools.cached_property
@@ -285,7 +347,9 @@ class ImageDataset:
         streams = {}
         for split, stored_names in names.items():
             stored = [opened.splits[name] for name in stored_names]
-            for name, parts in self._parts(split, stored, has_val="val" in names).items():
+            holds_out = split == "train" and "val" not in names and opened.holds_out
+            parts_of = self._parts(split, stored, stored_names=stored_names, holds_out=holds_out)
+            for name, parts in parts_of.items():
                 largest = max(part.examples for part in parts)
                 streams[name] = tuple(
                     self._stream(number, *of_stream, epoch_examples=largest)
@@ -298,16 +362,23 @@ class ImageDataset:
         sources = self._sources(opened)
         if SIDE_MAP not in opened.features:
             return sources
-        side_map = ImageSource(feature=SIDE_MAP, channels=opened.features[SIDE_MAP].shape[-1])
+        side_map = ImageSource(
+            feature=SIDE_MAP,
+            channels=opened.features[SIDE_MAP].shape[-1],
+            classes=opened.labels.get(SIDE_MAP),
+        )
         return tuple({**of_stream, SIDE_MAP: side_map} for of_stream in sources)
 
-    def _parts(self, split: str, stored: Sequence[Records], *, has_val: bool) -> dict[str, list[Records]]:
+    def _parts(
+        self, split: str, stored: Sequence[Records], *, stored_names: Sequence[str], holds_out: bool
+    ) -> dict[str, list[Records]]:
         """Divides a stored split.
 
         Args:
           split: its name.
           stored: its records, for each stream.
-          has_val: whether there is a split to evaluate while training.
+          stored_names: its names in the data set, for each stream.
+          holds_out: whether its end is held out for evaluation.
 
         Returns:
           Name of a split -> its records, for each stream.
@@ -315,8 +386,11 @@ class ImageDataset:
         if split != "train":
             return {split: list(stored)}
         train, parts = list(stored), {}
-        if not has_val:
-            divided = [prepared_dataset.split_held_out(records, self._opened.directory) for records in stored]
+        if holds_out:
+            divided = [
+                prepared_dataset.split_held_out(records, split=name, where=self._opened.directory)
+                for records, name in zip(stored, stored_names, strict=True)
+            ]
             train = [kept for kept, _ in divided]
             parts[HELD_OUT] = [held_out for _, held_out in divided]
         return {split: [records.fraction(self.train_fraction, self.seed) for records in train]} | parts

@@ -1,4 +1,7 @@
-"""The last step of the pipeline: from batches as stored to float32 in [-1, 1], in the colour space wanted."""
+"""The last step of the pipeline: from batches as stored to what networks see.
+
+That is float32 in [-1, 1], in the colour space wanted; or one-hot, where the values are classes.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +9,7 @@ import tensorflow as tf
 
 from data import imaging
 from data.errors import DataError
+from data.imaging import OneHot
 from data.pipeline.example_decoder import ImageSource
 from data.roles import SIDE_MAP
 
@@ -30,9 +34,13 @@ def check_channels(sources: Sequence[Mapping[str, ImageSource]], colour_space: s
 
 
 def normalise(
-    batches: tf.data.Dataset, *, ranges: Mapping[str, tuple[float, float]], colour_space: str
+    batches: tf.data.Dataset,
+    *,
+    ranges: Mapping[str, tuple[float, float]],
+    colour_space: str,
+    one_hot: Mapping[str, OneHot],
 ) -> tf.data.Dataset:
-    """Maps images of the stored dtype to float32 in [-1, 1].
+    """Maps images of the stored dtype to float32 in [-1, 1], and some images of classes to one-hot images.
 
     This is done last, because the stored dtypes take less memory.
 
@@ -40,11 +48,14 @@ def normalise(
       batches: of {role: [B, H, W, C]}; other keys stay as they are.
       ranges: role -> (lowest, highest) value, which become -1 and 1.
       colour_space: one of `imaging.COLOUR_SPACES`, for all images but maps.
+      one_hot: role -> the classes of the images that become one-hot.
     """
 
     def normalised(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         signed = {
-            role: imaging.range_to_signed(batch[role], low=low, high=high)
+            role: one_hot[role].encode(batch[role], low=low, high=high)
+            if role in one_hot
+            else imaging.range_to_signed(batch[role], low=low, high=high)
             for role, (low, high) in ranges.items()
         }
         if colour_space != "rgb":  # RGB may have any number of channels

@@ -1,4 +1,7 @@
-"""Bicubic resizing as in Pillow, only of the part of an image that is needed.
+"""Resizing with the pixels of Pillow, only of the part of an image that is needed.
+
+Pictures are resized bicubically. Labels are images whose values are classes, which must not be mixed: each of
+their pixels becomes the nearest stored one.
 
 Resampling an axis is a product with a banded matrix: every output pixel is a weighted sum of a few inputs.
 Outputs are computed in blocks that share one run of inputs, as small dense products. That is several times
@@ -38,22 +41,25 @@ class Window:
     mirrored: bool | tf.Tensor = False
 
 
-def resize(image: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
+def resize(image: tf.Tensor, *, height: int, width: int, is_labels: bool = False) -> tf.Tensor:
     """Resizes a whole image; see `resize_window`.
 
     Args:
       image: [H, W, C].
       height: new height in pixels.
       width: new width in pixels.
+      is_labels: whether the image's values are classes.
 
     Returns:
       [height, width, C] of the same dtype.
     """
     whole = Window(size=(height, width), top=0, left=0, height=height, width=width)
-    return resize_window((image,), whole)[0]
+    return resize_window((image,), whole, labels=(is_labels,))[0]
 
 
-def resize_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tensor, ...]:
+def resize_window(
+    images: Sequence[tf.Tensor], window: Window, *, labels: Sequence[bool] = ()
+) -> tuple[tf.Tensor, ...]:
     """Returns the same part of several images, as if they had been resized.
 
     Keys's cubic kernel with a = -0.5, widened (antialiasing) only along an axis that shrinks. The columns are
@@ -65,20 +71,44 @@ def resize_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tenso
     by 1 level in 0.014 % of the values, by 2 in 0.0001 %. But Pillow 13 begins with the rows of some images
     whose height shrinks, which clips overshoots elsewhere: it differs on those photos by up to 11 levels (by
     more than 2 in 0.0003 % of the values), on black and white noise by up to 31.
+    Labels keep their values: see `data.imaging.nearest_indices`.
 
     Args:
       images: [H, W, C] each, of one H and W, uint8, uint16 or float32; C static.
       window: the part.
+      labels: for each image, whether its values are classes; empty if those of none are.
 
     Returns:
       A tuple of [window.height, window.width, C] of the dtypes of `images`.
     """
     images = [tf.convert_to_tensor(image) for image in images]
-    return tuple(_sampled(images, window))
+    return tuple(_sampled(images, window, labels or [False] * len(images)))
 
 
-def _sampled(images: Sequence[tf.Tensor], window: Window) -> list[tf.Tensor]:
+def _sampled(images: Sequence[tf.Tensor], window: Window, labels: Sequence[bool]) -> list[tf.Tensor]:
     """The window of each image, resampled; undefined where it lies outside the image."""
+    pictures = [image for image, is_labels in zip(images, labels, strict=True) if not is_labels]
+    resampled = iter(_bicubic(pictures, window) if pictures else ())
+    return [
+        _nearest(image, window) if is_labels else next(resampled)
+        for image, is_labels in zip(images, labels, strict=True)
+    ]
+
+
+def _nearest(image: tf.Tensor, window: Window) -> tf.Tensor:
+    """The window of an image of classes."""
+    mirrored = tf.cast(window.mirrored, tf.int32)
+    rows = window.top + tf.range(window.height)
+    columns = window.left + mirrored * (window.width - 1) + (1 - 2 * mirrored) * tf.range(window.width)
+    for axis, outputs in enumerate((rows, columns)):
+        length, new_length = tf.shape(image)[axis], window.size[axis]
+        indices = imaging.nearest_indices(outputs, length=length, new_length=new_length)
+        image = tf.gather(image, indices, axis=axis)
+    return tf.ensure_shape(image, [window.height, window.width, image.shape[-1]])
+
+
+def _bicubic(images: Sequence[tf.Tensor], window: Window) -> list[tf.Tensor]:
+    """The window of each picture."""
     mirrored = tf.cast(window.mirrored, tf.int32)
     inputs, weights = _banded_weights(
         lengths=tf.shape(images[0])[:2],
@@ -101,7 +131,9 @@ def cut_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tensor, 
     return tuple(parts)
 
 
-def resize_with_pad(image: tf.Tensor, *, height: int, width: int, value: float) -> tf.Tensor:
+def resize_with_pad(
+    image: tf.Tensor, *, height: int, width: int, value: float, is_labels: bool = False
+) -> tf.Tensor:
     """Resizes to the largest size of the same aspect ratio that fits, and pads the rest evenly.
 
     Args:
@@ -109,23 +141,34 @@ def resize_with_pad(image: tf.Tensor, *, height: int, width: int, value: float) 
       height: new height in pixels, with padding.
       width: new width in pixels, with padding.
       value: of the padding.
+      is_labels: whether the image's values are classes.
 
     Returns:
       [height, width, C] of the same dtype.
     """
     image = tf.convert_to_tensor(image)
-    rows, columns = tf.unstack(tf.shape(image)[:2])
-    scale = tf.minimum(height / rows, width / columns)
-    inner = [
-        tf.clip_by_value(tf.cast(tf.round(tf.cast(length, tf.float64) * scale), tf.int32), 1, limit)
-        for length, limit in ((rows, height), (columns, width))
-    ]
+    inner = fitted_size(tf.shape(image)[0], tf.shape(image)[1], height, width)
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
     # Resampled over the whole result, whose size is static; the padding then replaces what is outside.
     canvas = Window(size=inner, top=-top, left=-left, height=height, width=width)
     row, column = tf.range(height)[:, None] - top, tf.range(width)[None] - left
     inside = (row >= 0) & (row < inner[0]) & (column >= 0) & (column < inner[1])
-    return tf.where(inside[..., None], _sampled((image,), canvas)[0], tf.cast(value, image.dtype))
+    return tf.where(
+        inside[..., None], _sampled((image,), canvas, (is_labels,))[0], tf.cast(value, image.dtype)
+    )
+
+
+def fitted_size(
+    rows: int | tf.Tensor, columns: int | tf.Tensor, height: int, width: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the largest (height, width) of the aspect ratio rows : columns that fits, int32 scalars."""
+    rows, columns = tf.convert_to_tensor(rows), tf.convert_to_tensor(columns)
+    scale = tf.minimum(height / rows, width / columns)  # float64
+    scaled_rows, scaled_columns = (
+        tf.clip_by_value(tf.cast(tf.round(tf.cast(length, tf.float64) * scale), tf.int32), 1, limit)
+        for length, limit in ((rows, height), (columns, width))
+    )
+    return scaled_rows, scaled_columns
 
 
 def _banded_weights(

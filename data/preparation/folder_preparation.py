@@ -10,11 +10,13 @@ from typing import Any
 from data.errors import DataError
 from data.preparation import splits, tfds_writer
 from data.preparation.example_encoder import ExampleEncoder
-from data.preparation.layouts import FolderReader, SkippedExample, check_strict
+from data.preparation.layouts import LAYOUTS, FolderReader, SkippedExample, check_strict
 from data.preparation.report import Report
 from data.preparation.side_files import Attached, SideFiles
 from data.preparation.splits import Division, Source
 from data.preparation.survey import ImageReader, Survey, survey
+from data.preparation.value_hints import label_hints, value_hints
+from data.roles import SIDE_MAP
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,13 @@ class FolderPreparation:
       folder_reader: a new one.
       image_reader: how images are read.
       side_files: the files of side information.
+      labels: the images whose values are classes: "A", "B".
       readers: smallest number of shards per split, unless there are fewer examples.
       strict: an example that cannot be used or an image in two splits is an error.
       overwrite: replace a prepared data set of this name.
 
     Raises:
-      DataError: the name or the number of readers cannot be used.
+      DataError: the name, the labels or the number of readers cannot be used.
     """
 
     layout: str
@@ -46,6 +49,7 @@ class FolderPreparation:
     folder_reader: FolderReader
     image_reader: ImageReader
     side_files: SideFiles
+    labels: tuple[str, ...]
     readers: int
     strict: bool
     overwrite: bool
@@ -58,6 +62,8 @@ class FolderPreparation:
             )
         if self.readers < 1:
             raise DataError(f"readers = {self.readers}: must be at least 1; change it")
+        if self.labels:
+            self._check_labels()
 
     def run(self) -> Report:
         """Prepares the data set.
@@ -81,10 +87,23 @@ class FolderPreparation:
             check_strict(skipped)
         self._check_trainable(surveyed.splits, skipped)
         encoder = ExampleEncoder(
-            layout=self.layout, survey=surveyed, reader=self.image_reader, strict=self.strict
+            layout=self.layout,
+            survey=surveyed,
+            reader=self.image_reader,
+            strict=self.strict,
+            labels=(*self.labels, *((SIDE_MAP,) if self.side_files.has_class_maps else ())),
         )
         self._write(attached, surveyed, encoder, skipped)
         return self._report(found, surveyed, encoder, [*skipped, *encoder.skipped])
+
+    def _check_labels(self) -> None:
+        layout = LAYOUTS[self.layout]
+        has_sides = "pair" in layout.features or "A" in (*layout.features, *layout.domains)
+        if not has_sides or not set(self.labels) <= {"A", "B"}:
+            remedy = (
+                "choose A, B or A,B" if has_sides else f"layout {self.layout} has no A and B; leave it out"
+            )
+            raise DataError(f"labels = {','.join(self.labels)!r}: not known; {remedy}")
 
     def _check_trainable(self, of_splits: Any, skipped: list[SkippedExample]) -> None:
         splits.check_trainable(of_splits, layout=self.layout, source=self.source, skipped=skipped)
@@ -119,7 +138,14 @@ class FolderPreparation:
         self._check_trainable(encoder.stored, skipped)
         if self.strict:
             _check_no_duplicates(encoder.duplicates())
-        metadata = {"layout": self.layout, **surveyed.smallest(encoder.stored), **attached.metadata}
+        metadata: dict[str, Any] = {
+            "layout": self.layout,
+            **surveyed.smallest(encoder.stored),
+            **attached.metadata,
+            **encoder.label_metadata(),
+        }
+        if not self.division.val_fraction:
+            metadata["holds_out"] = False
         if surveyed.domain_channels:
             metadata["channels"] = surveyed.domain_channels
         if skipped:
@@ -130,10 +156,15 @@ class FolderPreparation:
         self, found: Source, surveyed: Survey, encoder: ExampleEncoder, skipped: list[SkippedExample]
     ) -> Report:
         shortest_edge, longest_edge = surveyed.edges(encoder.stored)
+        one_hot = {SIDE_MAP} & encoder.classes.keys()  # whose range no network sees
+        with_range = {name: stored for name, stored in surveyed.formats.items() if name not in one_hot}
         return Report.of(
             self.name,
             self.data_dir,
             measured=surveyed.measured,
+            minorities=surveyed.minorities,
+            hints=tuple(value_hints(with_range, encoder.values, given=surveyed.given)),
+            label_hints=tuple(label_hints(surveyed.formats, encoder.values, labels=encoder.classes)),
             shortest_edge=shortest_edge,
             longest_edge=longest_edge,
             kept=encoder.kept,

@@ -111,13 +111,33 @@ class FolderReader:
 
     def pairs(self, folder: str) -> list[Example]:
         """Returns the pairs of a folder, by name: of its two sub-folders, or of the files of two patterns."""
+        if self.match_a is None or self.match_b is None:
+            return self.pairs_of(*_domain_paths(self, folder, layout="paired"))
         skipped_before = len(self.skipped)
-        if self.match_a is not None and self.match_b is not None:
-            paths = [folder, folder]
-            a, b = self._matched(folder, self.match_a, self.match_b)
-        else:
-            paths = [os.path.join(folder, name) for name in two_folders(self, folder, layout="paired")]
-            a, b = (self._by_name(path, self._images(path)) for path in paths)
+        a, b = self._matched(folder, self.match_a, self.match_b)
+        return self._paired(a, b, (folder, folder), skipped_before)
+
+    def pairs_of(self, folder_a: str, folder_b: str) -> list[Example]:
+        """Returns the pairs of two folders, by name."""
+        skipped_before = len(self.skipped)
+        a, b = (self._by_name(folder, self._images(folder)) for folder in (folder_a, folder_b))
+        return self._paired(a, b, (folder_a, folder_b), skipped_before)
+
+    def _paired(
+        self,
+        a: Mapping[str, ImageRef | None],
+        b: Mapping[str, ImageRef | None],
+        paths: tuple[str, str],
+        skipped_before: int,
+    ) -> list[Example]:
+        """Joins the images of A and of B that have the same name.
+
+        Args:
+          a: images by name; None for a name that cannot be used.
+          b: likewise.
+          paths: the folders of A and B, for messages.
+          skipped_before: number of examples that were skipped in other folders.
+        """
         if not a.keys() & b.keys():
             skipped = [reason for _, reason in self.skipped[skipped_before:]]
             first = f" (skipped: {skipped[0]})" if skipped else ""
@@ -152,8 +172,11 @@ class FolderReader:
         """[{name: ImageRef} of A, of B] of the files in one folder that match the patterns."""
         images = self._images(folder)
         keys: tuple[dict[str, str], dict[str, str]] = ({}, {})
-        stems = [os.path.splitext(image)[0] for image in images]
-        patterns = {"match_a": re.compile(match_a), "match_b": re.compile(match_b)}
+        stems = [_stem(image) for image in images]
+        patterns = {
+            option: compile_pattern(option, text)
+            for option, text in (("match_a", match_a), ("match_b", match_b))
+        }
         for option, pattern in patterns.items():
             if not any(map(pattern.fullmatch, stems)):
                 raise DataError(
@@ -188,9 +211,7 @@ class FolderReader:
         paths_of: dict[str, list[str]] = {}
         for image in images:
             path = os.path.join(folder, image)
-            key = key_of[image] if key_of is not None else os.path.splitext(image)[0]
-            # macOS writes accents as separate characters: names that look the same must be the same.
-            stem = unicodedata.normalize("NFC", key)
+            stem = key_of[image] if key_of is not None else _stem(image)
             for name, ref in self._frames(path, image, stem):
                 paths_of.setdefault(name, []).append(path)
                 named[name] = ref
@@ -222,8 +243,8 @@ class FolderReader:
         return [(f"{stem}_f{frame:04d}", ImageRef(path, frame)) for frame in range(frames)]
 
 
-def two_folders(reader: FolderReader, folder: str, *, layout: str) -> list[str]:
-    """Returns the names of the two sub-folders, A and B, of a folder that holds nothing else."""
+def _domain_paths(reader: FolderReader, folder: str, *, layout: str) -> tuple[str, str]:
+    """The paths of the two sub-folders, A and B, of a folder that holds nothing else."""
     folders, images = reader.contents(folder)
     if images or len(folders) != 2:
         found = ", ".join(folders) or "none"
@@ -232,13 +253,19 @@ def two_folders(reader: FolderReader, folder: str, *, layout: str) -> list[str]:
             f"{folder}: layout {layout} needs exactly two sub-folders, such as A and B, with the images; "
             f"found {found}{beside}"
         )
-    return folders
+    a, b = (os.path.join(folder, name) for name in folders)
+    return a, b
+
+
+def _stem(image: str) -> str:
+    """A file name without its extension, in one form: macOS writes accents as characters of their own."""
+    return unicodedata.normalize("NFC", os.path.splitext(image)[0])
 
 
 def compile_pattern(option: str, pattern: str) -> re.Pattern[str]:
     """Compiles a regular expression that needs a group; a `DataError` names the option."""
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(unicodedata.normalize("NFC", pattern))  # as the names are
     except re.error as error:
         raise DataError(f"{option} = {pattern!r}: not a regular expression ({error}); correct it") from error
     if not compiled.groups:
@@ -254,23 +281,33 @@ class Layout:
       features: of an example, in the order of its images.
       domains: suffixes of the names of splits: domains A and B of unpaired images are separate splits.
       read: function of (`FolderReader`, folder) -> {domain: examples, sorted by name}.
+      read_domains: the same of (`FolderReader`, folder of A, folder of B); None if the images of A and B are
+        not in folders of their own.
     """
 
     features: tuple[str, ...]
     domains: tuple[str, ...] = ("",)
     read: Callable[[FolderReader, str], dict[str, list[Example]]]
+    read_domains: Callable[[FolderReader, str, str], dict[str, list[Example]]] | None = None
 
 
-def _unpaired(reader: FolderReader, folder: str) -> dict[str, list[Example]]:
-    folders = two_folders(reader, folder, layout="unpaired")
-    paths = (os.path.join(folder, name) for name in folders)
-    return {domain: reader.examples(path) for domain, path in zip("AB", paths, strict=True)}
+def _unpaired(reader: FolderReader, folder_a: str, folder_b: str) -> dict[str, list[Example]]:
+    return {"A": reader.examples(folder_a), "B": reader.examples(folder_b)}
 
 
 LAYOUTS = {
     "side_by_side": Layout(features=("pair",), read=lambda reader, folder: {"": reader.examples(folder)}),
-    "paired": Layout(features=("A", "B"), read=lambda reader, folder: {"": reader.pairs(folder)}),
-    "unpaired": Layout(features=("image",), domains=("A", "B"), read=_unpaired),
+    "paired": Layout(
+        features=("A", "B"),
+        read=lambda reader, folder: {"": reader.pairs(folder)},
+        read_domains=lambda reader, a, b: {"": reader.pairs_of(a, b)},
+    ),
+    "unpaired": Layout(
+        features=("image",),
+        domains=("A", "B"),
+        read=lambda reader, folder: _unpaired(reader, *_domain_paths(reader, folder, layout="unpaired")),
+        read_domains=_unpaired,
+    ),
     "single": Layout(features=("image",), read=lambda reader, folder: {"": reader.examples(folder)}),
 }
 """side_by_side: each file is a pair, A its left half and B its right half. paired: files of the same name in

@@ -13,6 +13,7 @@ from data.formats import image_reader
 from data.formats.raw_video import PIXEL_FORMATS, VideoFormat
 from data.preparation import tfds_writer
 from data.preparation.layouts import LAYOUTS
+from data.preparation.side_files import MAP_KINDS, MAP_VALUES
 
 _Number = TypeVar("_Number", int, float)
 
@@ -30,8 +31,10 @@ _STRINGS = (
     ("side_classes", None, "CSV file of name,class: the class of each example, stored one-hot."),
     ("side_map", None, "Folder of images with the names of the examples: a map for the networks with each "
      "example."),
-    ("value_range", None, "LOW,HIGH: value range of float32 images, measured by default; or of uint16 images "
-     "that use a part of their range, as in 0,4095."),
+    ("labels", None, "A, B or A,B: images whose colours or numbers stand for classes. They are never "
+     "interpolated, and colour augmentations leave them as they are."),
+    ("value_range", None, "LOW,HIGH: value range of float32 images, measured by default; or of integers that "
+     "use a part of their range, as in 0,4095. Or ranges by feature: 'A:0,18;side_map:0,4'."),
     ("video_size", None, "WIDTHxHEIGHT of the frames of .yuv files."),
 )  # fmt: skip
 _INTEGERS = (
@@ -52,7 +55,7 @@ _VIDEO_ENUMS = (
 # Flags that are arguments of `prepare` as they are.
 _SAME_ARGUMENTS = (
     "layout name match_a match_b val_fraction test_fraction group split_lists side_vector side_classes "
-    "side_map max_pixels readers threads strict overwrite"
+    "side_map side_map_kind max_pixels readers threads strict overwrite"
 ).split()
 
 
@@ -62,11 +65,21 @@ def define(values: flags.FlagValues) -> None:
     for name, default, text in _STRINGS:
         string(name, default, text, flag_values=values)
     enum("layout", None, [*LAYOUTS, "tfds"], "Folder layout of the source, see above.", flag_values=values)
-    for split in ("val", "test"):
+    enum(
+        "side_map_kind",
+        MAP_VALUES,
+        list(MAP_KINDS),
+        "What the numbers of maps are. Classes are never interpolated, and networks get them one-hot.",
+        flag_values=values,
+    )
+    for split, more in (
+        ("val", " 0 holds nothing out, even if nothing else can be evaluated."),
+        ("test", ""),
+    ):
         flags.DEFINE_float(
             f"{split}_fraction",
             0.1,
-            f"Fraction of the examples for split {split!r} if the source has no folders of splits.",
+            f"Fraction of the examples for split {split!r} if the source has no folders of splits.{more}",
             flag_values=values,
         )
     for name, number, text in _INTEGERS:
@@ -98,9 +111,23 @@ def arguments(values: flags.FlagValues) -> dict[str, Any]:
             full_range=values.video_full_range,
             **{name: values[f"video_{name}"].value for name, _, _ in _VIDEO_ENUMS},
         ),
-        "value_range": _two_numbers("value_range", values.value_range, ",", float),
+        "labels": tuple(values.labels.split(",")) if values.labels else (),
+        "value_range": _value_range(values.value_range),
         **{name: values[name].value for name in _SAME_ARGUMENTS},
     }
+
+
+def _value_range(text: str | None) -> tuple[float, float] | dict[str, tuple[float, float]] | None:
+    """The range LOW,HIGH; or, of FEATURE:LOW,HIGH;..., the range of each feature."""
+    if text is None or ":" not in text:
+        return _two_numbers("value_range", text, ",", float)
+    ranges = {}
+    for part in text.split(";"):
+        feature, _, numbers = part.partition(":")
+        found = _two_numbers("value_range", numbers, ",", float)
+        assert found is not None, "there is a text"
+        ranges[feature.strip()] = found
+    return ranges
 
 
 def _two_numbers(

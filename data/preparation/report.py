@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from data import gfile
 from data.errors import DataError
+from data.imaging import Classes
 from data.roles import SIDE_MAP, SIDE_VECTOR
 from data.tfrecords import prepared_dataset
 from data.tfrecords.image_encoding import StoredFormat, format_of
@@ -35,7 +37,11 @@ class Report:
       domain_channels: {"A", "B": channels} if the domains of unpaired images differ in them.
       vector_size: size of each example's side vector; 0 without vectors.
       classes: names of the elements of the vector if it is a one-hot class.
+      labels: images whose values are classes -> the pixel value of each class; empty if there are too many.
       measured: features whose value range was measured by decoding all images a second time.
+      minorities: lines about images that add alpha, colour or depth to all others of their feature.
+      hints: lines about value ranges that nobody may have meant.
+      label_hints: lines about images whose few values are probably classes.
       shortest_edge: smallest height or width of all images in pixels; None for a public data set.
       longest_edge: largest height or width of all images in pixels; None for a public data set.
       kept: number of images stored as the bytes of their file.
@@ -58,7 +64,11 @@ class Report:
     domain_channels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     vector_size: int = 0
     classes: tuple[str, ...] = ()
+    labels: Mapping[str, Classes] = dataclasses.field(default_factory=dict)
     measured: tuple[str, ...] = ()
+    minorities: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    label_hints: tuple[str, ...] = ()
     shortest_edge: int | None = None
     longest_edge: int | None = None
     kept: int = 0
@@ -92,6 +102,7 @@ class Report:
             domain_channels=opened.metadata.get("channels", {}),
             vector_size=opened.side_vector_size,
             classes=opened.side_classes,
+            labels=opened.labels,
             **counts,
         )
 
@@ -118,11 +129,14 @@ class Report:
         if self.vector_size:
             classes = f"; one-hot: {', '.join(self.classes)}" if self.classes else ""
             lines.append(f"feature   {SIDE_VECTOR}: {_many(self.vector_size, 'number')}{classes}")
+        lines += [f"labels    {name}: {_described(classes)}" for name, classes in self.labels.items()]
         return lines
 
     def _remarks(self) -> list[str]:
-        """Lines about what the user may not expect: skipped examples, duplicates, ignored files."""
-        lines = []
+        """Lines about what the user may not expect, such as skipped examples, duplicates, ignored files."""
+        lines = [f"{'' if line.startswith(' ') else 'mixed':<10}{line}" for line in self.minorities] + [
+            f"hint      {line}" for line in (*self.hints, *self.label_hints)
+        ]
         if self.skipped:
             path = os.path.join(self.directory, "metadata.json")
             lines.append(f"skipped   {_many(len(self.skipped), 'example')}; {path} lists all of them:")
@@ -156,7 +170,8 @@ class Report:
 
     def _train_command(self) -> str:
         """The command that trains on the data set, or its flags if no gin file fits."""
-        parameters: dict[str, object] = {"DATASET": f'"{self.dataset}"', "DATA_DIR": f'"{self.data_dir}"'}
+        data_dir = json.dumps(self.data_dir, ensure_ascii=False)  # in quotes, with \\ and quotes escaped
+        parameters: dict[str, object] = {"DATASET": f'"{self.dataset}"', "DATA_DIR": data_dir}
         images = [name for name in self.features if name != SIDE_MAP]
         files: list[str] = []
         if "pair" in self.features or {"A", "B"} <= self.features.keys():
@@ -178,6 +193,16 @@ class Report:
         if not files:
             return f"with {shlex.join(flags)}"
         return shlex.join(["python", "-m", "engine.train", *flags, f"--workdir=runs/{self.dataset}"])
+
+
+def _described(classes: Classes) -> str:
+    """The classes of labels, for one line."""
+    if not classes:
+        return "never interpolated; no list of classes, as files are JPEG or have too many colours"
+    shown = [str(pixel[0] if len(pixel) == 1 else pixel) for pixel in classes[:_MOST_SHOWN]]
+    more = ", ..." if len(classes) > _MOST_SHOWN else ""
+    count = f"{len(classes)} class{'' if len(classes) == 1 else 'es'}"
+    return f"{count}, never interpolated: {', '.join(shown)}{more}"
 
 
 def _first_lines(lines: Sequence[str]) -> list[str]:

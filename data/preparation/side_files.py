@@ -18,11 +18,15 @@ from data.formats.image_info import ImageRef
 from data.formats.image_reader import is_image_name
 from data.formats.raw_video import VideoFormat
 from data.preparation.layouts import LAYOUTS, Example, FolderReader, SkippedExample
-from data.preparation.splits import SPLITS, Source
+from data.preparation.split_folders import SPLITS
+from data.preparation.splits import Source
 from data.roles import SIDE_VECTOR
 
 _MOST_NAMED = 10
 _HEADER = "name"
+
+MAP_CLASSES, MAP_VALUES = MAP_KINDS = ("classes", "values")
+"""What the values of a map are."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,21 +70,33 @@ class SideFiles:
       vector: CSV file with a row per example: name,number,number,... of equally many finite numbers.
       classes: CSV file with a row per example: name,class; stored one-hot, classes sorted by name.
       maps: folder of images with the size of their example's, or of folders train, val, test of them.
+      map_kind: "values", which may be interpolated; or "classes", whole numbers or colours that stand for
+        classes, which networks get one-hot.
 
     Raises:
-      DataError: both `vector` and `classes` are given.
+      DataError: both `vector` and `classes` are given, or the kind is unknown or without maps.
     """
 
     vector: str | None = None
     classes: str | None = None
     maps: str | None = None
+    map_kind: str = MAP_VALUES
 
     def __post_init__(self) -> None:
+        if self.map_kind not in MAP_KINDS:
+            raise DataError(f"side_map_kind = {self.map_kind!r}: must be one of {', '.join(MAP_KINDS)}")
+        if self.has_class_maps and self.maps is None:
+            raise DataError("side_map_kind: is given without side_map; give the folder of the maps too")
         if self.vector is not None and self.classes is not None:
             raise DataError(
                 "side_vector, side_classes: both are given; give one, or write the classes as columns of 0 "
                 "and 1 beside the numbers"
             )
+
+    @property
+    def has_class_maps(self) -> bool:
+        """Whether the values of maps are classes."""
+        return self.map_kind == MAP_CLASSES
 
     def attach(self, found: Source, *, layout: str, video: VideoFormat) -> Attached:
         """Adds the side information to examples.

@@ -1,7 +1,7 @@
 """Splits: which examples of a source are for training, validation and test.
 
-A source has folders with these names, or is divided by lists of names, by groups or by fractions. Only names
-decide, so the same names always give the same splits in the same order.
+A source has folders of splits (`data.preparation.split_folders`), or is divided by lists of names, by groups
+or by fractions. Only names decide, so the same names always give the same splits in the same order.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import itertools
 import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +17,7 @@ from data import gfile
 from data.errors import DataError
 from data.formats.image_reader import is_image_name
 from data.preparation.layouts import LAYOUTS, Example, FolderReader, SkippedExample, compile_pattern
-
-SPLITS = ("train", "val", "test")
+from data.preparation.split_folders import SPLITS, read_split_folders
 
 _ByDomain = Mapping[str, list[Example]]
 """Domain ("" unless the layout has several) -> examples."""
@@ -30,7 +28,8 @@ class Division:
     """How a source without folders train, val, test is divided.
 
     Attributes:
-      val_fraction: of the examples for "val", in [0, 1).
+      val_fraction: of the examples for "val", in [0, 1). 0 holds out nothing of any source: if there is no
+        "val", training evaluates the training examples.
       test_fraction: of the examples for "test", in [0, 1).
       group: regular expression that is searched for in the names of examples. All examples with the same
         group 1 are in one split. The fractions are then met as closely as adding whole groups allows.
@@ -101,7 +100,7 @@ def find_examples(*, layout: str, source: str, division: Division, reader: Folde
         raise DataError(f"match_a, match_b: are for layout paired; leave them out with layout {layout}")
     unlisted: tuple[str, ...] = ()
     groups = 0
-    found = _read_split_folders(layout, source, reader)  # {split: {domain: examples}}
+    found = read_split_folders(layout, source, reader)  # {split: {domain: examples}}
     if found is None:
         examples = LAYOUTS[layout].read(reader, source)
         if division.split_lists is not None:
@@ -150,57 +149,6 @@ def check_trainable(
             more = f"; {len(skipped)} examples were skipped" if len(skipped) > 1 else ""
             raise DataError(f"{skipped[0].reason} (without it, {source} leaves {what}{more})")
         raise DataError(f"{source}: leaves {what}; lower the fractions or add images")
-
-
-def _read_split_folders(
-    layout: str, source: str, reader: FolderReader
-) -> dict[str, dict[str, list[Example]]] | None:
-    """{split: {domain: examples}} if the source has folders of splits, else None."""
-    if not gfile.is_dir(source):
-        raise DataError(f"{source}: no such folder; give the folder of the images as the source")
-    folders, images = FolderReader().contents(source)
-    if not folders and not images:
-        raise DataError(f"{source}: holds no images; give the folder of the images as the source")
-    domains = LAYOUTS[layout].domains
-    has_domains = len(domains) > 1 and any(s + d in folders for s, d in itertools.product(SPLITS, domains))
-    suffixes = domains if has_domains else ("",)
-    folders_of = {split: [split + suffix for suffix in suffixes] for split in SPLITS}
-    found = {split: names for split, names in folders_of.items() if set(names) & set(folders)}
-    if not found:
-        return None
-    _check_split_folders(source, folders, images, folders_of, found)
-    reader.contents(source)  # notes which files are ignored
-    if has_domains:
-        return {
-            split: {
-                domain: reader.examples(os.path.join(source, name))
-                for domain, name in zip(domains, names, strict=True)
-            }
-            for split, names in found.items()
-        }
-    return {split: LAYOUTS[layout].read(reader, os.path.join(source, split)) for split in found}
-
-
-def _check_split_folders(
-    source: str,
-    folders: list[str],
-    images: list[str],
-    folders_of: Mapping[str, list[str]],
-    found: Mapping[str, list[str]],
-) -> None:
-    """Checks that a source with folders of splits has all it needs and nothing else."""
-    allowed = list(itertools.chain.from_iterable(folders_of.values()))
-    others = [name for name in images + folders if name not in allowed]
-    if others:
-        beside = ", ".join(itertools.chain.from_iterable(found.values()))
-        raise DataError(
-            f"{os.path.join(source, others[0])}: is beside the folders {beside}, where only "
-            f"{', '.join(allowed)} are read; rename, move or remove it"
-        )
-    for split in dict.fromkeys(["train", *found]):
-        for name in folders_of[split]:
-            if name not in folders:
-                raise DataError(f"{source}: has {', '.join(folders)} but no folder {name!r}; add one")
 
 
 def _by_fractions(examples: _ByDomain, division: Division) -> dict[str, dict[str, list[Example]]]:

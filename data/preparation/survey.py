@@ -31,7 +31,8 @@ class ImageReader:
       video: how raw video is read.
       max_pixels: an image with more pixels is skipped before it is decoded.
       value_range: (lowest, highest) value of float32 images, measured if None. If there are no float32
-        images, it is the range of uint16 images that use a part of theirs.
+        images, it is the range of uint16 images that use a part of theirs; if there are none of these
+        either, that of uint8 images, such as class ids. Or {feature: (lowest, highest)}, maps included.
       threads: images read in parallel.
 
     Raises:
@@ -40,17 +41,28 @@ class ImageReader:
 
     video: VideoFormat = dataclasses.field(default_factory=VideoFormat)
     max_pixels: int = image_reader.MAX_PIXELS
-    value_range: ValueRange | None = None
+    value_range: ValueRange | Mapping[str, ValueRange] | None = None
     threads: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
 
     def __post_init__(self) -> None:
         for name in ("max_pixels", "threads"):
             if getattr(self, name) < 1:
                 raise DataError(f"{name} = {getattr(self, name)}: must be at least 1; change it")
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise DataError(
-                f"value_range = {self.value_range}: the first must be less than the second; change it"
-            )
+        for low, high in [*self.named_ranges.values(), *filter(None, [self.common_range])]:
+            if not low < high:
+                raise DataError(
+                    f"value_range = ({low:g}, {high:g}): the first must be less than the second; change it"
+                )
+
+    @property
+    def named_ranges(self) -> Mapping[str, ValueRange]:
+        """The ranges that are given for a feature each."""
+        return self.value_range if isinstance(self.value_range, Mapping) else {}
+
+    @property
+    def common_range(self) -> ValueRange | None:
+        """The range that is given for all features it applies to."""
+        return None if isinstance(self.value_range, Mapping) else self.value_range
 
     def info(self, ref: ImageRef) -> ImageInfo:
         """Reads the header of an image."""
@@ -73,6 +85,8 @@ class Survey:
       formats: feature -> format of its images.
       domain_channels: {"A", "B": channels} of layout unpaired; empty if they are equal.
       measured: features whose value range was measured.
+      given: features whose value range the user gave -> that range.
+      minorities: lines about images that add alpha, colour or depth to all others of their feature.
       skipped: examples that cannot be used.
     """
 
@@ -82,6 +96,8 @@ class Survey:
     formats: Mapping[str, StoredFormat]
     domain_channels: Mapping[str, int]
     measured: tuple[str, ...]
+    given: Mapping[str, ValueRange]
+    minorities: tuple[str, ...]
     skipped: list[SkippedExample]
 
     def smallest(self, stored: Mapping[str, Sequence[int]]) -> dict[str, dict]:
@@ -119,7 +135,7 @@ def survey(
     Args:
       layout: a key of `LAYOUTS`.
       splits: split -> examples.
-      reader: how images are read. Its value range does not apply to maps; theirs is measured.
+      reader: how images are read. Its value range applies to maps only if it names them.
       has_maps: whether the last image of every example is its map.
 
     Returns:
@@ -136,8 +152,10 @@ def survey(
     formats: dict[str, StoredFormat] = {}
     measured: list[str] = []
     channels: dict[str, int] = {}
+    given: dict[str, ValueRange] = {}
     if any(headers.splits.values()):
         ranges = _ranges(headers.infos, LAYOUTS[layout].features, reader, has_maps=has_maps)
+        given = {feature: found for feature, found in ranges.items() if found is not None}
         for index, feature in enumerate(features):
             if feature in ranges and ranges[feature] is None:
                 ranges[feature] = _measure(headers.splits, index, reader)
@@ -152,6 +170,8 @@ def survey(
         formats=formats,
         domain_channels=channels,
         measured=tuple(measured),
+        given=given,
+        minorities=tuple(headers.infos.minorities()),
         skipped=headers.skipped,
     )
 
@@ -160,11 +180,19 @@ def _ranges(
     infos: FeatureInfos, image_features: Sequence[str], reader: ImageReader, *, has_maps: bool
 ) -> dict[str, ValueRange | None]:
     """{feature: its value range} where it is not that of the dtype; None if it has to be measured."""
-    without_range = infos.without_range(image_features, reader.value_range)
-    ranges: dict[str, ValueRange | None] = dict.fromkeys(without_range, reader.value_range)
+    named = reader.named_ranges
+    known = [*image_features, *([SIDE_MAP] if has_maps else [])]
+    for feature in named:
+        if feature not in known:
+            raise DataError(
+                f"value_range: names {feature!r}, but the images are {', '.join(known)}; correct it"
+            )
+    others = [feature for feature in image_features if feature not in named]
+    without_range = infos.without_range(others, reader.common_range)
+    ranges: dict[str, ValueRange | None] = dict.fromkeys(without_range, reader.common_range)
     if has_maps:
         ranges.update(dict.fromkeys(infos.with_dtype([SIDE_MAP], "float32")))
-    return ranges
+    return {**ranges, **named}
 
 
 class _ExampleInfo(typing.NamedTuple):

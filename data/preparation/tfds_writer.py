@@ -237,11 +237,18 @@ def check_data_dir(data_dir: gfile.Path) -> None:
     """Checks that a folder of data sets exists or can be created; creates nothing.
 
     Raises:
-      DataError: a file has its name, there is no permission to write, or the store cannot be reached.
+      DataError: its name cannot be used, a file has it, there is no permission to write, or the store cannot
+        be reached.
     """
     existing = data_dir = os.fspath(data_dir)
     if not data_dir:
         raise DataError("data_dir '': is empty; name a folder, such as datasets")
+    try:
+        data_dir.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"data_dir {data_dir!a}: is not valid UTF-8; rename it or choose another folder"
+        ) from error
     if gfile.is_url(data_dir):
         try:
             gfile.exists(data_dir)

@@ -5,7 +5,7 @@ import hashlib
 import math
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,8 @@ from data.errors import DataError
 from data.formats import image_reader
 from data.formats.image_info import ImageInfo, ImageRef
 from data.formats.raw_video import VideoFormat
+from data.imaging.value_statistics import ImageValues, values_of
+from data.tfrecords import label_classes
 from data.tfrecords.image_decoding import decode_image
 
 _WHOLE_RANGES: dict[str, tuple[float, float]] = {"uint8": (0, 255), "uint16": (0, 65535)}
@@ -71,11 +73,16 @@ class Encoded(typing.NamedTuple):
       value: bytes for an Image feature, [H, W, C] for a Tensor feature.
       kept: whether the bytes are those of the file.
       digest: `pixels_digest` of the stored pixels; with `halves`, of the left half and then of the right.
+      classes: of each part that was asked for, its different pixel values; None if they are too many, or
+        blurred by JPEG.
+      values: of the pixels.
     """
 
     value: bytes | np.ndarray
     kept: bool
     digest: bytes
+    values: ImageValues
+    classes: tuple[label_classes.Pixels | None, ...] = ()
 
 
 def format_of(feature: tfds.features.FeatureConnector) -> StoredFormat:
@@ -166,7 +173,13 @@ def _is_picture(channels: int, alpha: bool) -> bool:
 
 
 def encode(
-    ref: ImageRef, *, stored: StoredFormat, video: VideoFormat, max_pixels: int, halves: bool = False
+    ref: ImageRef,
+    *,
+    stored: StoredFormat,
+    video: VideoFormat,
+    max_pixels: int,
+    halves: bool = False,
+    labels: Sequence[int] = (),
 ) -> Encoded:
     """Reads and decodes an image, and encodes it as it is stored.
 
@@ -180,25 +193,36 @@ def encode(
       video: size and format of raw videos.
       max_pixels: larger images raise a DataError.
       halves: compute a digest of each half of the width.
+      labels: numbers of the parts (halves, or 0 for the whole) whose values are classes.
 
     Raises:
       DataError: the file cannot be read, is damaged, or does not suit the format.
     """
     info, pixels, contents = image_reader.decode(ref, video=video, max_pixels=max_pixels)
     try:
-        pixels = _converted(pixels, info, stored)
-        _check_values(pixels, stored)
+        if labels and info.dtype != stored.dtype:
+            raise DataError(
+                f"is {info.dtype} among {stored.dtype} labels, so its classes would change; convert it"
+            )
+        pixels = convert_pixels(pixels, info, stored)
+        check_values(pixels, stored)
+        half = pixels.shape[1] // 2
+        parts = (pixels[:, :half], pixels[:, half:]) if halves else (pixels,)
+        classes = tuple(label_classes.classes_in(parts[number]) for number in labels)
     except DataError as error:
         raise DataError(f"{ref.path}: {error}") from error
     if stored.is_encoded and info.height * info.width >= _DECODABLE_PIXELS:
         raise DataError(f"{ref.path}: is {info.width}x{info.height}, too large for TensorFlow; split it")
-    half = pixels.shape[1] // 2
-    parts = (pixels[:, :half], pixels[:, half:]) if halves else (pixels,)
+    if "jpeg" in contents:
+        classes = (None,) * len(classes)
     digest = b"".join(map(pixels_digest, parts))
+    values = values_of(pixels)
     for encoding, file_bytes in contents.items():
         if stored.is_encoded and _decodes_to(file_bytes, encoding, pixels):
-            return Encoded(value=file_bytes, kept=True, digest=digest)
-    return Encoded(value=encode_pixels(pixels, stored), kept=False, digest=digest)
+            return Encoded(value=file_bytes, kept=True, digest=digest, values=values, classes=classes)
+    return Encoded(
+        value=encode_pixels(pixels, stored), kept=False, digest=digest, values=values, classes=classes
+    )
 
 
 def encode_pixels(pixels: np.ndarray, stored: StoredFormat) -> bytes | np.ndarray:
@@ -227,8 +251,20 @@ def pixels_digest(pixels: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def _converted(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.ndarray:
-    """Converts pixels to the stored dtype and channels; raises DataError if that would lose something."""
+def convert_pixels(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.ndarray:
+    """Converts pixels [H, W, C] to the stored dtype and channels.
+
+    Grey becomes colour by repeating it, and images without alpha become opaque. 8-bit values are
+    multiplied by 257 to become 16-bit values.
+
+    Args:
+      pixels: as `image_reader.decode` returns them.
+      info: likewise.
+      stored: the format that they get.
+
+    Raises:
+      DataError: something would be lost; the caller names the image.
+    """
     if info.dtype != stored.dtype:
         if (info.dtype, stored.dtype, stored.value_range) != ("uint8", "uint16", (0, 65535)):
             raise DataError(f"{info.dtype} cannot become {stored.dtype} of {stored.value_range} without loss")
@@ -249,8 +285,8 @@ def _converted(pixels: np.ndarray, info: ImageInfo, stored: StoredFormat) -> np.
     return np.concatenate([image, alpha], axis=-1)
 
 
-def _check_values(pixels: np.ndarray, stored: StoredFormat) -> None:
-    """Raises DataError for values outside the value range, and for NaN."""
+def check_values(pixels: np.ndarray, stored: StoredFormat) -> None:
+    """Raises DataError for values outside the value range, and for NaN; the caller names the image."""
     low, high = stored.value_range
     if stored.value_range == _WHOLE_RANGES.get(stored.dtype):
         return

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from data import gfile
 from data.errors import DataError
+from data.imaging import Classes
 from data.roles import SIDE_VECTOR
 
 DESCRIPTION = "dataset_info.json"
@@ -125,9 +126,25 @@ class PreparedDataset:
         return self.features[SIDE_VECTOR].shape[0] if SIDE_VECTOR in self.features else 0
 
     @property
+    def holds_out(self) -> bool:
+        """Whether a part of "train" is held out for evaluation if there is no split "val"."""
+        return bool(self.metadata.get("holds_out", True))
+
+    @property
     def side_classes(self) -> tuple[str, ...]:
         """Names of the classes that the side vector encodes; empty if it does not encode classes."""
         return tuple(self.metadata.get("side_classes", ()))
+
+    @property
+    def labels(self) -> dict[str, Classes]:
+        """The images whose values are classes ("A", "B", "side_map") -> the pixel value of each class.
+
+        It is empty for images with too many values to list them, and for data sets without labels.
+        """
+        return {
+            name: tuple(tuple(pixel) for pixel in classes)
+            for name, classes in self.metadata.get("labels", {}).items()
+        }
 
 
 def find_dataset(dataset: str, data_dir: gfile.Path) -> str | None:
@@ -206,11 +223,12 @@ def open_dataset(dataset: str, data_dir: gfile.Path) -> PreparedDataset:
     )
 
 
-def split_held_out(train: Records, where: str) -> tuple[Records, Records]:
+def split_held_out(train: Records, *, split: str, where: str) -> tuple[Records, Records]:
     """Divides a training split into what is trained on, and its end, which is held out for evaluation.
 
     Args:
       train: all of the split.
+      split: its stored name, such as "train" or "trainB", for the message.
       where: its directory, for the message.
 
     Raises:
@@ -219,7 +237,8 @@ def split_held_out(train: Records, where: str) -> tuple[Records, Records]:
     held_out = min(_MAX_HELD_OUT, max(1, int(train.examples * _HELD_OUT_FRACTION)))
     if held_out == train.examples:
         raise DataError(
-            f"{where}: its only example would be held out for evaluation; add examples or a split 'val'"
+            f"{where}: the only example of {split!r} would be held out for evaluation; add examples or a "
+            "split 'val', or prepare it with --val_fraction=0, which holds out nothing"
         )
     kept = train.examples - held_out
     return train.part(0, kept), train.part(kept, train.examples)

@@ -85,6 +85,11 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
         return print_error(error, DIVERGED)
     except (RunInterruptedError, WorkerLostError) as error:
         return print_error(error, INTERRUPTED)
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        # A path of bytes that are no text: Python takes it, TensorFlow does not.
+        return print_error(f"{error.object!a}: is not valid UTF-8; rename it", BAD_INPUT)
     except KeyboardInterrupt:  # before training began, or for the second time, while it was saving
         return print_error(STOPPED_WITHOUT_SAVING, INTERRUPTED)
     except BrokenPipeError:  # the reader of the output has ended, as in `| head`

@@ -169,9 +169,8 @@ class Evaluator:
         is_finite = tf.ones([tf.shape(padded[INPUT])[0]], tf.bool)
         for images in made:  # before they become whole numbers, which hide NaN
             is_finite &= tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3])  # [B]
-        pictures, reconstructed = tf.nest.map_structure(
-            lambda x: to_picture(self._data, x[:rows]), (pictures, reconstructed)
-        )
+        pictures = {role: to_picture(self._data, x[:rows], role=role) for role, x in pictures.items()}
+        reconstructed = tf.nest.map_structure(lambda x: to_picture(self._data, x[:rows]), reconstructed)
         return pictures, reconstructed, tf.cast(is_finite[:rows], tf.uint8)
 
     def _mean_target(self) -> tf.Tensor:

@@ -36,7 +36,7 @@ class SampleGrid:
 
     def render(self) -> np.ndarray:
         """The grid, uint8 [rows * H, columns * W, 1 or 3]; see `join_columns`."""
-        columns = [to_picture(self._data, images) for images in self._preview().values()]
+        columns = [to_picture(self._data, x, role=name) for name, x in self._preview().items()]
         return np.concatenate(join_columns(columns))
 
     @tf.function(autograph=False)

@@ -9,8 +9,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import tensorflow as tf
-
 import gin
 from data import gfile
 from engine.errors import ConfigurationError
@@ -72,7 +70,7 @@ def _clear() -> None:
 def _make_importable(path: str) -> None:
     """Checks that a gin file is there, and lets Python import from its directory."""
     with reraise_read_errors(f"--gin_file={path}"):
-        found = any(tf.io.gfile.exists(os.path.join(root, path)) for root in ("", ROOT))
+        found = any(gfile.is_file(os.path.join(root, path)) for root in ("", ROOT))
     if not found:
         raise ConfigurationError(
             f"--gin_file={path}: no such file here or in {ROOT}; those that come with the project are in gin/"
@@ -92,6 +90,8 @@ def _reraise_parse_errors(where: str) -> Iterator[None]:
         raise ConfigurationError(
             f"{where}: {reason}; put its folder on PYTHONPATH or the module beside the gin file"
         ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{where}: is not UTF-8 text; save it as UTF-8") from error
     except (ValueError, SyntaxError, OSError, AttributeError, NameError) as error:
         reason = " ".join(str(error).split("\n  In ")[0].split())
         if "No configurable matching" in reason or "doesn't have a parameter" in reason:

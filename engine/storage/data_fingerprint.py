@@ -1,4 +1,4 @@
-"""dataset.json of a run: what its data set held, to notice another data set under the same name."""
+"""fingerprint.json of a run: what its data set held, to notice another data set under the same name."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ def fingerprint_of(data: TrainingData) -> dict[str, Any]:
 
 
 def write_fingerprint(run: RunDirectory, data: TrainingData) -> None:
-    """Writes dataset.json."""
-    write_text(run.dataset, json.dumps(fingerprint_of(data), indent=1) + "\n")
+    """Writes fingerprint.json."""
+    write_text(run.fingerprint, json.dumps(fingerprint_of(data), indent=1) + "\n")
 
 
 def changes_of_data(run: RunDirectory, data: TrainingData) -> list[str]:
     """What differs between the data set of a run, as it was when the run last started, and `data`.
 
     Returns:
-      A line for each difference; none if the run has no dataset.json: older code has written it.
+      A line for each difference; none if the run has no fingerprint.json: older code has written it.
 
     Raises:
-      ConfigurationError: dataset.json cannot be read.
+      ConfigurationError: fingerprint.json cannot be read.
       data.errors.DataError: the data set cannot be used.
     """
-    with reraise_read_errors(run.dataset):
-        if not tf.io.gfile.exists(run.dataset):
+    with reraise_read_errors(run.fingerprint):
+        if not tf.io.gfile.exists(run.fingerprint):
             return []
-        with tf.io.gfile.GFile(run.dataset) as file:
+        with tf.io.gfile.GFile(run.fingerprint) as file:
             text = file.read()
     now = fingerprint_of(data)
     try:
         return _changes(json.loads(text), now)
     except (json.JSONDecodeError, AttributeError, TypeError) as error:
         raise ConfigurationError(
-            f"{run.dataset}: is not a description of a data set; remove it if the data set has not changed "
-            "since the run began"
+            f"{run.fingerprint}: is not a description of a data set; remove it if the data set has not "
+            "changed since the run began"
         ) from error
 
 

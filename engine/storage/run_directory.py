@@ -4,7 +4,8 @@ config.gin    configuration of the run          checkpoints/ best/   checkpoints
 train.jsonl   one row for each log event        samples/             image grids of fixed inputs
 eval.jsonl    one row for each evaluation       tensorboard/         the same, and images and configuration
 log.txt       console output                    micro_batch.json     the micro-batch that fits into memory
-dataset.json  what identifies its data set      DONE                 present once the run is complete
+dataset.json  what the run knows of its data    fingerprint.json     what identifies its data set
+DONE          present once the run is complete
 lock          names the process that trains
 """
 
@@ -22,6 +23,8 @@ import tensorflow as tf
 from absl import logging
 
 from data import gfile
+from data.description import DataDescription
+from engine.errors import ConfigurationError
 from engine.storage import run_lock
 from engine.storage.atomic_files import append_text, write_text
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
@@ -38,7 +41,8 @@ class RunDirectory:
 
     Attributes:
       path: likewise, with ~ expanded.
-      config, train_log, eval_log, console_log, micro_batch, dataset, lock, done: paths of its files.
+      config, data, fingerprint, train_log, eval_log, console_log, micro_batch, lock, done: paths of its
+        files.
       checkpoints, best, samples, tensorboard: paths of its directories.
     """
 
@@ -46,6 +50,7 @@ class RunDirectory:
         self.path = os.path.expanduser(path)
         self._lock: run_lock.RunLock | None = None
         self.config = os.path.join(self.path, "config.gin")
+        self.data = os.path.join(self.path, "dataset.json")
         self.train_log = os.path.join(self.path, "train.jsonl")
         self.eval_log = os.path.join(self.path, "eval.jsonl")
         self.console_log = os.path.join(self.path, "log.txt")
@@ -54,7 +59,7 @@ class RunDirectory:
         self.samples = os.path.join(self.path, "samples")
         self.tensorboard = os.path.join(self.path, "tensorboard")
         self.micro_batch = os.path.join(self.path, "micro_batch.json")
-        self.dataset = os.path.join(self.path, "dataset.json")
+        self.fingerprint = os.path.join(self.path, "fingerprint.json")
         self.lock = os.path.join(self.path, "lock")
         self.done = os.path.join(self.path, "DONE")
 
@@ -93,14 +98,37 @@ class RunDirectory:
           ConfigurationError: it cannot be read.
         """
         with reraise_read_errors(self.config):
-            if not tf.io.gfile.exists(self.config):
+            if not gfile.exists(self.config):
                 return None
-            with tf.io.gfile.GFile(self.config) as file:
+            with gfile.open_text(self.config) as file:  # an editor may have added a byte-order mark
                 return file.read()
 
     def write_config(self, text: str) -> None:
         """Writes config.gin."""
         write_text(self.config, text)
+
+    def read_data(self) -> DataDescription | None:
+        """What the run recorded of its data set; None if there is no dataset.json, as in older runs.
+
+        Raises:
+          ConfigurationError: it cannot be read.
+        """
+        with reraise_read_errors(self.data):
+            if not tf.io.gfile.exists(self.data):
+                return None
+            with tf.io.gfile.GFile(self.data) as file:
+                text = file.read()
+        try:
+            return DataDescription.from_json(text)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{self.data}: does not describe a data set ({error}); remove it, and the data set itself is "
+                "read instead"
+            ) from error
+
+    def write_data(self, description: DataDescription) -> None:
+        """Writes dataset.json."""
+        write_text(self.data, description.to_json() + "\n")
 
     def mark_done(self, summary: Mapping[str, object]) -> None:
         """Marks the run as complete, with a summary of it."""

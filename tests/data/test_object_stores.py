@@ -170,10 +170,15 @@ def layouts(root):
     }
 
 
+def read(path):
+    with gfile.open_binary(path) as file:
+        return file.read()
+
+
 def contents_of(directory):
     """File -> contents, of a data set; descriptions without the times and places in them."""
     return {
-        name: gfile.open_binary(f"{directory}/{name}").read()
+        name: read(f"{directory}/{name}")
         for name in gfile.list_dir(directory)
         if name != prepared_dataset.DESCRIPTION
     }

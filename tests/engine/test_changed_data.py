@@ -79,7 +79,7 @@ def positions(tmp_path):
 
 
 def recorded(tmp_path):
-    return json.loads((tmp_path / "run" / "dataset.json").read_text())
+    return json.loads((tmp_path / "run" / "fingerprint.json").read_text())
 
 
 def assert_refused(result, *expected):
@@ -140,7 +140,7 @@ def test_an_old_run_gets_a_fingerprint_at_its_next_start(prepare_mine, run_train
     prepare_mine(10)
     assert run_train() == (0, "")
     before = recorded(tmp_path)
-    (tmp_path / "run" / "dataset.json").unlink()
+    (tmp_path / "run" / "fingerprint.json").unlink()
     assert run_train(total=8) == (0, "")
     assert recorded(tmp_path) == before
 
@@ -171,10 +171,10 @@ def test_a_damaged_record_of_the_data_is_refused(prepare_mine, run_train, tmp_pa
     prepare_mine(10)
     assert run_train() == (0, "")
     for text in ("{", "[1]", '{"splits": 3}'):
-        (tmp_path / "run" / "dataset.json").write_text(text)
+        (tmp_path / "run" / "fingerprint.json").write_text(text)
         code, errors = run_train(total=8)
         assert code == 2 and errors.count("\n") == 1
-        assert "dataset.json: is not a description of a data set; remove it" in errors
+        assert "fingerprint.json: is not a description of a data set; remove it" in errors
 
 
 @dataclasses.dataclass

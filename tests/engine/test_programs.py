@@ -145,7 +145,7 @@ def test_run_continues_refuses_changes_and_is_evaluated(run_train, tmp_path):
     assert_refused(run_train("BATCH_SCHEDULE = '0:1, 3:x'", gin_file=WGAN_GP), "'3:x'", "'0:1, 4000:2")
     assert_refused(run_train("PRECISION = 'float8'", gin_file=WGAN_GP), "'float8'", "bfloat16")
     files = "config.gin dataset.json train.jsonl eval.jsonl log.txt checkpoints best samples tensorboard"
-    assert sorted(os.listdir(workdir)) == sorted([*files.split(), "lock", "DONE"])
+    assert sorted(os.listdir(workdir)) == sorted([*files.split(), "fingerprint.json", "lock", "DONE"])
 
     evaluation = engine.evaluate.evaluate(workdir=workdir, split="test", checkpoint="best")
     assert evaluation.examples == 60

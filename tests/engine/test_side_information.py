@@ -4,12 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.flags import FlagValues
 from PIL import Image
 
 import engine.translate
 from data import prepare
-from engine.cli import program
 from engine.errors import ConfigurationError
 from engine.gin_config import loader
 from engine.inference.translator import _side_inputs
@@ -47,19 +45,6 @@ def tiny_generator(*, name, input_channels, output_channels, side, **_):
 
 def picture(seed):
     return np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)
-
-
-@pytest.fixture
-def translate(capfd):
-    """Runs engine.translate in this process: exit code, and what it wrote to stderr."""
-
-    def run(**flags):
-        values = FlagValues()
-        engine.translate.define_flags(values)
-        rest = values(["translate"] + [f"--{name}={value}" for name, value in flags.items()])
-        return program.exit_code(engine.translate.main, rest, values), capfd.readouterr().err
-
-    return run
 
 
 def test_classes_from_a_file_to_translated_pictures(translate, tmp_path, monkeypatch):

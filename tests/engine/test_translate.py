@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl.flags import FlagValues
+import tensorflow as tf
 from PIL import Image
 
 import engine.train
-import engine.translate
-from engine.cli import program
 from engine.opened_run import open_run
 from models.pytorch.state_dict_file import write_state_dict
 
@@ -37,22 +35,6 @@ def checkpoints(tmp_path_factory):
         paths[name] = str(folder / f"{name}_net_G.pth")
         write_state_dict(paths[name], state)
     return paths
-
-
-@pytest.fixture
-def translate(capfd):
-    """Runs engine.translate in this process: exit code, and what it wrote to stdout and stderr."""
-
-    def run(**flags):
-        values = FlagValues()
-        engine.translate.define_flags(values)
-        argv = ["translate"] + [f"--{name}={value}" for name, value in flags.items() if value is not None]
-        rest = values(argv)
-        capfd.readouterr()
-        code = program.exit_code(engine.translate.main, rest, values)
-        return code, *capfd.readouterr()
-
-    return run
 
 
 def write(path, pixels, **kwargs):
@@ -130,6 +112,11 @@ def test_folders_and_patterns_of_pictures_of_all_kinds_and_sizes(translate, chec
     np.testing.assert_allclose(raw["grey"], raw["grey_as_colour"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(raw["deep"], raw["grey"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(raw["opaque"], raw["a"], rtol=0, atol=1e-6)
+    written = tf.io.decode_png((tmp_path / "all" / "deep.png").read_bytes(), dtype=tf.uint16).numpy()
+    expected = (raw["deep"].astype(np.float64) + 1) * 32767.5
+    assert np.abs(written - expected).max() < 0.51  # halves are decided in float32
+    bits = {name: (tmp_path / "all" / f"{name}.png").read_bytes()[24] for name in raw}  # of a sample
+    assert bits == dict.fromkeys(raw, 8) | {"deep": 16}
     assert np.abs(raw["grey"] - raw["a"]).max() > 0.01
 
     flags["raw"] = False
@@ -139,7 +126,7 @@ def test_folders_and_patterns_of_pictures_of_all_kinds_and_sizes(translate, chec
     assert os.listdir(tmp_path / "deeper") == ["b.png"]
 
 
-def test_what_cannot_be_translated_is_refused_before_anything_is_written(translate, checkpoints, tmp_path):
+def test_what_cannot_be_translated_is_refused(translate, checkpoints, tmp_path):
     colour = noise(8, 12, 3)
     good = write(tmp_path / "good" / "a.png", colour)
     cases = {
@@ -151,8 +138,10 @@ def test_what_cannot_be_translated_is_refused_before_anything_is_written(transla
         folder = tmp_path / name
         write(folder / "a.png", colour)
         path = write(folder / "b.png", pixels)
-        result = translate(torch_checkpoint=checkpoints["resnet6"], input=folder, output=tmp_path / "out")
+        output = tmp_path / f"out of {name}"
+        result = translate(torch_checkpoint=checkpoints["resnet6"], input=folder, output=output)
         assert_refused(result, path, *expected)
+        assert os.listdir(output) == ["a.png"]
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "a.png").write_bytes(Path(good).read_bytes()[:20])
     write(tmp_path / "twins" / "a.png", colour)

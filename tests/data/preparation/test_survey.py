@@ -124,9 +124,9 @@ def test_sixteen_bits_that_use_twelve(save, prepared):
     assert list(found["train"]) == ["1"] and "4096" in report.skipped[0]
 
 
-def test_a_range_for_eight_bits(save, prepared):
+def test_a_range_for_eight_bits_that_they_exceed(save, prepared):
     save("1.png", noise(0, 8, 8))
-    with pytest.raises(DataError, match="value_range: is for float32 and uint16 images"):
+    with pytest.raises(DataError, match="1.png: has values from .*, outside the value range 0 to 100"):
         prepared("single", value_range=(0, 100))
 
 

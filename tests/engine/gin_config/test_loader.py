@@ -9,6 +9,7 @@ import pytest
 
 from engine.errors import ConfigurationError
 from engine.gin_config import diff, loader, validation
+from engine.storage.run_directory import RunDirectory
 
 QUICKSTART = ["gin/quickstart.gin"]
 
@@ -105,6 +106,29 @@ def test_binding_that_nothing_uses_is_refused(tmp_path):
     loader.load_experiment(gin_files=[str(path)])
     message = refused("schedules.LinearDecay.decay = '3ep'", files=[str(path)])
     assert "nothing in this configuration uses schedules.LinearDecay.decay" in message
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    header = "\ufefffrom __gin__ import dynamic_registration\n"
+    (tmp_path / "inner.gin").write_text(f"{header}include 'gin/quickstart.gin'\nSEED = 5\n", "utf-8")
+    path = tmp_path / "outer.gin"
+    path.write_text(f"{header}include {str(tmp_path / 'inner.gin')!r}\nTOTAL_EXAMPLES = 8\n", "utf-8")
+    experiment, text = loader.load_experiment(gin_files=[str(path)])
+    assert (experiment.total_examples, experiment.seed) == (8, 5)
+    run = RunDirectory(str(tmp_path))
+    (tmp_path / "config.gin").write_text(f"\ufeff{text}", "utf-8")
+    assert run.read_config() == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_that_is_not_utf_8(tmp_path, encoding):
+    path = tmp_path / "mine.gin"
+    path.write_text("# é\ninclude 'gin/quickstart.gin'\n", encoding)
+    assert refused(files=[str(path)]) == f"{path}: is not UTF-8 text; save it as UTF-8"
+
+
+def test_a_folder_is_no_gin_file(tmp_path):
+    assert f"--gin_file={tmp_path}: no such file" in refused(files=[str(tmp_path)])
 
 
 def test_missing_file_and_missing_task():

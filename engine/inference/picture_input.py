@@ -1,0 +1,129 @@
+"""From a picture file to the pixels that `data.prepare` would have stored for the networks of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from data.description import ImageFormat
+from data.errors import DataError
+from data.formats import image_reader
+from data.formats.image_info import ImageInfo
+from data.formats.raw_video import VideoFormat, is_video_name
+from data.imaging import OneHot
+from data.tfrecords.image_encoding import StoredFormat, check_values, convert_pixels
+
+_WHOLE_UINT8, _WHOLE_UINT16 = (0, 255), (0, 65535)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture for a network.
+
+    Attributes:
+      pixels: [H, W, C], with the channels that the network takes.
+      value_range: lowest and highest possible value of the pixels, which become -1 and 1.
+      notes: how the file differs from what the network was trained on, for the user.
+    """
+
+    pixels: np.ndarray
+    value_range: tuple[float, float]
+    notes: tuple[str, ...] = ()
+
+
+def read_picture(
+    path: str, *, channels: int, trained: ImageFormat | None, classes: OneHot | None = None
+) -> Picture:
+    """Reads a picture as `data.prepare` would have read it for the network's data set.
+
+    Grey becomes colour, pictures without transparency become opaque, 8 bits become 16. Values keep the
+    meaning that they had in training. A network for 8 bits also takes 16 bits, which keep their
+    precision.
+
+    Args:
+      path: of the picture.
+      channels: that the network takes.
+      trained: how the data set stored its images; None if that is not known: then the whole range of 8 or 16
+        bits becomes [-1, 1].
+      classes: that the network takes one-hot; None if it takes values.
+
+    Raises:
+      DataError: the picture cannot be read, or the network cannot take it.
+    """
+    if is_video_name(path):
+        raise DataError(f"{path}: raw video cannot be translated; extract its frames as PNG first")
+    info, pixels, _ = image_reader.decode(
+        image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
+    )
+    _check_channels(path, info, channels, takes_alpha=trained is not None and trained.alpha)
+    stored = _stored_format(path, info, channels, trained)
+    notes = list(_differences(info, stored, trained))
+    try:
+        pixels = convert_pixels(pixels, info, stored)
+        if stored.dtype == "float32":
+            notes += _float_differences(pixels, stored)
+        else:
+            check_values(pixels, stored)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if classes is not None:
+        low, high = stored.value_range
+        if not np.any(classes.encode(pixels, low=low, high=high), axis=-1).all():
+            notes.append("with pixels that are none of the classes of the training")
+    return Picture(pixels=pixels, value_range=stored.value_range, notes=tuple(notes))
+
+
+def _check_channels(path: str, info: ImageInfo, wanted: int, *, takes_alpha: bool) -> None:
+    """Raises DataError for a picture of other channels that cannot become those that the network takes."""
+    if info.channels == wanted:
+        return
+    colours, wanted_colours = info.channels - info.alpha, wanted - takes_alpha
+    is_picture = colours in (1, 3) and wanted_colours in (1, 3)
+    if not is_picture or colours > wanted_colours or (info.alpha and not takes_alpha):
+        what = f"{info.channels} channels" + (" with transparency" if info.alpha else "")
+        raise DataError(f"{path}: has {what}, but the network takes {wanted}; convert it to {wanted}")
+
+
+def _stored_format(path: str, info: ImageInfo, channels: int, trained: ImageFormat | None) -> StoredFormat:
+    """The format in which the network takes the picture."""
+    if trained is None:
+        if info.value_range is None:
+            raise DataError(
+                f"{path}: has floating-point pixels, and nothing says which values were black and white in "
+                "training; convert it to 16 bits"
+            )
+        return StoredFormat(channels=channels, dtype=info.dtype, value_range=info.value_range)
+    dtype, value_range = trained.dtype, trained.value_range
+    whole = tuple(value_range) == {"uint8": _WHOLE_UINT8, "uint16": _WHOLE_UINT16}.get(dtype)
+    if whole and info.dtype == "uint16":
+        dtype, value_range = "uint16", _WHOLE_UINT16
+    elif info.dtype != dtype and not (whole and info.dtype == "uint8"):
+        raise DataError(
+            f"{path}: has {info.dtype} values, but the run was trained on {trained}, and how the two compare "
+            "is not known; convert it to these values"
+        )
+    return StoredFormat(channels=channels, dtype=dtype, value_range=value_range)
+
+
+def _differences(info: ImageInfo, stored: StoredFormat, trained: ImageFormat | None) -> Iterator[str]:
+    """How a file differs from the format in which the network takes it."""
+    if info.channels - info.alpha == 1 and stored.channels >= 3:
+        yield "grey, repeated to 3 channels"
+    if not info.alpha and trained is not None and trained.alpha and info.channels < stored.channels:
+        yield "without transparency, made opaque"
+    if info.dtype == "uint8" and stored.dtype == "uint16":
+        yield "of 8 bits where training had 16, multiplied by 257"
+    if trained is not None and trained.dtype == "uint8" and info.dtype == "uint16":
+        yield "of 16 bits where training had 8, which keep their precision"
+
+
+def _float_differences(pixels: np.ndarray, stored: StoredFormat) -> list[str]:
+    """Checks float pixels; says whether they are outside the range of the training, which is no limit."""
+    if not np.isfinite(pixels).all():
+        raise DataError("has values that are not finite (NaN or infinity); mend or remove it")
+    low, high = stored.value_range
+    if low <= pixels.min() and pixels.max() <= high:
+        return []
+    return [f"with values outside {low:g} to {high:g}, the range of the training, which are not clipped"]

@@ -1,0 +1,132 @@
+"""A data set as a run has recorded it: enough to build the run's networks where the examples are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from data.description import DataDescription
+from data.imaging import OneHot
+from data.roles import INPUT
+from engine.errors import ConfigurationError
+from engine.training_data import TrainingData
+
+
+def describe(data: TrainingData) -> DataDescription:
+    """Describes a data set: by its own `description`, or by the members that every data set has."""
+    own = getattr(data, "description", None)
+    if isinstance(own, DataDescription):
+        return own
+    spec = data.example_spec
+    height, width = spec[INPUT].shape[:2] if INPUT in spec else (None, None)
+    return DataDescription(
+        dataset=type(data).__name__,
+        train_examples=data.train_examples,
+        evaluation_split=data.evaluation_split,
+        is_paired=data.is_paired,
+        colour_space=data.colour_space,
+        shapes={name: tuple(feature.shape) for name, feature in spec.items()},
+        dtypes={name: feature.dtype.name for name, feature in spec.items()},
+        crop_size=(height, width) if height and width else None,
+    )
+
+
+class RecordedData:
+    """A data set whose shapes and numbers come from a run; only its examples are read from the files.
+
+    It has the members of `engine.training_data.TrainingData`.
+
+    Args:
+      data: the data set; it need not exist until examples are asked for.
+      description: what the run recorded.
+    """
+
+    def __init__(self, data: TrainingData, description: DataDescription):
+        self._data = data
+        self.description = description
+
+    @property
+    def train_examples(self) -> int:
+        """Training examples in one epoch."""
+        return self.description.train_examples
+
+    @property
+    def example_spec(self) -> dict[str, tf.TensorSpec]:
+        """Shape and dtype of the features of an example, by name."""
+        dtypes = self.description.dtypes
+        return {
+            name: tf.TensorSpec(shape, dtypes[name], name=name)
+            for name, shape in self.description.shapes.items()
+        }
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether each target is the ground truth of its input."""
+        return self.description.is_paired
+
+    @property
+    def colour_space(self) -> str:
+        """The colour space in which networks see images with 3 channels."""
+        return self.description.colour_space
+
+    @property
+    def one_hot(self) -> Mapping[str, OneHot]:
+        """The classes of images that networks see one-hot, by role."""
+        return self.description.one_hot
+
+    @property
+    def evaluation_split(self) -> str:
+        """The split for evaluation during training."""
+        return self.description.evaluation_split
+
+    def batches(
+        self, *, position_examples: int, global_batch: int, rows: Sequence[int] | None = None
+    ) -> tf.data.Dataset:
+        """The batches of the data set; see `TrainingData.batches`."""
+        self._check_files()
+        return self._data.batches(position_examples=position_examples, global_batch=global_batch, rows=rows)
+
+    def evaluation(self, split: str, *, batch: int) -> tf.data.Dataset:
+        """A split of the data set; see `TrainingData.evaluation`."""
+        self._check_files()
+        return self._data.evaluation(split, batch=batch)
+
+    def check_records(self, split: str, position_examples: int | None = None) -> None:
+        """Raises an error that names the first unusable record of a split."""
+        self._data.check_records(split, position_examples)
+
+    def notes(self) -> Sequence[str]:
+        """Messages of reading for the log."""
+        return self._data.notes()
+
+    def _check_files(self) -> None:
+        """Checks that networks see the examples in the files as they saw those of the training.
+
+        Raises:
+          ConfigurationError: the data set was prepared anew, with other shapes or value ranges.
+          data.errors.DataError: the data set cannot be used.
+        """
+        now = describe(self._data)
+        for what, trained, found in (
+            ("examples of shapes", self.description.shapes, now.shapes),
+            ("images stored as", _formats(self.description), _formats(now)),
+            ("labels with the classes", _classes(self.description), _classes(now)),
+        ):
+            if trained != found:
+                raise ConfigurationError(
+                    f"data set {now.dataset!r}: has {what} {_listed(found)}, but the run was trained on "
+                    f"{_listed(trained)}; restore the data set that the run was trained on"
+                )
+
+
+def _formats(description: DataDescription) -> dict[str, str]:
+    return {role: str(image) for role, image in description.images.items()}
+
+
+def _classes(description: DataDescription) -> dict[str, str]:
+    return {role: ", ".join(map(str, found.classes)) for role, found in description.one_hot.items()}
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

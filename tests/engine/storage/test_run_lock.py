@@ -56,6 +56,7 @@ def test_a_second_process_is_refused_until_the_first_has_died(tmp_path):
     assert os.listdir(workdir) == ["lock"]
     first.send_signal(signal.SIGKILL)
     first.wait()
+    first.stdout.close()
     with RunDirectory(workdir).hold_lock():
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 
 import keras
@@ -21,7 +22,8 @@ class TorchWeights:
     Networks without a file keep their random weights.
 
     Attributes:
-      files: network of the task -> path, such as {"generator": "facades_net_G.pth"}; None has no files.
+      files: network of the task -> path, such as {"generator": "facades_net_G.pth"}, in which "~" is the home
+        directory; None has no files.
 
     Raises:
       ConfigurationError: `files` is no such mapping.
@@ -51,6 +53,7 @@ class TorchWeights:
                 raise ConfigurationError(
                     f"INITIALISE_FROM: {name!r} is no network of the task; use one of {', '.join(networks)}"
                 )
-            found.append((networks[name], fitting_weights(networks[name], read_state_dict(path), where=path)))
+            state = read_state_dict(os.path.expanduser(path))
+            found.append((networks[name], fitting_weights(networks[name], state, where=path)))
         for network, weights in found:
             set_weights(network, weights)

@@ -21,6 +21,9 @@ from data.errors import DataError
 from data.formats.image_reader import ImageRef, is_image_name, number_of_frames
 from data.formats.raw_video import VideoFormat
 
+_NAMES_OF_SPLITS = frozenset("train training test testing val valid validation eval evaluation dev".split())
+"""Folders with these names, in any case, are splits and not A and B."""
+
 
 class Example(typing.NamedTuple):
     """An example as files.
@@ -246,12 +249,17 @@ class FolderReader:
 def _domain_paths(reader: FolderReader, folder: str, *, layout: str) -> tuple[str, str]:
     """The paths of the two sub-folders, A and B, of a folder that holds nothing else."""
     folders, images = reader.contents(folder)
+    found = ", ".join(folders) or "none"
     if images or len(folders) != 2:
-        found = ", ".join(folders) or "none"
         beside = f", and {images[0]} beside them" if images else ""
         raise DataError(
             f"{folder}: layout {layout} needs exactly two sub-folders, such as A and B, with the images; "
             f"found {found}{beside}"
+        )
+    if all(name.lower() in _NAMES_OF_SPLITS for name in folders):
+        raise DataError(
+            f"{folder}: its folders {found} look like splits, but only train, val and test are read as such; "
+            "rename them to these"
         )
     a, b = (os.path.join(folder, name) for name in folders)
     return a, b

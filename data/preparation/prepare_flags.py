@@ -54,9 +54,11 @@ _VIDEO_ENUMS = (
 
 # Flags that are arguments of `prepare` as they are.
 _SAME_ARGUMENTS = (
-    "layout name match_a match_b val_fraction test_fraction group split_lists side_vector side_classes "
-    "side_map side_map_kind max_pixels readers threads strict overwrite"
+    "layout name match_a match_b val_fraction test_fraction group side_map_kind max_pixels readers threads "
+    "strict overwrite"
 ).split()
+# Paths, in which "~" is the home directory: a shell does not replace it behind "=".
+_PATHS = "source data_dir split_lists side_vector side_classes side_map".split()
 
 
 def define(values: flags.FlagValues) -> None:
@@ -104,8 +106,7 @@ def arguments(values: flags.FlagValues) -> dict[str, Any]:
             *others, last = (f"--{other}" for other in required)
             raise DataError(f"--{name}: is missing; give {', '.join(others)} and {last}")
     return {
-        "source": os.path.expanduser(values.source) if values.source else None,
-        "data_dir": os.path.expanduser(values.data_dir),
+        **{name: os.path.expanduser(values[name].value) if values[name].value else None for name in _PATHS},
         "video": VideoFormat(
             size=_two_numbers("video_size", values.video_size, "x", int),
             full_range=values.video_full_range,

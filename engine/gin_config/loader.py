@@ -24,8 +24,9 @@ def load_experiment(*, gin_files: Sequence[str], gin_params: Sequence[str] = ())
     """Reads gin files, then overrides, and constructs the experiment.
 
     Args:
-      gin_files: paths, relative to the working directory or to the checkout. Python can import from their
-        directories, so a task may lie in a module beside its gin file (but not in an object store).
+      gin_files: paths, relative to the working directory or to the checkout; "~" is the home directory.
+        Python can import from their directories, so a task may lie in a module beside its gin file (but not
+        in an object store).
       gin_params: bindings such as "TOTAL_EXAMPLES = 400", one each.
 
     Returns:
@@ -34,6 +35,7 @@ def load_experiment(*, gin_files: Sequence[str], gin_params: Sequence[str] = ())
     Raises:
       ConfigurationError: a file is missing, a name unknown, a type wrong, or a binding unused.
     """
+    gin_files = [os.path.expanduser(path) for path in gin_files]
     for path in gin_files:
         _make_importable(path)
     _clear()

@@ -26,11 +26,14 @@ def find_pictures(pattern: str) -> list[str]:
       ConfigurationError: there are none.
     """
     pattern = os.path.expanduser(pattern)
+    folder = None
     with reraise_read_errors(f"--input={pattern}"):
         if gfile.is_file(pattern):  # even if its name contains characters of a pattern
             return [pattern]
         if gfile.is_dir(pattern):
             paths = [os.path.join(pattern, name) for name in gfile.list_dir(pattern)]
+            others = [path for path in paths if not image_reader.is_image_name(path)]
+            folder = next((path for path in others if _is_shown_folder(path)), None)
             remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
         else:
             # A folder such as "photos [2024]" may be part of a pattern.
@@ -39,6 +42,8 @@ def find_pictures(pattern: str) -> list[str]:
         found = [path for path in paths if image_reader.is_image_name(path) and gfile.is_file(path)]
     if not found:
         raise ConfigurationError(f"--input={pattern}: no picture there; {remedy}")
+    if folder is not None:
+        print(f"note: folders in {pattern} are not read, such as {folder}; {remedy}")
     return found
 
 
@@ -74,6 +79,10 @@ def output_stems(paths: Sequence[str], output: str, *, samples: int | None) -> d
                     f"--output={output}: would overwrite {overwritten[0]}; choose another folder"
                 )
     return stems
+
+
+def _is_shown_folder(path: str) -> bool:
+    return not os.path.basename(path).startswith(".") and gfile.is_dir(path)
 
 
 def _identity(path: str) -> object:

@@ -16,6 +16,7 @@ from engine.evaluation.evaluator import Evaluation
 from engine.evaluation.sample_grid import write_png
 from engine.experiment import Experiment
 from engine.inner_loop.train_state import trainable_parameters
+from engine.reporting.closed_terminal import allow_closed_terminal
 from engine.reporting.event_files import cut_event_files
 from engine.reporting.log_rows import evaluation_row
 from engine.storage.atomic_files import append_text
@@ -59,14 +60,16 @@ class Reporter:
         """Prints one or more lines above the progress bar and appends them to log.txt."""
         if not self._is_chief:
             return
-        self._bar.clear()
-        print(text, flush=True)
-        self._bar.refresh()
+        with allow_closed_terminal():
+            self._bar.clear()
+            print(text, flush=True)
+            self._bar.refresh()
         append_text(self._run.console_log, text + "\n")
 
     def update_progress(self, examples: int) -> None:
         """Moves the progress bar to a position in examples."""
-        self._bar.update(examples - self._bar.n)
+        with allow_closed_terminal():
+            self._bar.update(examples - self._bar.n)
 
     def log_row(self, row: Mapping) -> None:
         """Writes a log event: a row of train.jsonl, TensorBoard scalars and a status line."""
@@ -116,7 +119,8 @@ class Reporter:
 
     def close(self) -> None:
         """Closes the progress bar and the TensorBoard file."""
-        self._bar.close()
+        with allow_closed_terminal():
+            self._bar.close()
         with reraise_write_errors(self._run.tensorboard):
             self._writer.close()
 

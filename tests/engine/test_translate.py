@@ -105,7 +105,9 @@ def test_folders_and_patterns_of_pictures_of_all_kinds_and_sizes(translate, chec
     (folder / "notes.txt").write_text("no picture")
     flags = {"torch_checkpoint": checkpoints["resnet6"], "raw": True}
 
-    assert translate(**flags, input=folder, output=tmp_path / "all")[0] == 0
+    code, told, _ = translate(**flags, input=folder, output=tmp_path / "all")
+    assert code == 0
+    assert f"note: folders in {folder} are not read, such as {folder / 'inside'}; give" in told
     raw = {path.stem: np.load(path) for path in (tmp_path / "all").glob("*.npy")}
     assert raw.keys() == {"a", "grey", "grey_as_colour", "deep", "opaque", "photo"}
     assert raw["photo"].shape == (20, 16, 3) and raw["a"].shape == (8, 12, 3)

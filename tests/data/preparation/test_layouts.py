@@ -220,3 +220,17 @@ def test_three_folders_are_no_two_sides(tmp_path, layout):
     place(tmp_path, "A/1.png", "B/1.png", "C/1.png")
     with pytest.raises(DataError, match=f"layout {layout} needs exactly two.*found A, B, C"):
         read(layout, tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["paired", "unpaired"])
+@pytest.mark.parametrize("names", [("Test", "Train"), ("training", "validation"), ("TRAIN", "VAL")])
+def test_folders_named_as_splits_are_no_two_sides(tmp_path, layout, names):
+    """Otherwise training and test images of the same number become pairs."""
+    place(tmp_path, *(f"{name}/1.png" for name in names))
+    with pytest.raises(DataError, match=f"{names[0]}, {names[1]} look like splits.*rename"):
+        read(layout, tmp_path)
+
+
+def test_one_folder_named_as_a_split_is_a_side(tmp_path):
+    place(tmp_path, "Eval/1.png", "Masks/1.png")
+    assert read("paired", tmp_path)[0] == {"": ["1"]}

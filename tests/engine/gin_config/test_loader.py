@@ -354,3 +354,11 @@ def test_how_often_to_evaluate_is_free_unless_a_schedule_follows_the_evaluations
     _, other = loader.load_experiment(gin_files=files, gin_params=["EVALUATE_EVERY = 7"])
     (line,) = diff.differences(text, other, free_to_change=experiment.free_to_change)
     assert line == "experiment.Experiment.evaluate_every: '5ep' -> 7"
+
+
+def test_home_directory_in_the_path_of_a_gin_file(tmp_path, monkeypatch):
+    """A shell does not replace the tilde of --gin_file=~/mine.gin."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.gin").write_text("TOTAL_EXAMPLES = 7\n")
+    experiment, _ = loader.load_experiment(gin_files=[*QUICKSTART, "~/mine.gin"])
+    assert experiment.total_examples == 7

@@ -300,3 +300,49 @@ def test_signal_during_the_set_up_is_one_line(number, capfd):
             signal.signal(each, handler)
     errors = capfd.readouterr().err
     assert errors.count("\n") == 1 and "stopped without saving" in errors
+
+
+HANGS_UP = """
+import fcntl, signal, sys, termios, time
+ignored, folder = sys.argv[1] == "ignored", sys.argv[2]
+fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+from engine.outer_loop.preemption import PreemptionHandler
+from engine.reporting.reporter import Reporter
+from engine.storage.run_directory import RunDirectory
+run = RunDirectory(folder)
+run.create()
+with PreemptionHandler() as preemption:
+    reporter = Reporter(run, total_examples=100, done_examples=0)
+    reporter.write_line("training")
+    deadline = time.monotonic() + 20
+    while True:
+        time.sleep(0.1)
+        reporter.update_progress(reporter._bar.n + 1)
+        if preemption.stop_reason or not sys.stdin.isatty() or time.monotonic() > deadline:
+            break
+    reporter.write_line(f"stopped: {preemption.stop_reason}")
+    reporter.close()
+print("the end", flush=True)
+print("the end", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how, reason", [("default", "SIGHUP"), ("ignored", "None")])
+def test_a_terminal_that_closes(tmp_path, how, reason):
+    """A lost connection stops a run as SIGTERM does; under nohup the run goes on without the terminal."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGS_UP, how, str(tmp_path)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = b""
+    while b"training" not in said:
+        said += os.read(ours, 1000)
+    os.close(ours)
+    assert process.wait(timeout=60) == 0, said
+    assert f"stopped: {reason}" in (tmp_path / "log.txt").read_text()

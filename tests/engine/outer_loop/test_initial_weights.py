@@ -67,6 +67,17 @@ def test_networks_and_averages_start_from_the_file(make_trainer, noise_pairs, ge
         assert_weights(state.networks["discriminator"], chance.state.networks["discriminator"].get_weights())
 
 
+def test_a_file_in_the_home_directory(generator_file, monkeypatch):
+    """No shell replaces the tilde of a gin setting."""
+    path, weights = generator_file
+    monkeypatch.setenv("HOME", os.path.dirname(path))
+    model = build_generator(
+        "unet_64", name="G", input_channels=3, output_channels=3, filters=2, norm="batch", dropout=True
+    )
+    TorchWeights(files={"generator": "~/mine_net_G.pth"})({"generator": model})
+    assert_weights(model, weights)
+
+
 def test_a_run_that_goes_on_keeps_its_own_weights(make_trainer, noise_pairs, generator_file, tmp_path):
     path, weights = generator_file
     settings = {

@@ -245,3 +245,11 @@ def test_float_maps_have_a_range_of_their_own(tmp_path, save, run_prepare):
 def test_no_files_are_no_side_information():
     with pytest.raises(DataError, match="both are given"):
         SideFiles(vector="a.csv", classes="b.csv")
+
+
+def test_home_directory_in_paths(source, run_prepare, monkeypatch):
+    """A shell does not replace the tilde of --side_vector=~/vectors.csv."""
+    monkeypatch.setenv("HOME", str(source))
+    code, told, errors = run_prepare("single", side_vector="~/vectors.csv", val_fraction=0.2)
+    assert code == 0, errors
+    assert "side_vector: 2 numbers" in told

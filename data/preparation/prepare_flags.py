@@ -58,7 +58,7 @@ _SAME_ARGUMENTS = (
     "strict overwrite"
 ).split()
 # Paths, in which "~" is the home directory: a shell does not replace it behind "=".
-_PATHS = "source data_dir split_lists side_vector side_classes side_map".split()
+_PATHS = "data_dir split_lists side_vector side_classes side_map".split()
 
 
 def define(values: flags.FlagValues) -> None:
@@ -106,7 +106,8 @@ def arguments(values: flags.FlagValues) -> dict[str, Any]:
             *others, last = (f"--{other}" for other in required)
             raise DataError(f"--{name}: is missing; give {', '.join(others)} and {last}")
     return {
-        **{name: os.path.expanduser(values[name].value) if values[name].value else None for name in _PATHS},
+        **{name: _expanded(values[name].value) for name in _PATHS},
+        "source": _expanded(values.source) if values.source else None,
         "video": VideoFormat(
             size=_two_numbers("video_size", values.video_size, "x", int),
             full_range=values.video_full_range,
@@ -116,6 +117,10 @@ def arguments(values: flags.FlagValues) -> dict[str, Any]:
         "value_range": _value_range(values.value_range),
         **{name: values[name].value for name in _SAME_ARGUMENTS},
     }
+
+
+def _expanded(path: str | None) -> str | None:
+    return None if path is None else os.path.expanduser(path)
 
 
 def _value_range(text: str | None) -> tuple[float, float] | dict[str, tuple[float, float]] | None:

@@ -86,7 +86,7 @@ def draw(seed: int) -> Configuration:
     schedule_files, schedule_params = draw_schedule(drawn)
     augmentation_files, augmentation_params = draw_augmentations(drawn)
     direction = drawn.choice(["AtoB", "AtoB", "BtoA"]) if layout != "single" else "AtoB"
-    replicas = drawn.choice([1, 1, 2, 3]), drawn.choice([1, 1, 2, 3])
+    replicas = drawn.choice([1, 1, 1, 2, 3]), drawn.choice([1, 1, 1, 2, 3])
     total = drawn.randint(5, 12)
     params = [
         *([f'DIRECTION = "{direction}"'] if direction != "AtoB" else []),

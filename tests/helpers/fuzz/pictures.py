@@ -54,8 +54,8 @@ class Pictures:
         for number in range(self.count + (self.layout == "unpaired")):
             pair = {side: self._picture(side, number, draws) for side in "AB"}
             for side, picture in pair.items():
-                if number < 2:
-                    self._save(picture, folder / side / f"p{number}")
+                if number < 2:  # every network takes this size
+                    self._save(np.resize(picture, (64, 64, picture.shape[-1])), folder / side / f"p{number}")
                 parts = {"paired": side, "unpaired": side}.get(self.layout)
                 if parts and (self.layout == "paired" or side == "B" or number < self.count):
                     (folder / "source" / parts).mkdir(exist_ok=True)
@@ -149,7 +149,7 @@ def draw_pictures(
             prepare["side_map_kind"] = drawn.choice(["classes", "values"])
     pictures = Pictures(
         layout=layout,
-        count=drawn.choice([1, 2, 4, 5, 7]) if chance(drawn, 0.9) else 12,
+        count=drawn.randint(8, 14) if chance(drawn, 0.85) else drawn.choice([1, 2, 5]),
         extension=extension,
         dtype=dtype,
         channels=both,

@@ -98,7 +98,7 @@ def draw_networks(drawn: random.Random, task: str) -> list[str]:
             "patch_nce.PatchNce.width = 4",
         ]
     elif task != "bicycle_gan":
-        networks = ["unet_32"] * 5 + ["resnet_6blocks", "edsr_8blocks"] + ["unet_64"] * chance(drawn, 0.3)
+        networks = ["unet_32"] * 8 + ["resnet_6blocks", "edsr_8blocks"] + ["unet_64"] * chance(drawn, 0.3)
         params.append(f'{name}.generator = "{drawn.choice(networks)}"')
     if task == "cyclegan":
         params.append(f"cyclegan.CycleGan.pool_size = {drawn.choice([0, 2, 50])}")

@@ -19,6 +19,14 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+_is_keeping = False
+
+
+def discard_kept_output() -> None:
+    """Drops what was kept back so far. For a process that ends on purpose while it imports TensorFlow."""
+    if _is_keeping:
+        os.write(2, _ALL_IS_WELL)
+
 
 class _QuietFinder(importlib.abc.MetaPathFinder):
     """Finds TensorFlow as the other finders do, and keeps its stderr back while it is imported."""
@@ -39,6 +47,7 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
 
 
 def _without_stderr(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    global _is_keeping
     # When one of several workers ends, TensorFlow logs as errors what the others then raise. The level is set
     # here and not earlier: a program that starts workers would pass its own level on to them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
@@ -46,10 +55,12 @@ def _without_stderr(execute: Callable[[ModuleType], None], module: ModuleType) -
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", _KEEPER], stdin=subprocess.PIPE) as keeper:
         assert keeper.stdin is not None
         os.dup2(keeper.stdin.fileno(), 2)
+        _is_keeping = True
         try:
             execute(module)
             os.write(2, _ALL_IS_WELL)
         finally:
+            _is_keeping = False
             os.dup2(stderr, 2)
             os.close(stderr)
 

@@ -12,6 +12,8 @@ import sys
 import threading
 from types import FrameType
 
+from data.quiet_tensorflow import discard_kept_output
+
 INTERRUPTED = 42
 STOPPED_WITHOUT_SAVING = "stopped without saving; the same command resumes from the last checkpoint, if any"
 
@@ -19,6 +21,7 @@ STOPPED_WITHOUT_SAVING = "stopped without saving; the same command resumes from 
 def _exit(number: int, frame: FrameType | None) -> None:
     del number, frame
     # Nothing has to be cleaned up yet, and in the middle of an import an exception may be swallowed.
+    discard_kept_output()
     os.write(_stderr, f"{STOPPED_WITHOUT_SAVING}\n".encode())
     os._exit(INTERRUPTED)
 
@@ -28,6 +31,6 @@ def _exit(number: int, frame: FrameType | None) -> None:
 _script = os.path.basename(sys.argv[0])
 _is_program = _script == "-m" or (_script.startswith("gantry-") and not _script.startswith("gantry-prepare"))
 if _is_program and threading.current_thread() is threading.main_thread():
-    _stderr = os.dup(2)  # stderr itself is discarded while TensorFlow is imported
+    _stderr = os.dup(2)  # stderr itself is kept back while TensorFlow is imported
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, _exit)

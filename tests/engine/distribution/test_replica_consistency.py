@@ -106,7 +106,7 @@ def test_a_run_ends_before_it_saves(make_trainer, noise_pairs, small_pix2pix):
     trainer.restore()
     flip_a_bit(variable.values[0])
     with pytest.raises(ReplicaMismatchError, match="at 8 examples: replica 0 differs"):
-        trainer._make_actions(None).save()
+        trainer._make_actions(None, None).save()
     assert checkpoints.list_checkpoints(trainer.run_directory.checkpoints) == [4, 8]
 
 

@@ -26,6 +26,7 @@ GIN_FILE ?= gin/quickstart.gin
 WORKDIR ?= runs/quickstart
 PYTEST_FLAGS ?=
 KILL_FLAGS ?=
+FUZZ_FLAGS ?=
 BENCH_OUTPUT ?= runs/bench
 BENCH_FLAGS ?=
 RIGHT_PYTHON := sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -51,9 +52,10 @@ train: $(STAMP)  ## Set up, train GIN_FILE into WORKDIR (the quickstart), evalua
 test: lint  ## Set up, then run lint and pytest (PYTEST_FLAGS="-k name -x")
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-soak: $(DEV_STAMP)  ## Run what takes minutes: tests, then 30 trainings killed thrice (KILL_FLAGS="--runs=3 --jobs=1")
+soak: $(DEV_STAMP)  ## Run what takes hours: tests, 30 killed trainings (KILL_FLAGS="--runs=3"), 300 random ones (FUZZ_FLAGS="--count=9")
 	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST_FLAGS)
 	$(BIN)/python -m tests.helpers.kill_soak $(KILL_FLAGS)
+	$(BIN)/python -m tests.helpers.fuzz $(FUZZ_FLAGS)
 
 test-tpu:  ## Lower every task for a TPU, without one (TensorFlow's TPU build, in .venv-tpu)
 	$(MAKE) VENV=.venv-tpu ACCELERATOR=tpu .venv-tpu/.installed-tpu-dev

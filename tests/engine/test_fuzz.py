@@ -5,7 +5,14 @@ import pytest
 from tests.helpers.fuzz import course
 from tests.helpers.fuzz.configurations import draw
 
+WORKED = (0,)
 REFUSED = (2, 3, 5)
+
+
+@pytest.mark.parametrize("seed", WORKED)
+def test_a_random_configuration_works(tmp_path, seed):
+    outcome = course.run(seed, tmp_path)
+    assert outcome.result == course.WORKED, (outcome, (tmp_path / "log.txt").read_text())
 
 
 @pytest.mark.parametrize("seed", REFUSED)

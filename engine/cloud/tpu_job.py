@@ -193,7 +193,7 @@ class TpuJob:
             # gcloud itself reconnects and repeats the command, so lines may come twice.
             if number.isdigit() and before + int(number) > self._seen_lines:
                 self._seen_lines = before + int(number)
-                print(text, flush=True)
+                print(f"{text}\n", end="", flush=True)  # in one write, which Ctrl-C does not cut in two
 
         command = self.vm.ssh_command("bash", "tpu_vm.sh", "follow", str(before + 1))
         return self.shell.run(command, on_line=show)

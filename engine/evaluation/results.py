@@ -1,0 +1,75 @@
+"""What an evaluation found: metrics of every image, and their means over the split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageMetrics:
+    """Metrics of one way to make the images of a split.
+
+    Attributes:
+      values: one for each image, float64 [N], by name of the metric.
+      identical: number of images that equal their target; their PSNR is only its cap.
+    """
+
+    values: Mapping[str, np.ndarray]
+    identical: int = 0
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each metric over the images."""
+        return {name: float(np.mean(values)) for name, values in self.values.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Metrics of a split. Each is computed for every image by itself, then averaged over the images.
+
+    Attributes:
+      examples: images evaluated.
+      names: of the examples, in order; empty if the data has no names.
+      value_range: lowest and highest possible value of an image, on which the metrics are.
+      translations: of the networks; None for unpaired data.
+      baseline_images: of each baseline, by its name; empty for unpaired data.
+      reconstruction_images: of each of the task's reconstructions, by its name.
+    """
+
+    examples: int
+    names: tuple[str, ...] = ()
+    value_range: tuple[float, float] = (0.0, 255.0)
+    translations: ImageMetrics | None = None
+    baseline_images: Mapping[str, ImageMetrics] = dataclasses.field(default_factory=dict)
+    reconstruction_images: Mapping[str, ImageMetrics] = dataclasses.field(default_factory=dict)
+
+    @property
+    def model(self) -> dict[str, float]:
+        """Metrics of the translations, by name; empty for unpaired data."""
+        return self.translations.means if self.translations else {}
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Metrics of each baseline, by its name; empty for unpaired data."""
+        return {name: images.means for name, images in self.baseline_images.items()}
+
+    @property
+    def reconstructions(self) -> dict[str, dict[str, float]]:
+        """Metrics of each of the task's reconstructions, by its name."""
+        return {name: images.means for name, images in self.reconstruction_images.items()}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All metrics of the networks; those of a reconstruction begin with its name."""
+        return {name: float(np.mean(values)) for name, values in self.image_values.items()}
+
+    @property
+    def image_values(self) -> dict[str, np.ndarray]:
+        """The values behind `metrics`, one for each image."""
+        values = dict(self.translations.values) if self.translations else {}
+        for name, images in self.reconstruction_images.items():
+            values |= {f"{name}_{metric}": found for metric, found in images.values.items()}
+        return values

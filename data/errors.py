@@ -1,6 +1,5 @@
 """The error for everything that is wrong with a user's data."""
 
-
 import os
 
 

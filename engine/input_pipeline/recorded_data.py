@@ -119,7 +119,6 @@ class RecordedData:
                     f"{_listed(trained)}; restore the data set that the run was trained on"
                 )
 
-
     def _recorded_formats(self, now: DataDescription) -> dict[str, str]:
         """The formats of the images that the run recorded; older code recorded none of side maps."""
         return {role: text for role, text in _formats(now).items() if role in self.description.images}

@@ -10,7 +10,7 @@ import engine.translate
 from data import prepare
 from engine.errors import ConfigurationError
 from engine.gin_config import loader
-from engine.inference.translator import _side_inputs
+from engine.inference.side_inputs import parse_side_vector
 from engine.opened_run import open_run
 from engine.preview import contact_sheet
 from engine.storage.run_directory import RunDirectory, read_rows
@@ -100,11 +100,11 @@ def test_the_contact_sheet_shows_maps():
 def test_numbers_and_classes_for_translate():
     def given(text, class_names=(), size=2):
         example = {"side_vector": tf.TensorSpec([size], tf.float32)}
-        return _side_inputs(("side_vector",), example, side_vector=text, class_names=class_names)
+        return parse_side_vector(("side_vector",), example, side_vector=text, class_names=class_names)
 
-    assert given("winter", ("summer", "winter")) == {"side_vector": [0, 1]}
-    assert given("1", ("1", "2")) == {"side_vector": [1, 0]}
-    assert given("0.5,0.5", ("1", "2")) == given("0.5, 5e-1") == {"side_vector": [0.5, 0.5]}
+    assert given("winter", ("summer", "winter")) == [0, 1]
+    assert given("1", ("1", "2")) == [1, 0]
+    assert given("0.5,0.5", ("1", "2")) == given("0.5, 5e-1") == [0.5, 0.5]
     for wrong, expected in (
         (lambda: given(None, ("summer", "winter")), "no --side_vector given, .* one of summer, winter, or 2"),
         (lambda: given("1,0,0"), "--side_vector=1,0,0: must be 2 numbers such as 0.5,0.5"),
@@ -118,13 +118,15 @@ def test_numbers_and_classes_for_translate():
 
 def test_what_translate_cannot_give_is_refused():
     example = {}
-    with pytest.raises(ConfigurationError, match="take 'side_map' with each picture, for which there is no"):
-        _side_inputs(("side_map",), example, side_vector=None, class_names=())
-    with pytest.raises(ConfigurationError, match="--side_vector=1: the run's networks take none; leave it"):
-        _side_inputs((), example, side_vector="1", class_names=())
-    assert _side_inputs((), example, side_vector=None, class_names=()) == {}
-    with pytest.raises(ConfigurationError, match="--side_vector=1: goes with --workdir"):
-        engine.translate.translate(input="a.png", output="b", torch_checkpoint="c.pth", side_vector="1")
+    with pytest.raises(ConfigurationError, match="take 'depth' with each picture, for which there is no"):
+        parse_side_vector(("depth",), example, side_vector=None, class_names=())
+    for names in ((), ("side_map",)):
+        with pytest.raises(ConfigurationError, match="--side_vector=1: the run's networks take none; leave"):
+            parse_side_vector(names, example, side_vector="1", class_names=())
+        assert parse_side_vector(names, example, side_vector=None, class_names=()) is None
+    for flag in ("side_vector", "side_map"):
+        with pytest.raises(ConfigurationError, match=f"--{flag}=1: goes with --workdir"):
+            engine.translate.translate(input="a.png", output="b", torch_checkpoint="c.pth", **{flag: "1"})
 
 
 def test_a_configuration_names_it():

@@ -3,9 +3,9 @@
   python -m engine.evaluate --workdir=runs/quickstart --split=test
   python -m engine.evaluate --workdir=runs/mine --input=PHOTOS --target=DRAWINGS
 
-The table also has two baselines that need no training. Files of the same name in both folders are a pair. They
-are read and resized as those of the run's data set, which need not be there; without it, one baseline, the mean
-training target, is left out.
+The table also has two baselines that need no training. Files of the same name in both folders are a pair.
+They are read and resized as those of the run's data set, which need not be there; without it, one baseline,
+the mean training target, is left out.
 In a notebook: `from engine.evaluate import evaluate; evaluate(workdir=..., split="test")`.
 """
 
@@ -58,8 +58,8 @@ def evaluate(
         "0.3,1", or the name of a class of the run's data set.
 
     Raises:
-      ConfigurationError: there is no such run or checkpoint, its data set is missing, or an argument cannot be
-        used.
+      ConfigurationError: there is no such run or checkpoint, its data set is missing, or an argument cannot
+        be used.
       data.errors.DataError: there is no such split, or the data set or a picture cannot be used.
       engine.errors.NonFiniteOutputError: the output of the networks is not finite.
     """
@@ -94,7 +94,8 @@ def _evaluate_pairs(trainer: Trainer, pairs: PicturePairs) -> Evaluation:
     try:
         pairs.evaluation("train", batch=1)
     except (DataError, ConfigurationError) as error:
-        print(f"note: without the mean training target, because the training split cannot be read: {error}")
+        reason = error.what if isinstance(error, MissingDatasetError) else error
+        print(f"note: without the baseline of the mean training target: {reason}")
         baselines = (INPUT_ITSELF,)
     evaluator = Evaluator(
         task=trainer.experiment.task,
@@ -114,7 +115,7 @@ def _check_flags(
     if (input is None) != (target is None):
         given, missing = ("input", "target") if target is None else ("target", "input")
         raise ConfigurationError(
-            f"--{given}={input or target}: needs --{missing} too; give the folders of both pictures of each pair"
+            f"--{given}={input or target}: needs --{missing} too; give the folders of both images of a pair"
         )
     if input is not None and split is not None:
         raise ConfigurationError(f"--split={split}, --input={input}: exclude each other; give one of them")

@@ -59,9 +59,9 @@ class ExampleGeometry:
             length < crop for length, crop in zip(sizes[TARGET], self._crop, strict=True)
         ):
             raise DataError(
-                f"{paths[TARGET]}: is {sizes[TARGET][1]}x{sizes[TARGET][0]}, smaller than CROP_SIZE, "
-                f"{self._crop[1]}x{self._crop[0]}, and with LOAD_SIZE = 0 nothing is resized; enlarge or remove "
-                "it"
+                f"{paths[TARGET]}: is {sizes[TARGET][1]}x{sizes[TARGET][0]}, smaller than the "
+                f"{self._crop[1]}x{self._crop[0]} of CROP_SIZE, and LOAD_SIZE = 0 resizes nothing; remove or "
+                "enlarge it"
             )
         wanted = dict.fromkeys(pictures, self._crop) | ({INPUT: self._input} if is_small else {})
         fit = self._resized if self._resizes else self._cropped

@@ -64,11 +64,10 @@ class SizeCheck:
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             if isinstance(error, ConfigurationError) or (height, width) == self._trained:
                 raise
-            reason = str(error).strip().splitlines()[0].rstrip(".")
             trained_height, trained_width = self._trained
             raise ConfigurationError(
-                f"the network does not take {height}x{width} pixels (height x width), only "
-                f"{trained_height}x{trained_width} as in training ({reason}); resize the picture"
+                f"the network, trained on {trained_height}x{trained_width} pixels (height x width), does not "
+                f"take {height}x{width} ({_reason(error)}); resize the picture"
             ) from error
 
     def _scaled(self, height: int, width: int) -> dict[str, tf.TensorSpec]:
@@ -87,6 +86,15 @@ class SizeCheck:
             if spec.shape.rank == 3
         }
         return {**self._example, **scaled}
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error of TensorFlow or Keras that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [
+        line for line in lines if line and not line.startswith(("Graph execution", "Detected at", "<", "[["))
+    ]
+    return (told or [type(error).__name__])[0].partition(" [Op:")[0].rstrip(".")
 
 
 def _is_of_fixed_size(network: keras.Model) -> bool:

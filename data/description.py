@@ -43,7 +43,7 @@ class DataDescription:
       colour_space: one of `data.imaging.COLOUR_SPACES`, in which networks see images with 3 channels.
       shapes: of the features of an example, by name: images [H, W, C], vectors [K].
       dtypes: of the same features.
-      images: how "input" and "target" are stored; empty if that is not known.
+      images: how "input", "target" and "side_map" are stored, as far as that is known.
       load_size: (height, width) in pixels to which training resizes images; None if it does not.
       crop_size: (height, width) in pixels that training cuts out of them.
       resize: "resize", or "resize_with_pad", which keeps the aspect ratio.

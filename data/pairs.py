@@ -54,13 +54,22 @@ class PairedImages(ImageDataset):
         if "pair" in channels:
             a, b = (
                 ImageSource(
-                    feature="pair", half=half, channels=channels["pair"], classes=opened.labels.get(side)
+                    feature="pair",
+                    half=half,
+                    channels=channels["pair"],
+                    classes=opened.labels.get(side),
+                    alpha=opened.has_alpha("pair"),
                 )
                 for half, side in (("left", "A"), ("right", "B"))
             )
         elif set(self.sides) <= channels.keys():
             a, b = (
-                ImageSource(feature=name, channels=channels[name], classes=opened.labels.get(name))
+                ImageSource(
+                    feature=name,
+                    channels=channels[name],
+                    classes=opened.labels.get(name),
+                    alpha=opened.has_alpha(name),
+                )
                 for name in self.sides
             )
         else:

@@ -57,5 +57,6 @@ class SingleImages(ImageDataset):
             feature=self.feature,
             channels=channels[self.feature],
             classes=opened.labels.get(self.feature),
+            alpha=opened.has_alpha(self.feature),
         )
         return ({INPUT: source, TARGET: source},)

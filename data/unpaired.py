@@ -62,6 +62,7 @@ class UnpairedImages(ImageDataset):
                     feature=feature,
                     channels=of_domain.get(domain, feature_channels),
                     classes=opened.labels.get(domain),
+                    alpha=opened.has_alpha(feature),
                 )
             }
             for role, domain in zip((INPUT, TARGET), self._domains, strict=True)

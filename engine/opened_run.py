@@ -12,9 +12,10 @@ from engine.input_pipeline.recorded_data import RecordedData
 from engine.outer_loop.trainer import Trainer
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory
+from engine.training_data import TrainingData
 
 
-def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
+def open_run(workdir: str, *, checkpoint: str = "latest", data_dir: str | None = None) -> Trainer:
     """Builds a run from its own configuration and restores one of its checkpoints.
 
     The prepared data set is read only if examples are asked for, or if the run has no dataset.json.
@@ -22,6 +23,7 @@ def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
     Args:
       workdir: run directory.
       checkpoint: "latest", "best", or a position in examples.
+      data_dir: folder of the prepared data sets; None is that of the run's configuration.
 
     Raises:
       ConfigurationError: there is no such run or checkpoint.
@@ -40,6 +42,8 @@ def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
     experiment = dataclasses.replace(
         experiment, largest_micro_batch=None, initial_weights=None, jit_compile=False
     )
+    if data_dir is not None:
+        experiment = dataclasses.replace(experiment, data=_moved(experiment.data, data_dir))
     if (recorded := run.read_data()) is not None:
         experiment = dataclasses.replace(experiment, data=RecordedData(experiment.data, recorded))
     if not accelerators():  # the run was trained on another machine
@@ -49,6 +53,16 @@ def open_run(workdir: str, *, checkpoint: str = "latest") -> Trainer:
     trainer = Trainer(experiment, run)
     _restore(trainer, checkpoint)
     return trainer
+
+
+def _moved(data: TrainingData, data_dir: str) -> TrainingData:
+    """The data set in another folder."""
+    if isinstance(data, type) or not dataclasses.is_dataclass(data) or not hasattr(data, "data_dir"):
+        raise ConfigurationError(
+            f"--data_dir={data_dir}: {type(data).__name__}, the data of the run, has no such setting; leave "
+            "it out"
+        )
+    return dataclasses.replace(data, data_dir=data_dir)
 
 
 def _restore(trainer: Trainer, checkpoint: str) -> None:

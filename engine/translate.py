@@ -22,12 +22,12 @@ from absl import flags
 from data.errors import DataError
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.picture_input import read_picture
 from engine.inference.picture_log import PictureLog
 from engine.inference.picture_paths import find_pictures, output_stems
 from engine.inference.picture_translation import latent_codes, translated_files
+from engine.inference.run_translator import translator_of_run
+from engine.inference.torch_translator import translator_of_torch_file
 from engine.inference.trained_size import AS_TRAINED, NONE, RESIZES
-from engine.inference.translator import translator_of_run, translator_of_torch_file
 from engine.storage.file_errors import reraise_write_errors
 
 
@@ -41,6 +41,7 @@ def translate(
     network: str | None = None,
     norm_mode: str | None = None,
     side_vector: str | None = None,
+    side_map: str | None = None,
     direction: str | None = None,
     resize: str = NONE,
     samples: int | None = None,
@@ -63,6 +64,7 @@ def translate(
         "moving_statistics". None is the run's setting, or "batch_statistics" for a `torch_checkpoint`.
       side_vector: side information for all pictures, if the run's networks take a vector: numbers such as
         "0.3,1", or the name of a class of its data set.
+      side_map: folder with a map for each picture, of its name and size, if the run's networks take maps.
       direction: "AtoB" or "BtoA", for runs that translate both ways (CycleGAN); None is that of the run.
       resize: "none" translates pictures at their size; "as_trained" resizes them to the size of the training,
         as in evaluation, and the results back.
@@ -88,6 +90,7 @@ def translate(
         seed,
         of_run={
             "side_vector": side_vector,
+            "side_map": side_map,
             "direction": direction,
             "samples": samples,
             "code_from": code_from,
@@ -105,9 +108,10 @@ def translate(
             checkpoint=checkpoint,
             norm_mode=norm_mode,
             side_vector=side_vector,
+            side_map=side_map,
             direction=direction,
         )
-    size = translator.size if resize == AS_TRAINED else None
+    size = translator.input.size if resize == AS_TRAINED else None
     codes = latent_codes(translator, size, samples=samples, seed=seed, code_from=code_from)
     log = PictureLog(len(paths))
     if resize == AS_TRAINED and size is None:
@@ -115,17 +119,14 @@ def translate(
     written: list[str] = []
     for path, stems in paths.items():
         try:
-            picture = read_picture(
-                path,
-                channels=translator.input_channels,
-                trained=translator.input_format,
-                classes=translator.input_classes,
-            )
-            files = list(translated_files(path, picture, translator, size, codes, raw=raw))
+            picture = translator.input.read(path)
+            maps = translator.side_maps
+            beside = None if maps is None else maps.read(path, picture)
+            files = list(translated_files(path, picture, beside, translator, size, codes, raw=raw))
         except (DataError, ConfigurationError, NonFiniteOutputError) as error:
             log.refused.append(error)
             continue
-        log.add_notes(picture, translator.size if size is None else None)
+        log.add_notes(picture, beside, translator.input.size if size is None else None)
         written += [_write(stem, contents, output) for stem, contents in zip(stems, files, strict=True)]
     log.show(f"into {output} with {translator.description}")
     return written
@@ -190,6 +191,7 @@ def define_flags(values: flags.FlagValues) -> None:
             None,
             "Side information for all pictures, if the run takes it: numbers such as 0.3,1, or a class.",
         ),
+        ("side_map", None, "Folder with a map for each picture, of its name, if the run takes maps."),
         ("norm_mode", None, "Batch norm on 'batch_statistics' of the picture or on 'moving_statistics'."),
         ("direction", None, "AtoB or BtoA, if the run translates both ways, as CycleGAN does."),
         (
@@ -221,6 +223,7 @@ def main(values: flags.FlagValues) -> None:
         network=values.network,
         norm_mode=values.norm_mode,
         side_vector=values.side_vector,
+        side_map=values.side_map,
         direction=values.direction,
         resize=values.resize,
         samples=values.samples,

@@ -26,12 +26,15 @@ class ImageSource:
       channels: those of the feature, unless the image has fewer (grey images of A beside coloured ones of B).
       classes: of labels, whose values are classes: all pixel values that occur; empty if they are too many
         to be listed. None for pictures.
+      alpha: whether the feature's last channel is transparency; None if the data set does not say, as those
+        of older code and of others: then a PNG of 2 or 4 channels is taken to have it, an array is not.
     """
 
     feature: str
     half: str = ""
     channels: int
     classes: Classes | None = None
+    alpha: bool | None = None
 
     @property
     def is_labels(self) -> bool:
@@ -106,11 +109,12 @@ class ExampleDecoder:
         """Returns how the images of a role are stored."""
         source = self.sources[role]
         stored = format_of(self.features[source.feature])
+        alpha = stored.is_encoded if source.alpha is None else source.alpha
         return ImageFormat(
             channels=source.channels,
             dtype=stored.dtype,
             value_range=stored.value_range,
-            alpha=stored.is_encoded and source.channels in (2, 4),
+            alpha=alpha and source.channels in (2, 4),  # one of two domains may lack it
         )
 
     @property

@@ -171,7 +171,6 @@ class ImageDataset:
                 role: stream.image_format(role)
                 for stream in self._streams["train"]
                 for role in stream.sources
-                if role != SIDE_MAP
             },
             load_size=self._resize_and_crop.load_size,
             crop_size=self._resize_and_crop.crop_size,
@@ -366,6 +365,7 @@ class ImageDataset:
             feature=SIDE_MAP,
             channels=opened.features[SIDE_MAP].shape[-1],
             classes=opened.labels.get(SIDE_MAP),
+            alpha=opened.has_alpha(SIDE_MAP),
         )
         return tuple({**of_stream, SIDE_MAP: side_map} for of_stream in sources)
 

@@ -140,6 +140,7 @@ class FolderPreparation:
             _check_no_duplicates(encoder.duplicates())
         metadata: dict[str, Any] = {
             "layout": self.layout,
+            "alpha": list(surveyed.with_alpha),
             **surveyed.smallest(encoder.stored),
             **attached.metadata,
             **encoder.label_metadata(),

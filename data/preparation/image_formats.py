@@ -50,6 +50,10 @@ class FeatureInfos:
         """The features that have images of a dtype."""
         return [feature for feature in features if dtype in {info.dtype for info in self._of(feature)}]
 
+    def with_alpha(self, features: Iterable[str]) -> list[str]:
+        """The features of which some image has an alpha channel, so that all are stored with one."""
+        return [feature for feature in features if any(info.alpha for info in self._of(feature))]
+
     def without_range(self, features: Iterable[str], value_range: ValueRange | None) -> list[str]:
         """The features whose value range is not that of their dtype.
 

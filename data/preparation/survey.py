@@ -84,6 +84,7 @@ class Survey:
       record_bytes: split -> expected mean size of an example.
       formats: feature -> format of its images.
       domain_channels: {"A", "B": channels} of layout unpaired; empty if they are equal.
+      with_alpha: features whose images are stored with an alpha channel.
       measured: features whose value range was measured.
       given: features whose value range the user gave -> that range.
       minorities: lines about images that add alpha, colour or depth to all others of their feature.
@@ -95,6 +96,7 @@ class Survey:
     record_bytes: Mapping[str, float]
     formats: Mapping[str, StoredFormat]
     domain_channels: Mapping[str, int]
+    with_alpha: tuple[str, ...]
     measured: tuple[str, ...]
     given: Mapping[str, ValueRange]
     minorities: tuple[str, ...]
@@ -169,6 +171,7 @@ def survey(
         record_bytes=headers.record_bytes,
         formats=formats,
         domain_channels=channels,
+        with_alpha=tuple(headers.infos.with_alpha(formats)),
         measured=tuple(measured),
         given=given,
         minorities=tuple(headers.infos.minorities()),

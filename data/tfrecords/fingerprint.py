@@ -15,7 +15,7 @@ DIGESTS = "digests"
 """Key of the metadata: split -> `SplitDigests.values`. Data sets that older code or TFDS has made lack it."""
 
 # Metadata that may differ while the examples are the same, or that the examples determine.
-_NOT_CONTENTS = (DIGESTS, "refused", "smallest_height", "smallest_width")
+_NOT_CONTENTS = (DIGESTS, "alpha", "refused", "smallest_height", "smallest_width")
 
 
 class SplitDigests:

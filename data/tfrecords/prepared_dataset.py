@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from data import gfile
-from data.errors import DataError
+from data.errors import DataError, MissingDatasetError
 from data.imaging import Classes
 from data.roles import SIDE_VECTOR
 
@@ -135,6 +135,10 @@ class PreparedDataset:
         """Names of the classes that the side vector encodes; empty if it does not encode classes."""
         return tuple(self.metadata.get("side_classes", ()))
 
+    def has_alpha(self, feature: str) -> bool | None:
+        """Whether the last channel of an image feature is transparency; None if that is not recorded."""
+        return feature in self.metadata["alpha"] if "alpha" in self.metadata else None
+
     @property
     def labels(self) -> dict[str, Classes]:
         """The images whose values are classes ("A", "B", "side_map") -> the pixel value of each class.
@@ -195,15 +199,12 @@ def open_dataset(dataset: str, data_dir: gfile.Path) -> PreparedDataset:
       A `PreparedDataset`.
 
     Raises:
-      DataError: it is not there, a file of it is missing or cut short, or it is not in TFRecord format.
+      MissingDatasetError: it is not there.
+      DataError: a file of it is missing or cut short, or it is not in TFRecord format.
     """
     directory = find_dataset(dataset, data_dir)
     if directory is None:
-        raise DataError(
-            f"data set {dataset!r} is not in {os.fspath(data_dir)!r}: prepare it with `python -m "
-            f"data.prepare --layout=side_by_side --source=YOUR_IMAGES --name={dataset} "
-            f"--data_dir={data_dir}` (or --layout=paired, unpaired, single)"
-        )
+        raise MissingDatasetError(dataset, data_dir)
     try:
         with _local_metadata(directory) as description:
             info = tfds.builder_from_directory(description).info

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -22,6 +22,10 @@ from engine.training_data import TrainingData
 
 MIN_IMAGE_SIZE = 11
 """The SSIM window, in pixels: smaller images have no SSIM."""
+
+BASELINES = INPUT_ITSELF, MEAN_TARGET = ("input", "mean target")
+"""The input itself, where the channels agree (enlarged by bicubic interpolation where it is smaller); and the
+mean training target for every image, which takes a pass over the training split."""
 
 EVALUATION_BATCH_PER_REPLICA = 8
 """Examples that a replica translates at once."""
@@ -91,20 +95,19 @@ class Evaluator:
         self._networks = networks
         self._batch = EVALUATION_BATCH_PER_REPLICA * devices.replicas
 
-    def evaluate(self, split: str, *, baselines: bool = False) -> Evaluation:
+    def evaluate(self, split: str, *, baselines: Collection[str] = ()) -> Evaluation:
         """Evaluates one pass over a split. Every image counts once, on any number of replicas.
 
         Args:
           split: its name.
-          baselines: also evaluate "input" (the input itself, where the channels agree; enlarged by
-            bicubic interpolation where it is smaller) and "mean target" (the mean training target for
-            every image), which takes a pass over the training split.
+          baselines: those of `BASELINES` to evaluate too, if the data are paired.
 
         Raises:
           NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
         examples, translations, reconstructions = 0, _MetricMeans(), _MetricMeans()
-        mean_target = self._mean_target() if baselines and self._data.is_paired else None
+        wanted = set(baselines) if self._data.is_paired else set()
+        mean_target = self._mean_target() if MEAN_TARGET in wanted else None
         for pictures, reconstructed, is_finite in self._pictures(split):
             if not np.all(is_finite):
                 example = examples + int(np.argmin(is_finite))
@@ -115,10 +118,10 @@ class Evaluator:
                 reconstructions.add(name, made, original)
             if self._data.is_paired:
                 translations.add("model", pictures["output"], targets)
+            if INPUT_ITSELF in wanted and inputs.shape[-1] == targets.shape[-1]:
+                translations.add(INPUT_ITSELF, _enlarged(inputs, targets), targets)
             if mean_target is not None:
-                if inputs.shape[-1] == targets.shape[-1]:
-                    translations.add("input", _enlarged(inputs, targets), targets)
-                translations.add("mean target", tf.broadcast_to(mean_target, targets.shape), targets)
+                translations.add(MEAN_TARGET, tf.broadcast_to(mean_target, targets.shape), targets)
         means = translations.means()
         return Evaluation(
             examples=examples,

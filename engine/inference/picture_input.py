@@ -53,7 +53,7 @@ def read_picture(
       DataError: the picture cannot be read, or the network cannot take it.
     """
     if is_video_name(path):
-        raise DataError(f"{path}: raw video cannot be translated; extract its frames as PNG first")
+        raise DataError(f"{path}: raw video is not read here; extract its frames as PNG first")
     info, pixels, _ = image_reader.decode(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping
 
 from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.inference.picture_input import Picture
@@ -25,9 +26,17 @@ class PictureLog:
         self.notes: collections.Counter[str] = collections.Counter()
         self.refused: list[Exception] = []
 
-    def add_notes(self, picture: Picture, size: TrainedSize | None) -> None:
-        """Counts what is unusual about a picture; `size` is that of the training, unless it is resized."""
+    def add_notes(self, picture: Picture, side_map: Picture | None, size: TrainedSize | None) -> None:
+        """Counts what is unusual about a picture and its map.
+
+        Args:
+          picture: that was translated.
+          side_map: its map, if it has one.
+          size: of the training; None if the picture is resized to that.
+        """
         self.notes.update(picture.notes)
+        if side_map is not None:
+            self.notes.update(f"with a map {note}" for note in side_map.notes)
         height, width = picture.pixels.shape[:2]
         if size is not None and size.differs(height, width):
             self.notes[
@@ -44,8 +53,7 @@ class PictureLog:
         Raises:
           ConfigurationError, NonFiniteOutputError: a picture was refused.
         """
-        for note, count in self.notes.items():
-            print(f"note: {count} of {_pictures(self._pictures)} {'is' if count == 1 else 'are'} {note}")
+        print_notes(self.notes, pictures=self._pictures)
         if len(self.refused) > 1:
             print(f"refused {len(self.refused)} of {_pictures(self._pictures)}:")
             print("\n".join(f"  {error}" for error in self.refused))
@@ -64,6 +72,17 @@ class PictureLog:
             f"{len(self.refused)} of {_pictures(self._pictures)} are refused (listed above); mend or remove "
             f"them (the first: {error})"
         )
+
+
+def print_notes(notes: Mapping[str, int], *, pictures: int) -> None:
+    """Prints what is unusual about some of the pictures.
+
+    Args:
+      notes: what is unusual -> number of such pictures.
+      pictures: how many there are.
+    """
+    for note, count in notes.items():
+        print(f"note: {count} of {_pictures(pictures)} {'is' if count == 1 else 'are'} {note}")
 
 
 def _pictures(count: int) -> str:

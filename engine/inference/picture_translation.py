@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from data import imaging
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.picture_input import Picture, read_picture
+from engine.inference.picture_input import Picture
 from engine.inference.picture_output import is_picture, picture_files
 from engine.inference.trained_size import TrainedSize
 from engine.inference.translator import Translator
@@ -53,28 +54,33 @@ def latent_codes(
     if code_from is None or translator.encode is None:
         return [None]
     path = os.path.expanduser(code_from)
-    picture = read_picture(path, channels=translator.output_channels, trained=translator.output_format)
-    return [translator.encode(_network_input(path, picture, translator, size))]
+    pixels = _network_input(translator.output.read(path), size)
+    with _reraise_size_errors(path, translator, size):
+        translator.check_size(*pixels.shape[1:3])
+    return [translator.encode(pixels)]
 
 
-def _network_input(
-    path: str, picture: Picture, translator: Translator, size: TrainedSize | None
-) -> tf.Tensor:
+def _network_input(picture: Picture, size: TrainedSize | None) -> tf.Tensor:
     """The picture as [1, H, W, C] in [-1, 1], resized to `size` unless that is None."""
     low, high = picture.value_range
     pixels = picture.pixels if size is None else size.apply(picture.pixels, padding=low)
-    height, width = pixels.shape[:2]
-    try:
-        translator.check_size(height, width)
-    except ConfigurationError as error:
-        hint = ", or add --resize=as_trained" if translator.size is not None and size is None else ""
-        raise ConfigurationError(f"{path}: {error}{hint}") from error
     return imaging.range_to_signed(pixels, low=low, high=high)[tf.newaxis]
+
+
+@contextlib.contextmanager
+def _reraise_size_errors(path: str, translator: Translator, size: TrainedSize | None) -> Iterator[None]:
+    """Adds the picture, and what can be done about its size, to errors about it."""
+    try:
+        yield
+    except ConfigurationError as error:
+        hint = ", or add --resize=as_trained" if translator.input.size is not None and size is None else ""
+        raise ConfigurationError(f"{path}: {error}{hint}") from error
 
 
 def translated_files(
     path: str,
     picture: Picture,
+    side_map: Picture | None,
     translator: Translator,
     size: TrainedSize | None,
     codes: Sequence[tf.Tensor | None],
@@ -86,6 +92,7 @@ def translated_files(
     Args:
       path: named in errors.
       picture: to translate.
+      side_map: its map; None if the network takes none.
       translator: the network.
       size: to which the picture is resized, and the output back; None leaves it.
       codes: as of `latent_codes`.
@@ -98,19 +105,25 @@ def translated_files(
       ConfigurationError: the network cannot take its size, or the output is no picture.
       NonFiniteOutputError: the output is not finite.
     """
-    inputs = _network_input(path, picture, translator, size)
+    inputs, maps = _network_input(picture, size), None
+    if side_map is not None and translator.side_maps is not None:
+        maps = _network_input(side_map, None if size is None else translator.side_maps.format.size)
+    with _reraise_size_errors(path, translator, size):
+        translator.check_size(*inputs.shape[1:3])
     for code in codes:
-        translated = tf.cast(translator.translate(inputs, code)[0], tf.float32)  # [H, W, C]
+        with _reraise_size_errors(path, translator, size):
+            translated = translator.translate(inputs, maps, code)[0]  # [H, W, C]
+        translated = tf.cast(translated, tf.float32)
         if not np.all(np.isfinite(translated)):
             raise NonFiniteOutputError(path)
         files: dict[str, bytes] = {}
-        if is_picture(translated.shape[-1], translator.output_format):
+        if is_picture(translated.shape[-1], translator.output.stored):
             rgb = translator.to_rgb(translated)
             if size is not None:
                 height, width = picture.pixels.shape[:2]
                 rgb = size.undo(rgb, height=height, width=width)
             files = picture_files(
-                rgb, trained=translator.output_format, input_dtype=picture.pixels.dtype.name
+                rgb, trained=translator.output.stored, input_dtype=picture.pixels.dtype.name
             )
         elif not raw:
             raise ConfigurationError(

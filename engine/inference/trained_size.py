@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +37,10 @@ class TrainedSize:
     keeps_aspect_ratio: bool = False
     takes_labels: bool = False
     makes_labels: bool = False
+
+    def at(self, height: int, width: int) -> Self:
+        """The same for another height and width in pixels."""
+        return dataclasses.replace(self, height=height, width=width)
 
     def differs(self, height: int, width: int) -> bool:
         """Whether a picture of this size in pixels has another scale than those of the training."""

@@ -24,7 +24,8 @@ def to_network(data: HasColourSpace, pictures: tf.Tensor, *, role: str = INPUT) 
 
     Args:
       data: its colour space is used, or its classes if it has images of this role one-hot.
-      pictures: float [..., C] in [-1, 1]; 3 channels are RGB, any other number stays as it is.
+      pictures: float [..., C] in [-1, 1]; 3 channels are RGB, any other number stays as it is, and so do
+        side maps, which have no colour space.
       role: of the images in a batch whose place the pictures take.
 
     Returns:
@@ -32,7 +33,7 @@ def to_network(data: HasColourSpace, pictures: tf.Tensor, *, role: str = INPUT) 
     """
     if (classes := _one_hot(data).get(role)) is not None:
         return classes.encode(pictures, low=-1.0, high=1.0)
-    if pictures.shape[-1] != 3:
+    if pictures.shape[-1] != 3 or role == SIDE_MAP:
         return pictures
     return imaging.rgb_to_space(pictures, data.colour_space)
 

@@ -110,7 +110,7 @@ class RecordedData:
         now = describe(self._data)
         for what, trained, found in (
             ("examples of shapes", self.description.shapes, now.shapes),
-            ("images stored as", _formats(self.description), _formats(now)),
+            ("images stored as", _formats(self.description), self._recorded_formats(now)),
             ("labels with the classes", _classes(self.description), _classes(now)),
         ):
             if trained != found:
@@ -118,6 +118,10 @@ class RecordedData:
                     f"data set {now.dataset!r}: has {what} {_listed(found)}, but the run was trained on "
                     f"{_listed(trained)}; restore the data set that the run was trained on"
                 )
+
+    def _recorded_formats(self, now: DataDescription) -> dict[str, str]:
+        """The formats of the images that the run recorded; older code recorded none of side maps."""
+        return {role: text for role, text in _formats(now).items() if role in self.description.images}
 
 
 def _formats(description: DataDescription) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """Labels from files through training, evaluation, sample grids and the contact sheet."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -63,7 +66,7 @@ def params(data_dir, *more):
 ONE_HOT = "pairs.PairedImages.label_encoding = 'one_hot'"
 
 
-def test_a_run_on_one_hot_labels_trains_and_is_evaluated_as_pictures(data_dir, tmp_path):
+def test_a_run_on_one_hot_labels_trains_and_is_evaluated_as_pictures(data_dir, tmp_path, capfd):
     workdir = str(tmp_path / "run")
     train(gin_files=["gin/pix2pix.gin"], gin_params=params(data_dir, ONE_HOT), workdir=workdir)
     [row] = read_rows(RunDirectory(workdir).eval_log)
@@ -79,6 +82,31 @@ def test_a_run_on_one_hot_labels_trains_and_is_evaluated_as_pictures(data_dir, t
     grid = np.asarray(Image.open(grid))
     shown = {tuple(pixel) for pixel in grid[:32, :32].reshape(-1, 3).tolist()}
     assert shown == {tuple(pixel) for pixel in PALETTE.tolist()}
+    check_translations_with_maps(workdir, data_dir, tmp_path, found)
+    assert "classes" not in capfd.readouterr().out  # all are of the training
+
+
+def check_translations_with_maps(workdir, data_dir, tmp_path, evaluated):
+    """Pictures and their maps, resized from 36 to 32 pixels, are what evaluation makes of the examples."""
+    trainer = open_run(workdir)
+    [batch] = trainer.experiment.data.evaluation("val", batch=2)
+    expected = trainer.experiment.task.translate(
+        trainer.state.evaluation_networks, {name: batch[name] for name in ("input", "side_map")}
+    )
+    folder = os.path.dirname(data_dir)
+    names = [name.decode() for name in batch["name"].numpy()]
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        for name in names:
+            shutil.copy(os.path.join(folder, "source", side, f"{name}.png"), tmp_path / side)
+    maps = os.path.join(folder, "maps")
+    flags = {"workdir": workdir, "side_map": maps, "input": str(tmp_path / "A")}
+    translate(**flags, output=str(tmp_path / "out"), raw=True, resize="as_trained")
+    for name, output in zip(names, expected, strict=True):
+        np.testing.assert_allclose(np.load(tmp_path / "out" / f"{name}.npy"), output, rtol=0, atol=1e-5)
+    again = evaluate(**flags, target=str(tmp_path / "B"))
+    assert again.model == pytest.approx(evaluated.model, rel=1e-6)
+    assert again.baselines["mean target"] == pytest.approx(evaluated.baselines["mean target"], rel=1e-6)
 
 
 def colours(data_dir):

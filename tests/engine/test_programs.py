@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.flags import FlagValues
+from PIL import Image
 
 import engine.doctor
 import engine.evaluate
@@ -123,8 +124,30 @@ def test_work_directory_that_cannot_be_written(run_train, tmp_path):
     assert_refused(run_train(workdir=workdir), workdir, "choose a directory")
 
 
-def test_divergence_exits_3_and_names_phase_and_step(run_train):
+def check_pictures_of_other_sizes(translate, tmp_path):
+    """Networks built for one size refuse pictures of another; the other pictures are translated."""
+    sizes = {"a": (40, 48), "b": (32, 32), "c": (56, 46), "d": (32, 32), "e": (40, 48)}
+    (tmp_path / "in").mkdir()
+    for name, (height, width) in sizes.items():
+        Image.fromarray(np.zeros([height, width, 3], np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    flags = {"workdir": tmp_path / "run", "input": tmp_path / "in"}
+    code, told, errors = translate(**flags, output=tmp_path / "out")
+    assert code == 2 and errors.count("\n") == 1 and "3 of 5 pictures are refused" in errors
+    assert sorted(os.listdir(tmp_path / "out")) == ["b.png", "d.png"]
+    for name in "ace":
+        height, width = sizes[name]
+        assert f"{name}.png: the network, trained on 32x32 pixels (height x width), does not take" in told
+        assert f"take {height}x{width} (" in told
+    assert told.count("; resize the picture, or add --resize=as_trained\n") == 3
+    assert translate(**flags, output=tmp_path / "resized", resize="as_trained")[0] == 0
+    assert len(os.listdir(tmp_path / "resized")) == 5
+
+
+def test_a_gan_of_ones_own_translates_and_its_divergence_exits_3_and_names_phase_and_step(
+    run_train, translate, tmp_path
+):
     assert run_train("TOTAL_EXAMPLES = 6", gin_file=WGAN_GP)[0] == 0
+    check_pictures_of_other_sizes(translate, tmp_path)
     code, errors = run_train("LEARNING_RATE = 1e30", gin_file=WGAN_GP, flags=["--allow_config_change"])
     assert code == 3
     assert "diverged in step 4: " in errors and "loss/critic/distance" in errors

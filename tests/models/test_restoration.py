@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from data.prepare import prepare
+from engine.evaluation.evaluator import BASELINES
 from engine.gin_config import loader
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
@@ -127,7 +128,7 @@ def trainer_of(data_dir, tmp_path, monkeypatch):
 )
 def test_it_learns(trainer_of, name, dataset, gain_db, params):
     trainer = trainer_of(name, dataset, "TOTAL_EXAMPLES = 160", *params)
-    untrained = trainer.evaluator.evaluate("val", baselines=True)
+    untrained = trainer.evaluator.evaluate("val", baselines=BASELINES)
     trainer.run()
     trained = trainer.evaluator.evaluate("val").model["psnr_db"]
     of_input = untrained.baselines["input"]["psnr_db"]

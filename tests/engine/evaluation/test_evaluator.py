@@ -12,7 +12,7 @@ from engine.batching.batch_layout import rows_of_replicas
 from engine.distribution.devices import devices_of, make_devices
 from engine.distribution.precision import set_precision
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.evaluation.evaluator import Evaluator, table
+from engine.evaluation.evaluator import BASELINES, Evaluator, table
 from engine.evaluation.sample_grid import join_columns
 from engine.experiment import Experiment
 from engine.task import Task
@@ -76,7 +76,7 @@ def test_whole_split_beside_its_baselines(noise_pairs, replicas):
     )
     evaluator._batch = 4  # 5 images: 4 and 1, so that a replica goes without one
     assert rows_of_replicas(1, 3) == (1, 0, 0)
-    result = evaluator.evaluate("test", baselines=True)
+    result = evaluator.evaluate("test", baselines=BASELINES)
     assert result.examples == 5
     images = {
         split: {
@@ -131,7 +131,7 @@ def test_smaller_inputs_are_enlarged_for_their_baseline(noise_pairs):
     evaluator = Evaluator(
         task=Enlarged(), devices=devices_of(tf.distribute.get_strategy()), data=data, networks={}
     )
-    result = evaluator.evaluate("test", baselines=True)
+    result = evaluator.evaluate("test", baselines=BASELINES)
     (batch,) = data.evaluation("test", batch=5)
     inputs, targets = (grey_levels(batch[side].numpy()) for side in ("input", "target"))
     enlarged = [
@@ -193,7 +193,7 @@ def test_reconstructions_and_no_translations_where_targets_do_not_correspond(noi
         data=data,
         networks={},
     )
-    result = evaluator.evaluate("test", baselines=True)
+    result = evaluator.evaluate("test", baselines=BASELINES)
     inputs = np.concatenate([batch["input"].numpy() for batch in data.evaluation("test", batch=2)])
     expected = by_hand(grey_levels(inputs - np.float32(0.1)), grey_levels(inputs))
     for name, value in expected.items():

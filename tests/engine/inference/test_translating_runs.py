@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tifffile
+from absl.flags import FlagValues
 from PIL import Image
 
+import engine.evaluate
 from data import prepare
+from engine.cli import program
 from engine.errors import ConfigurationError
 from engine.evaluate import evaluate
 from engine.inference.picture_input import read_picture
 from engine.input_pipeline.recorded_data import describe
 from engine.opened_run import open_run
+from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train
 from models.networks.generators import GENERATORS, Generator
 from models.networks.layers import Conv, image_input
@@ -133,8 +137,19 @@ def test_the_runs_own_pictures_are_translated_as_they_are_evaluated(translate, t
         signed = [raw, (target.astype(np.float64) - low) / (high - low) * 2 - 1]
         output, target = (np.floor((values + 1) * 127.5 + 0.5) for values in signed)
         signal_to_noise_db.append(10 * np.log10(255**2 / np.mean((output - target) ** 2)))
-    measured = evaluate(workdir=workdir, split="val").model["psnr_db"]
-    assert np.mean(signal_to_noise_db) == pytest.approx(measured, abs=1e-3)
+    measured = evaluate(workdir=workdir, split="val")
+    assert np.mean(signal_to_noise_db) == pytest.approx(measured.model["psnr_db"], abs=1e-3)
+    assert_same(evaluate(workdir=workdir, input=str(sources), target=str(sources.parent / "B")), measured)
+
+
+def assert_same(evaluation, expected):
+    """Both measured the same images; the sums may be in another order."""
+    assert (
+        evaluation.examples == expected.examples and evaluation.baselines.keys() == expected.baselines.keys()
+    )
+    assert evaluation.model == pytest.approx(expected.model, rel=1e-6)
+    for name, means in expected.baselines.items():
+        assert evaluation.baselines[name] == pytest.approx(means, rel=1e-6)
 
 
 def test_pictures_become_what_the_data_set_stores(train_run, tmp_path):
@@ -251,7 +266,7 @@ def noise_pairs(folder, *, channels=3):
             save(folder / side / f"{number}.png", pixels)
 
 
-def test_a_run_needs_no_data_set_to_translate(translate, train_run, tmp_path, monkeypatch):
+def test_a_run_needs_no_data_set(translate, train_run, tmp_path, capfd):
     noise_pairs(tmp_path / "source")
     workdir = train_run("BATCH_SCHEDULE = '0:2, 20ep:4'")  # epochs: their length is recorded too
     flags = {"workdir": workdir, "input": tmp_path / "source" / "A" / "0.png", "raw": True}
@@ -261,8 +276,22 @@ def test_a_run_needs_no_data_set_to_translate(translate, train_run, tmp_path, mo
     assert (code, errors) == (0, "")
     before, after = ((tmp_path / when / "0.npy").read_bytes() for when in ("before", "after"))
     assert before == after
-    with pytest.raises(ValueError, match="data set 'mine' is not in"):
+    with pytest.raises(
+        ConfigurationError, match="'mine' is not in .*; .* --data_dir=DIR, or .*--input=FOLDER"
+    ):
         evaluate(workdir=workdir, split="train_held_out")
+    assert evaluate(workdir=workdir, split="train_held_out", data_dir=str(tmp_path / "moved")).examples == 1
+    capfd.readouterr()
+    folders = {"input": str(tmp_path / "source" / "A"), "target": str(tmp_path / "source" / "B")}
+    evaluation = evaluate(workdir=workdir, **folders)
+    assert evaluation.examples == 6 and evaluation.baselines.keys() == {"input"}
+    assert (
+        "without the baseline of the mean training target: data set 'mine' is not in"
+        in capfd.readouterr().out
+    )
+    row = read_rows(RunDirectory(workdir).eval_log)[-1]
+    assert row["split"] == f"{folders['input']} -> {folders['target']}"
+    assert row["metric/psnr_db"] == evaluation.model["psnr_db"]
 
     # A run of older code has no dataset.json: its data set is read, as before.
     os.remove(os.path.join(workdir, "dataset.json"))
@@ -314,6 +343,10 @@ def test_pictures_are_resized_as_in_evaluation_and_back(translate, train_run, tm
     expected = trainer.state.evaluation_networks["generator"](batch["input"])[0]
     np.testing.assert_allclose(np.load(tmp_path / "resized" / "5.npy"), expected, rtol=0, atol=1e-5)
     assert load(tmp_path / "resized" / "5.png").shape == (height, width, 3)
+    folders = {
+        name: str(tmp_path / "source" / "val" / side) for name, side in (("input", "A"), ("target", "B"))
+    }
+    assert_same(evaluate(workdir=workdir, **folders), evaluate(workdir=workdir, split="val"))
 
 
 def test_a_size_that_the_network_does_not_take_can_be_resized(translate, train_run, tmp_path):
@@ -443,3 +476,50 @@ def test_bicycle_gan_makes_many_outputs(translate, train_run, tmp_path):
     mean, _ = networks["encoder"](targets, training=False)
     assert translate(**flags, output=tmp_path / "style", code_from=style)[0] == 0
     np.testing.assert_allclose(np.load(tmp_path / "style" / "0.npy"), generated(mean), rtol=0, atol=1e-5)
+
+
+def test_pairs_that_cannot_be_evaluated_are_refused_in_one_line(train_run, tmp_path, capfd):
+    noise_pairs(tmp_path / "source")
+    workdir = train_run()
+    lines = len(read_rows(RunDirectory(workdir).eval_log))
+    a, b = tmp_path / "in" / "A", tmp_path / "in" / "B"
+    colour = np.uint8(255 * smooth(32, 40, 3))
+
+    def refused(**more):
+        values = FlagValues()
+        engine.evaluate.define_flags(values)
+        flags = {"workdir": workdir, "input": a, "target": b} | more
+        rest = values(["evaluate", *(f"--{name}={text}" for name, text in flags.items() if text is not None)])
+        capfd.readouterr()
+        code = program.exit_code(engine.evaluate.main, rest, values)
+        errors = capfd.readouterr().err
+        assert code == 2 and errors.count("\n") == 1 and "Traceback" not in errors, errors
+        return errors
+
+    assert f"--input={a}: no such folder" in refused()
+    for folder in (a, b):
+        save(folder / "1.png", colour)
+        save(folder / "2.png", colour)
+    save(a / "3.png", colour)
+    assert "3.png: has no partner named '3'" in refused()
+    save(b / "3.png", colour[:20])
+    assert "B/3.png" in (told := refused()) and "40x20" in told and "40x32; give both the same size" in told
+    save(a / "3.png", colour[:20])
+    assert "B/3.png: is 40x20, smaller than the 24x24 of CROP_SIZE" in refused()
+    save(a / "3.png", np.dstack([colour, colour[..., :1]]))
+    assert "A/3.png: has 4 channels with transparency, but the network takes 3" in refused()
+    (a / "3.png").write_bytes((a / "2.png").read_bytes()[:100])
+    assert "A/3.png: damaged image" in refused()
+    for given, expected in (
+        ({"split": "test"}, "--split=test, --input="),
+        ({"target": None}, "needs --target too"),
+        ({"side_map": a}, "the run's networks take none; leave it out"),
+        ({"side_vector": "1"}, "the run's networks take none; leave it out"),
+        (
+            {"side_vector": "1", "input": None, "target": None},
+            "--side_vector=1: goes with --input and --target",
+        ),
+        ({"split": "test", "input": None, "target": None, "data_dir": a}, "is not in"),
+    ):
+        assert expected in refused(**given)
+    assert len(read_rows(RunDirectory(workdir).eval_log)) == lines

@@ -1,0 +1,42 @@
+"""What batch norm normalises with when a trained network translates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+
+from engine.errors import ConfigurationError
+from models.networks.layers import INFERENCE_NORMS, BatchNorm
+
+
+def check_norm_mode(norm_mode: str | None) -> None:
+    """Raises ConfigurationError unless it is None or one of `INFERENCE_NORMS`."""
+    if norm_mode not in (None, *INFERENCE_NORMS):
+        raise ConfigurationError(
+            f"--norm_mode={norm_mode}: unknown; choose one of {', '.join(INFERENCE_NORMS)}"
+        )
+
+
+def set_norm_mode(layers: Iterable[keras.Layer], norm_mode: str | None) -> str:
+    """Sets the mode of all batch norms, nested networks included.
+
+    Args:
+      layers: networks.
+      norm_mode: one of `INFERENCE_NORMS`; None leaves each as it is.
+
+    Returns:
+      What they use now, for the console.
+    """
+    found = _batch_norms(layers)
+    for layer in found:
+        layer.inference_norm = norm_mode or layer.inference_norm
+    modes = " and ".join(sorted({layer.inference_norm for layer in found}))
+    return f"batch norm with {modes}" if modes else "no batch norm (so no norm mode)"
+
+
+def _batch_norms(layers: Iterable[keras.Layer]) -> list[BatchNorm]:
+    found: list[BatchNorm] = []
+    for layer in layers:
+        found += [layer] if isinstance(layer, BatchNorm) else _batch_norms(getattr(layer, "layers", ()))
+    return found

@@ -1,0 +1,126 @@
+"""Translating pictures with the networks of a run."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from data.description import DataDescription
+from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
+from engine.errors import ConfigurationError
+from engine.inference.norm_mode import check_norm_mode, set_norm_mode
+from engine.inference.role_format import role_format
+from engine.inference.side_inputs import find_side_maps, parse_side_vector
+from engine.inference.size_check import SizeCheck
+from engine.inference.translator import Translator
+from engine.input_pipeline.pictures import to_network, to_rgb
+from engine.input_pipeline.recorded_data import describe
+from engine.opened_run import open_run
+from engine.task import LATENT_CODE, Task
+
+
+def translator_of_run(
+    workdir: str,
+    *,
+    checkpoint: str,
+    norm_mode: str | None,
+    side_vector: str | None = None,
+    side_map: str | None = None,
+    direction: str | None = None,
+) -> Translator:
+    """Loads the networks of a run; those averaged by EMA, if there are any.
+
+    Args:
+      workdir: run directory.
+      checkpoint: "latest", "best", or a position in examples.
+      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is the setting of the run's task.
+      side_vector: side information for every picture, if the networks take a vector: numbers such as
+        "0.3,1", or the name of a class of the run's data set.
+      side_map: folder with a map for each picture, if the networks take maps.
+      direction: "AtoB" or "BtoA"; None is the direction of the run.
+
+    Raises:
+      ConfigurationError: the run or an argument cannot be used.
+      data.errors.DataError: the maps, or the data set of an older run that has not recorded it, cannot be
+        used.
+    """
+    check_norm_mode(norm_mode)
+    trainer = open_run(workdir, checkpoint=checkpoint)
+    task, data = trainer.experiment.task, describe(trainer.experiment.data)
+    source, result = (TARGET, INPUT) if _is_reversed(direction, data, task) else (INPUT, TARGET)
+    example = trainer.experiment.data.example_spec
+    vector = parse_side_vector(
+        task.side_inputs, example, side_vector=side_vector, class_names=data.side_classes
+    )
+    side_maps = find_side_maps(task.side_inputs, data, side_map=side_map)
+    networks = trainer.state.evaluation_networks
+    norm_note = set_norm_mode(networks.values(), norm_mode)
+    picture_format = role_format(data, source)
+
+    def translate(
+        pictures: tf.Tensor, maps: tf.Tensor | None = None, codes: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        batch = {source: to_network(data, pictures, role=source)}
+        if source == TARGET:
+            return task.translate_back(networks, _in_floatx(batch))
+        if vector is not None:
+            batch[SIDE_VECTOR] = tf.repeat(tf.constant([vector]), tf.shape(pictures)[0], axis=0)  # [B, K]
+        if maps is not None:
+            batch[SIDE_MAP] = to_network(data, maps, role=SIDE_MAP)
+        if codes is not None:
+            batch[LATENT_CODE] = codes
+        return task.translate(networks, _in_floatx(batch))
+
+    def encode(pictures: tf.Tensor) -> tf.Tensor:
+        images = to_network(data, pictures, role=TARGET)
+        return task.encode(networks, tf.cast(images, keras.config.floatx()))
+
+    def trace(height: int, width: int) -> None:
+        specs = [tf.TensorSpec([1, height, width, picture_format.channels], tf.float32)]
+        if side_maps is not None:
+            specs.append(tf.TensorSpec([1, height, width, side_maps.format.channels], tf.float32))
+        tf.function(translate, autograph=False).get_concrete_function(*specs)
+
+    sizes = SizeCheck(task, networks=networks.values(), example=example, source=source, trace=trace)
+    compiled = tf.function(translate, autograph=False, reduce_retracing=True)
+
+    def checked(pictures: tf.Tensor, maps: tf.Tensor | None, codes: tf.Tensor | None) -> tf.Tensor:
+        with sizes.reraise_errors(*pictures.shape[1:3]):
+            return compiled(pictures, maps, codes)
+
+    return Translator(
+        description=f"{workdir} at {trainer.examples} examples, {norm_note}",
+        input=picture_format,
+        output=role_format(data, result),
+        check_size=sizes.check,
+        translate=checked,
+        to_rgb=functools.partial(to_rgb, data),
+        side_maps=side_maps,
+        latent_size=task.latent_size,
+        encode=encode if task.latent_size else None,
+    )
+
+
+def _in_floatx(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {name: tf.cast(values, keras.config.floatx()) for name, values in batch.items()}
+
+
+def _is_reversed(direction: str | None, data: DataDescription, task: Task) -> bool:
+    """Whether `direction` is not the one of the run.
+
+    Raises:
+      ConfigurationError: it is unknown, or the task translates in one direction only.
+    """
+    if direction is None:
+        return False
+    if direction not in ("AtoB", "BtoA"):
+        raise ConfigurationError(f"--direction={direction}: unknown; use AtoB or BtoA")
+    trained = data.direction or "AtoB"
+    if direction != trained and not task.translates_back:
+        raise ConfigurationError(
+            f"--direction={direction}: the run translates {trained} only; leave it out, or train another run "
+            f"with DIRECTION = '{direction}'"
+        )
+    return direction != trained

@@ -1,0 +1,137 @@
+"""Side information for pictures: one vector for all of them, and a map for each, paired by name."""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from data import gfile
+from data.description import DataDescription
+from data.errors import DataError
+from data.preparation.layouts import FolderReader
+from data.roles import SIDE_MAP, SIDE_VECTOR
+from engine.errors import ConfigurationError
+from engine.inference.picture_input import Picture
+from engine.inference.role_format import RoleFormat, role_format
+
+
+class SideMaps:
+    """Finds and reads the map of each picture: the file of the same name in a folder.
+
+    Args:
+      folder: of the maps.
+      format: how the networks take maps.
+
+    Raises:
+      data.errors.DataError: there is no such folder, or it holds no images.
+    """
+
+    def __init__(self, folder: str, format: RoleFormat):
+        self._folder, self.format = os.path.expanduser(folder), format
+        if not gfile.is_dir(self._folder):
+            raise DataError(f"--side_map={folder}: no such folder; give the folder of the maps")
+        reader = FolderReader()
+        self._paths = {example.name: example.images[0].path for example in reader.examples(self._folder)}
+        self._unusable = {skipped.name: skipped.reason for skipped in reader.skipped}
+
+    def read(self, path: str, picture: Picture) -> Picture:
+        """Reads the map of a picture.
+
+        Args:
+          path: of the picture.
+          picture: its pixels have the size that the map must have.
+
+        Raises:
+          data.errors.DataError: there is no such map, or it cannot be used.
+        """
+        name = unicodedata.normalize("NFC", os.path.splitext(os.path.basename(path))[0])
+        if name in self._unusable:
+            raise DataError(self._unusable[name])
+        if name not in self._paths:
+            raise DataError(f"{path}: has no map named {name!r} in {self._folder}; add it")
+        found = self.format.read(self._paths[name])
+        (height, width), (map_height, map_width) = picture.pixels.shape[:2], found.pixels.shape[:2]
+        if (height, width) != (map_height, map_width):
+            raise DataError(
+                f"{self._paths[name]}: is a map of {map_width}x{map_height} for a picture of "
+                f"{width}x{height}; give both the same size"
+            )
+        return found
+
+
+def find_side_maps(names: Sequence[str], data: DataDescription, *, side_map: str | None) -> SideMaps | None:
+    """The maps for pictures; None if the networks take none.
+
+    Args:
+      names: `Task.side_inputs`.
+      data: that the networks were trained on.
+      side_map: the flag; None if it is not given.
+
+    Raises:
+      ConfigurationError: the flag is missing or superfluous.
+      data.errors.DataError: the folder cannot be used.
+    """
+    if SIDE_MAP in names and side_map is None:
+        raise ConfigurationError(
+            "no --side_map given, which the run's networks take: a folder with a map for each picture, of "
+            "the same name and size"
+        )
+    if side_map is None:
+        return None
+    if SIDE_MAP not in names:
+        raise ConfigurationError(f"--side_map={side_map}: the run's networks take none; leave it out")
+    return SideMaps(side_map, role_format(data, SIDE_MAP))
+
+
+def parse_side_vector(
+    names: Sequence[str],
+    example: Mapping[str, tf.TensorSpec],
+    *,
+    side_vector: str | None,
+    class_names: Sequence[str],
+) -> list[float] | None:
+    """Parses the side vector, which is the same for every picture.
+
+    Args:
+      names: `Task.side_inputs`.
+      example: shapes of the run's examples.
+      side_vector: the flag; None if it is not given.
+      class_names: classes that the numbers of a vector stand for; empty if they do not.
+
+    Returns:
+      Its numbers; None if the networks take none.
+
+    Raises:
+      ConfigurationError: the flag is missing, superfluous or malformed, or the networks take something else.
+    """
+    unknown = [name for name in names if name not in (SIDE_VECTOR, SIDE_MAP)]
+    if unknown:
+        raise ConfigurationError(
+            f"the run's networks take {unknown[0]!r} with each picture, for which there is no flag; prepare "
+            "a data set that has it, and use engine.evaluate with --split"
+        )
+    if SIDE_VECTOR not in names:
+        if side_vector is not None:
+            raise ConfigurationError(
+                f"--side_vector={side_vector}: the run's networks take none; leave it out"
+            )
+        return None
+    [size] = example[SIDE_VECTOR].shape
+    wanted = f"{size} number{'' if size == 1 else 's'} such as {','.join(['0.5'] * size)}"
+    if class_names:
+        wanted = f"one of {', '.join(class_names)}, or {wanted}"
+    if side_vector is None:
+        raise ConfigurationError(f"no --side_vector given, which the run's networks take: {wanted}")
+    if side_vector in class_names:
+        return [float(name == side_vector) for name in class_names]
+    try:
+        numbers = [float(text) for text in side_vector.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != size or not all(map(math.isfinite, numbers)):
+        raise ConfigurationError(f"--side_vector={side_vector}: must be {wanted}")
+    return numbers

@@ -21,7 +21,9 @@ from data import gfile
 from data.errors import DataError, MissingDatasetError
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
-from engine.evaluation.evaluator import BASELINES, INPUT_ITSELF, Evaluation, Evaluator, table
+from engine.evaluation.evaluator import BASELINES, INPUT_ITSELF, Evaluator
+from engine.evaluation.results import Evaluation
+from engine.evaluation.text_table import table
 from engine.inference.picture_log import print_notes
 from engine.inference.picture_pairs import PicturePairs
 from engine.opened_run import open_run

@@ -410,7 +410,8 @@ class Task(abc.ABC):
           batch: features by name, each [B, ...].
 
         Returns:
-          Name -> (images, their ground truth), each [B, H, W, C] in [-1, 1].
+          Name -> (images, their ground truth), each [B, H, W, C] in [-1, 1]. They have the values of targets,
+          or of inputs if the name ends with "_input".
         """
         del networks, batch
         return {}

@@ -52,8 +52,8 @@ def gather_rows(devices: Devices, per_replica: tf.Tensor) -> tf.Tensor:
     strategy = devices.strategy
     if not devices.is_multi_worker:
         return tf.concat(strategy.experimental_local_results(per_replica), axis=0)
-    if per_replica.dtype != tf.uint8:
+    if per_replica.dtype not in (tf.uint8, tf.uint16):
         return strategy.gather(per_replica, axis=0)
-    # The multi-worker collectives take no uint8.
+    # The multi-worker collectives take no integers of 8 or 16 bits.
     wider = strategy.run(lambda x: tf.cast(x, tf.int32), args=(per_replica,))
-    return tf.cast(strategy.gather(wider, axis=0), tf.uint8)
+    return tf.cast(strategy.gather(wider, axis=0), per_replica.dtype)

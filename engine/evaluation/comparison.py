@@ -43,7 +43,8 @@ class Difference:
 def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) -> list[Difference]:
     """Compares two evaluations of the same images by every metric that both have.
 
-    Pairing removes what makes an image easy or hard for both, so it tells runs apart whose own intervals overlap.
+    Pairing removes what makes an image easy or hard for both, so it can tell runs apart whose own intervals
+    overlap.
 
     Args:
       first: an evaluation.
@@ -55,13 +56,13 @@ def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) ->
     """
     if (first.examples, first.names) != (second.examples, second.names):
         raise ConfigurationError(
-            f"{names[0]} and {names[1]}: were evaluated on different images; choose runs of the same data set, and "
-            "the same --split"
+            f"{names[0]} and {names[1]}: were evaluated on different images; choose runs of the same "
+            "data set, and the same --split"
         )
     if first.value_range != second.value_range:
         raise ConfigurationError(
-            f"{names[0]} and {names[1]}: measure on different ranges, {_range(first)} and {_range(second)}; choose "
-            "runs of one data set"
+            f"{names[0]} and {names[1]}: measure on different ranges, {_range(first)} and {_range(second)}; "
+            "choose runs of one data set"
         )
     values, others = first.image_values, second.image_values
     differences = [_difference(name, values[name], others[name]) for name in values if name in others]
@@ -96,8 +97,8 @@ def comparison_table(differences: list[Difference], *, names: tuple[str, str]) -
     for found in differences:
         interval = "" if found.interval is None else f"{found.interval[0]:+.4g} to {found.interval[1]:+.4g}"
         lines.append(
-            f"{found.metric:24}  {found.first:10.5g}  {found.second:10.5g}  {found.mean:+10.4g}  {interval:>24}"
-            f"  {100 * found.second_better:6.0f} %  {verdicts[found.verdict]}"
+            f"{found.metric:24}  {found.first:10.5g}  {found.second:10.5g}  {found.mean:+10.4g}"
+            f"  {interval:>24}  {100 * found.second_better:6.0f} %  {verdicts[found.verdict]}"
         )
     return "\n".join(lines)
 

@@ -10,6 +10,9 @@ from PIL import Image, ImageDraw
 
 from engine.evaluation.sample_grid import join_columns
 
+ORDER_BY = "psnr_db"
+"""The metric that tells the worst and the best images."""
+
 _CAPTION_HEIGHT = 16  # pixels, for Pillow's own font
 _GAP = 4
 _WHITE = 255
@@ -20,7 +23,7 @@ class ShownImage:
     """One row of a contact sheet.
 
     Attributes:
-      value: of the metric by which images are ordered.
+      value: of `ORDER_BY`.
       example: position in the split.
       name: of the example; empty if it has none.
       columns: uint8 [H, W, C] by name, such as "input", "output" and "target".
@@ -37,12 +40,10 @@ class Extremes:
 
     Args:
       count: images to keep at each end.
-      higher_is_better: whether a higher value is better.
     """
 
-    def __init__(self, *, count: int = 4, higher_is_better: bool = True) -> None:
+    def __init__(self, *, count: int = 4) -> None:
         self._count = count
-        self._sign = 1 if higher_is_better else -1
         self._low: list[ShownImage] = []
         self._high: list[ShownImage] = []
 
@@ -54,31 +55,29 @@ class Extremes:
     @property
     def worst(self) -> list[ShownImage]:
         """The worst images, the worst first."""
-        return self._low if self._sign > 0 else self._high
+        return self._low
 
     @property
     def best(self) -> list[ShownImage]:
         """The best images that are not among the worst, the best first."""
         shown = {image.example for image in self.worst}
-        kept = self._high if self._sign > 0 else self._low
-        return [image for image in kept if image.example not in shown]
+        return [image for image in self._high if image.example not in shown]
 
     def _kept(self, images: list[ShownImage], *, reverse: bool) -> list[ShownImage]:
         return sorted(images, key=lambda image: image.value, reverse=reverse)[: self._count]
 
 
-def contact_sheet(extremes: Extremes, *, metric: str) -> np.ndarray:
+def contact_sheet(extremes: Extremes) -> np.ndarray:
     """Draws the worst images on the left and the best on the right, with the value of each.
 
     Args:
       extremes: at least one image.
-      metric: name of the metric by which they are ordered.
 
     Returns:
       uint8 [H, W, 3].
     """
     blocks = [
-        _block(images, title=f"{title} {metric}")
+        _block(images, title=f"{title} {ORDER_BY}")
         for title, images in (("worst", extremes.worst), ("best", extremes.best))
         if images
     ]

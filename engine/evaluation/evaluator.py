@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from data import imaging
-from data.imaging.metrics import METRICS
 from data.roles import INPUT, TARGET
 from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import gather_rows
 from engine.errors import ConfigurationError, NonFiniteOutputError
+from engine.evaluation.contact_sheet import ORDER_BY, Extremes, ShownImage
+from engine.evaluation.image_metrics import MetricCollector
+from engine.evaluation.picture_scale import PictureScale, to_8_bits
+from engine.evaluation.results import Evaluation
 from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.input_pipeline.pictures import to_picture
 from engine.task import Task
@@ -30,35 +33,29 @@ mean training target for every image, which takes a pass over the training split
 EVALUATION_BATCH_PER_REPLICA = 8
 """Examples that a replica translates at once."""
 
-Pictures = dict[str, tf.Tensor]
-Reconstructions = dict[str, tuple[tf.Tensor, tf.Tensor]]
-_Batch = tuple[Pictures, Reconstructions, tf.Tensor]
+MODEL = "model"
+"""Name of the translations among all that is measured."""
+
+_NAME = "name"
+_NAME_BYTES = 512  # of a name; what is longer is cut
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Metrics of a split. Each is computed for every image by itself, then averaged over the images.
+class _Batch(NamedTuple):
+    """What the replicas made of a batch.
 
     Attributes:
-      examples: images evaluated.
-      model: metrics of the translations, by name; empty for unpaired data.
-      baselines: metrics of each baseline, by name of the baseline; empty for unpaired data.
-      reconstructions: metrics of each of the task's reconstructions, by its name.
+      shown: uint8 [B, H, W, C]: the inputs.
+      pictures: the inputs on the scale of the targets, [B, H, W, C] by role; empty where they are not alike.
+      measured: by name of what is measured, its images and their targets.
+      is_finite: uint8 [B], 0 or 1: whether all that the networks made of an example is finite.
+      names: uint8 [B, 512], padded with zeros; [B, 0] if examples have no names.
     """
 
-    examples: int
-    model: Mapping[str, float]
-    baselines: Mapping[str, Mapping[str, float]]
-    reconstructions: Mapping[str, Mapping[str, float]]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """All metrics of the networks; those of a reconstruction begin with its name."""
-        return dict(self.model) | {
-            f"{name}_{metric}": value
-            for name, means in self.reconstructions.items()
-            for metric, value in means.items()
-        }
+    shown: tf.Tensor
+    pictures: Mapping[str, tf.Tensor]
+    measured: Mapping[str, tuple[tf.Tensor, tf.Tensor]]
+    is_finite: tf.Tensor
+    names: tf.Tensor
 
 
 class Evaluator:
@@ -94,51 +91,75 @@ class Evaluator:
         self._data = data
         self._networks = networks
         self._batch = EVALUATION_BATCH_PER_REPLICA * devices.replicas
+        self._scales = {role: PictureScale.of(data, role) for role in (INPUT, TARGET)}
 
-    def evaluate(self, split: str, *, baselines: Collection[str] = ()) -> Evaluation:
+    def evaluate(
+        self, split: str, *, baselines: Collection[str] = (), extremes: Extremes | None = None
+    ) -> Evaluation:
         """Evaluates one pass over a split. Every image counts once, on any number of replicas.
 
         Args:
           split: its name.
           baselines: those of `BASELINES` to evaluate too, if the data are paired.
+          extremes: gets the translations, if the data are paired.
 
         Raises:
           NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
-        examples, translations, reconstructions = 0, _MetricMeans(), _MetricMeans()
+        names: list[str] = []
+        collector = MetricCollector()
         wanted = set(baselines) if self._data.is_paired else set()
         mean_target = self._mean_target() if MEAN_TARGET in wanted else None
-        for pictures, reconstructed, is_finite in self._pictures(split):
-            if not np.all(is_finite):
-                example = examples + int(np.argmin(is_finite))
+        for batch in self._batches(split):
+            if not np.all(batch.is_finite):
+                example = len(names) + int(np.argmin(batch.is_finite))
                 raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
-            inputs, targets = pictures[INPUT], pictures[TARGET]
-            examples += int(inputs.shape[0])
-            for name, (made, original) in reconstructed.items():
-                reconstructions.add(name, made, original)
-            if self._data.is_paired:
-                translations.add("model", pictures["output"], targets)
-            if INPUT_ITSELF in wanted and inputs.shape[-1] == targets.shape[-1]:
-                translations.add(INPUT_ITSELF, _enlarged(inputs, targets), targets)
+            measured = dict(batch.measured)
+            if INPUT_ITSELF in wanted and INPUT in batch.pictures:
+                targets = measured[MODEL][1]
+                measured[INPUT_ITSELF] = (
+                    _enlarged(batch.pictures[INPUT], targets, self._scales[TARGET]),
+                    targets,
+                )
             if mean_target is not None:
-                translations.add(MEAN_TARGET, tf.broadcast_to(mean_target, targets.shape), targets)
-        means = translations.means()
+                targets = measured[MODEL][1]
+                measured[MEAN_TARGET] = tf.broadcast_to(mean_target, tf.shape(targets)), targets
+            values = {
+                name: collector.add(name, *images, self._scale_of(name)) for name, images in measured.items()
+            }
+            batch_names = _decode(batch.names)
+            if MODEL in values and extremes is not None:
+                for row, name in enumerate(batch_names):
+                    extremes.add(
+                        ShownImage(
+                            value=float(values[MODEL][ORDER_BY][row]),
+                            example=len(names) + row,
+                            name=name,
+                            columns=self._columns(batch, row),
+                        )
+                    )
+            names += batch_names
+        results = collector.results()
         return Evaluation(
-            examples=examples,
-            model=means.pop("model", {}),
-            baselines=means,
-            reconstructions=reconstructions.means(),
+            examples=len(names),
+            names=tuple(names) if any(names) else (),
+            value_range=self._scales[TARGET].value_range,
+            translations=results.pop(MODEL, None),
+            baseline_images={name: results.pop(name) for name in BASELINES if name in results},
+            reconstruction_images=results,
         )
 
-    def _pictures(self, split: str) -> Iterator[_Batch]:
-        """Yields batches of the split in order, as uint8 [B, H, W, C].
+    def _scale_of(self, name: str) -> PictureScale:
+        """The scale of what is measured; see `Task.reconstructions`."""
+        return self._scales[INPUT if name.endswith(f"_{INPUT}") else TARGET]
 
-        Each is the images "input", "output" and "target", by name the pairs (reconstruction, original), and
-        whether all that the networks made of an example is finite: uint8 [B], 0 or 1.
-        """
-        batches = self._data.evaluation(split, batch=self._batch).map(
-            lambda example: {name: x for name, x in example.items() if x.dtype.is_floating}
-        )
+    def _columns(self, batch: _Batch, row: int) -> dict[str, np.ndarray]:
+        output, target = (to_8_bits(x[row], self._scales[TARGET]).numpy() for x in batch.measured[MODEL])
+        return {"input": batch.shown[row].numpy(), "output": output, "target": target}
+
+    def _batches(self, split: str) -> Iterator[_Batch]:
+        """Yields what the networks make of the batches of a split, in order."""
+        batches = self._data.evaluation(split, batch=self._batch).map(_distributable)
         if self._devices.is_multi_worker:  # each worker reads the whole split and keeps its own examples
             options = tf.data.Options()
             options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -155,6 +176,8 @@ class Evaluator:
         return tf.nest.map_structure(lambda x: gather_rows(self._devices, x), per_replica)
 
     def _translate_replica(self, batch: Mapping[str, tf.Tensor]) -> _Batch:
+        batch = dict(batch)
+        names = batch.pop(_NAME)
         rows = tf.shape(batch[INPUT])[0]
         # The last batch may leave a replica without an example; some oneDNN kernels fail on empty batches.
         # oneDNN stays on all the same: it is 5 times as fast as TensorFlow's own CPU kernels.
@@ -162,78 +185,70 @@ class Evaluator:
             name: tf.pad(values, [[0, tf.maximum(0, 1 - rows)]] + [[0, 0]] * (values.shape.rank - 1))
             for name, values in batch.items()
         }
-        pictures = {INPUT: self._task.input_picture(padded), TARGET: padded[TARGET]}
+        made = dict(self._task.reconstructions(self._networks, padded))
         if self._data.is_paired:
-            pictures["output"] = self._task.translate(self._networks, padded)
-        reconstructed = dict(self._task.reconstructions(self._networks, padded))
-        made = [images for images, _ in reconstructed.values()]
-        if "output" in pictures:
-            made.append(pictures["output"])
+            made[MODEL] = self._task.translate(self._networks, padded), padded[TARGET]
         is_finite = tf.ones([tf.shape(padded[INPUT])[0]], tf.bool)
-        for images in made:  # before they become whole numbers, which hide NaN
+        for images, _ in made.values():  # before they become whole numbers, which hide NaN
             is_finite &= tf.reduce_all(tf.math.is_finite(images), axis=[1, 2, 3])  # [B]
-        pictures = {role: to_picture(self._data, x[:rows], role=role) for role, x in pictures.items()}
-        reconstructed = tf.nest.map_structure(lambda x: to_picture(self._data, x[:rows]), reconstructed)
-        return pictures, reconstructed, tf.cast(is_finite[:rows], tf.uint8)
+        measured = {
+            name: tuple(self._scale_of(name).convert(self._data, x[:rows]) for x in images)
+            for name, images in made.items()
+        }
+        inputs = self._task.input_picture(padded)[:rows]
+        return _Batch(
+            shown=to_picture(self._data, inputs, role=INPUT),
+            pictures=self._inputs_as_targets(inputs, padded[TARGET]),
+            measured=measured,
+            is_finite=tf.cast(is_finite[:rows], tf.uint8),
+            names=names,
+        )
+
+    def _inputs_as_targets(self, inputs: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The inputs on the scale of the targets; nothing where they are not pictures like these."""
+        scale = self._scales[TARGET]
+        if INPUT in getattr(self._data, "one_hot", {}):
+            if scale != PictureScale():
+                return {}
+            pictures = to_picture(self._data, inputs, role=INPUT)
+        else:
+            pictures = scale.convert(self._data, inputs)
+        return {INPUT: pictures} if pictures.shape[-1] == targets.shape[-1] else {}
 
     def _mean_target(self) -> tf.Tensor:
-        """The mean target of the training split, prepared as for evaluation: uint8 [H, W, C]."""
+        """The mean target of the training split, prepared as for evaluation: [H, W, C] of the targets' scale."""
+        scale = self._scales[TARGET]
         total, examples = 0.0, 0
         with reraise_record_errors(self._data, "train"):
             for batch in self._data.evaluation("train", batch=32):
-                grey_levels = tf.cast(to_picture(self._data, batch[TARGET]), tf.float64)
-                total += tf.reduce_sum(grey_levels, axis=0)
-                examples += int(grey_levels.shape[0])
-        return tf.cast(tf.round(total / examples), tf.uint8)
+                pictures = tf.cast(scale.convert(self._data, batch[TARGET]), tf.float64)
+                total += tf.reduce_sum(pictures, axis=0)
+                examples += int(pictures.shape[0])
+        mean = total / examples
+        return tf.cast(mean if scale.dtype == "float32" else tf.round(mean), scale.dtype)
 
 
-def table(evaluation: Evaluation, *, split: str) -> str:
-    """The evaluation as a text table: the model, its baselines and its reconstructions, one in each row."""
-    rows = {"model": evaluation.model} if evaluation.model else {}
-    rows |= {f"baseline: {name}": means for name, means in evaluation.baselines.items()}
-    rows |= evaluation.reconstructions
-    if not rows:
-        return f"{split}: {evaluation.examples} images, unpaired: there is no target to compare with"
-    width = max(len(name) for name in rows)
-    lines = [
-        f"{split}: {evaluation.examples} images; metrics on [0, 255], averaged over the images",
-        f"{'':{width}}  {'MAE':>8}  {'MSE':>9}  {'RMSE':>8}  {'PSNR dB':>8}  {'SSIM':>7}",
-    ]
-    for name, m in rows.items():
-        lines.append(
-            f"{name:{width}}  {m['mae']:8.2f}  {m['mse']:9.1f}  {m['rmse']:8.2f}  {m['psnr_db']:8.2f}"
-            f"  {m['ssim']:7.4f}"
-        )
-    return "\n".join(lines)
+def _distributable(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """What replicas take: floating-point features, and the names as numbers, since accelerators have no text."""
+    features = {name: x for name, x in example.items() if x.dtype.is_floating}
+    if _NAME in example:
+        names = tf.io.decode_raw(example[_NAME], tf.uint8, fixed_length=_NAME_BYTES)  # [B, 512]
+    else:
+        names = tf.zeros([tf.shape(features[INPUT])[0], 0], tf.uint8)
+    return features | {_NAME: names}
 
 
-def _enlarged(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """uint8 inputs at the size of the targets, [B, H, W, C]."""
+def _decode(names: tf.Tensor) -> list[str]:
+    return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in names.numpy()]
+
+
+def _enlarged(inputs: tf.Tensor, targets: tf.Tensor, scale: PictureScale) -> tf.Tensor:
+    """Inputs at the size of the targets, [B, H, W, C] of the scale."""
     height, width = targets.shape[1:3]
     if inputs.shape[1:3] == targets.shape[1:3]:
         return inputs
-    levels = imaging.enlarge(tf.cast(inputs, tf.float32), height=height, width=width)
-    return tf.cast(tf.clip_by_value(tf.floor(levels + 0.5), 0.0, 255.0), tf.uint8)
-
-
-@tf.function(autograph=False, reduce_retracing=True)
-def _metrics_per_image(outputs: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {name: metric(outputs, targets) for name, metric in METRICS.items()}
-
-
-class _MetricMeans:
-    """Averages metrics over all images, for each of several methods that make them."""
-
-    def __init__(self) -> None:
-        self._batches: dict[str, list[dict[str, np.ndarray]]] = {}
-
-    def add(self, method: str, outputs: tf.Tensor, targets: tf.Tensor) -> None:
-        with tf.device("CPU:0"):  # accelerators may lack float64
-            values = {name: x.numpy() for name, x in _metrics_per_image(outputs, targets).items()}
-        self._batches.setdefault(method, []).append(values)
-
-    def means(self) -> dict[str, dict[str, float]]:
-        return {
-            method: {name: float(np.mean(np.concatenate([x[name] for x in batches]))) for name in METRICS}
-            for method, batches in self._batches.items()
-        }
+    low, high = scale.value_range
+    enlarged = imaging.enlarge(tf.cast(inputs, tf.float32), height=height, width=width)
+    if inputs.dtype.is_integer:
+        enlarged = tf.floor(enlarged + 0.5)
+    return tf.cast(tf.clip_by_value(enlarged, low, high), inputs.dtype)

@@ -11,8 +11,8 @@ from engine.evaluation.results import Evaluation
 def image_table(evaluation: Evaluation) -> str:
     """A row for each image: its position in the split, its name and its metrics.
 
-    Columns are `example`, `name` and those of `Evaluation.image_values`. Each value has all its digits, so that the
-    mean of a column is the metric of the evaluation.
+    Columns are `example`, `name` and those of `Evaluation.image_values`. Each value has all its digits, so
+    that the mean of a column is the metric of the evaluation.
     """
     columns = evaluation.image_values
     text = io.StringIO()
@@ -20,8 +20,7 @@ def image_table(evaluation: Evaluation) -> str:
     writer.writerow(["example", "name", *columns])
     for example in range(evaluation.examples):
         name = evaluation.names[example] if evaluation.names else ""
-        values = (
-            repr(float(column[example])) if example < len(column) else "" for column in columns.values()
-        )
+        # Of unpaired data, one domain may have fewer images than the other.
+        values = [repr(float(found[example])) if example < len(found) else "" for found in columns.values()]
         writer.writerow([example, name, *values])
     return text.getvalue()

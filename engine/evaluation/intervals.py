@@ -16,8 +16,8 @@ Interval = tuple[float, float]
 def mean_interval(values: np.ndarray) -> Interval | None:
     """The 95 % confidence interval of the mean over images: bias-corrected and accelerated bootstrap.
 
-    The images are taken as a random sample of those that the networks may meet; the networks are fixed. The same
-    values give the same interval.
+    The images are taken as a random sample of those that the networks may meet; the networks are fixed. The
+    same values give the same interval.
 
     Source: Efron 1987 (doi:10.1080/01621459.1987.10478410), as in `scipy.stats.bootstrap`.
 

@@ -21,6 +21,11 @@ class ImageMetrics:
     identical: int = 0
 
     @property
+    def examples(self) -> int:
+        """Number of images."""
+        return len(next(iter(self.values.values())))
+
+    @property
     def means(self) -> dict[str, float]:
         """The mean of each metric over the images."""
         return {name: float(np.mean(values)) for name, values in self.values.items()}

@@ -6,7 +6,8 @@ import math
 
 from data.imaging.metrics import HIGHER_IS_BETTER
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
-from engine.evaluation.evaluator import Evaluation, Evaluator
+from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.results import Evaluation
 from engine.evaluation.sample_grid import SampleGrid
 from engine.experiment import Experiment
 from engine.inner_loop.train_state import TrainState

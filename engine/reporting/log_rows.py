@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.noise_scale import NoiseScale
 from engine.distribution.host_memory import resident_bytes
-from engine.evaluation.evaluator import Evaluation
+from engine.evaluation.results import Evaluation
 
 
 def training_row(

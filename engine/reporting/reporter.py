@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from engine.distribution.determinism import is_deterministic
 from engine.distribution.devices import Devices
-from engine.evaluation.evaluator import Evaluation
+from engine.evaluation.results import Evaluation
 from engine.evaluation.sample_grid import write_png
 from engine.experiment import Experiment
 from engine.inner_loop.train_state import trainable_parameters

@@ -12,8 +12,9 @@ from engine.batching.batch_layout import rows_of_replicas
 from engine.distribution.devices import devices_of, make_devices
 from engine.distribution.precision import set_precision
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.evaluation.evaluator import BASELINES, Evaluator, table
+from engine.evaluation.evaluator import BASELINES, Evaluator
 from engine.evaluation.sample_grid import join_columns
+from engine.evaluation.text_table import table
 from engine.experiment import Experiment
 from engine.task import Task
 

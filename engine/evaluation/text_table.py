@@ -1,0 +1,41 @@
+"""An evaluation as a text table."""
+
+from __future__ import annotations
+
+from engine.evaluation.intervals import mean_interval
+from engine.evaluation.picture_scale import PictureScale
+from engine.evaluation.results import Evaluation, ImageMetrics
+
+
+def table(evaluation: Evaluation, *, split: str) -> str:
+    """The evaluation as a text table: the model, its baselines and its reconstructions, one in each row."""
+    rows = {"model": evaluation.translations} if evaluation.translations else {}
+    rows |= {f"baseline: {name}": images for name, images in evaluation.baseline_images.items()}
+    rows |= evaluation.reconstruction_images
+    if not rows:
+        return f"{split}: {evaluation.examples} images, unpaired: there is no target to compare with"
+    width = max(len(name) for name in rows)
+    scale = PictureScale(value_range=evaluation.value_range)
+    lines = [
+        f"{split}: {evaluation.examples} images; metrics on {scale}, averaged over the images; in brackets, the "
+        "95 % interval of the mean",
+        f"{'':{width}}  {'MAE':>9}  {'MSE':>10}  {'RMSE':>9}  {'PSNR dB':>8} {'':16}  {'SSIM':>7}",
+    ]
+    lines += [f"{name:{width}}  {_row(images)}" for name, images in rows.items()]
+    return "\n".join(lines)
+
+
+def _row(images: ImageMetrics) -> str:
+    means = images.means
+    interval = mean_interval(images.values["psnr_db"])
+    psnr_interval = "" if interval is None else f"({interval[0]:.2f} to {interval[1]:.2f})"
+    identical = f"  identical: {images.identical} of {images.examples}" if images.identical else ""
+    return (
+        f"{_number(means['mae'])}  {_number(means['mse'], 10)}  {_number(means['rmse'])}  "
+        f"{means['psnr_db']:8.2f} {psnr_interval:16}  {means['ssim']:7.4f}{identical}"
+    )
+
+
+def _number(value: float, width: int = 9) -> str:
+    """Two decimals for grey levels, more for values that are small beside them."""
+    return f"{value:{width}.2f}" if value >= 1 or value == 0 else f"{value:{width}.4g}"

@@ -21,6 +21,8 @@ from data import gfile
 from data.errors import DataError, MissingDatasetError
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
+from engine.evaluation.contact_sheet import Extremes
+from engine.evaluation.details import write_details
 from engine.evaluation.evaluator import BASELINES, INPUT_ITSELF, Evaluator
 from engine.evaluation.results import Evaluation
 from engine.evaluation.text_table import table
@@ -65,12 +67,13 @@ def evaluate(
       data.errors.DataError: there is no such split, or the data set or a picture cannot be used.
       engine.errors.NonFiniteOutputError: the output of the networks is not finite.
     """
+    extremes = Extremes()
     _check_flags(split, input, target, {"side_map": side_map, "side_vector": side_vector})
     try:
         trainer = open_run(workdir, checkpoint=checkpoint, data_dir=data_dir)
         if input is None or target is None:
             split = split or "test"
-            evaluation = trainer.evaluator.evaluate(split, baselines=BASELINES)
+            evaluation = trainer.evaluator.evaluate(split, baselines=BASELINES, extremes=extremes)
         else:
             pairs = PicturePairs(
                 trainer.experiment.data,
@@ -80,7 +83,7 @@ def evaluate(
                 side_map=side_map,
                 side_vector=side_vector,
             )
-            split, evaluation = pairs.split, _evaluate_pairs(trainer, pairs)
+            split, evaluation = pairs.split, _evaluate_pairs(trainer, pairs, extremes)
     except MissingDatasetError as error:
         raise ConfigurationError(
             f"{error.what}; name the folder that holds it with --data_dir=DIR, or evaluate pictures with "
@@ -88,10 +91,11 @@ def evaluate(
         ) from error
     row = evaluation_row(evaluation, split=split, step=trainer.step, examples=trainer.examples)
     append_row(trainer.run_directory.eval_log, row)
+    write_details(trainer.run_directory, evaluation, extremes, split=split, examples=trainer.examples)
     return evaluation
 
 
-def _evaluate_pairs(trainer: Trainer, pairs: PicturePairs) -> Evaluation:
+def _evaluate_pairs(trainer: Trainer, pairs: PicturePairs, extremes: Extremes) -> Evaluation:
     baselines: tuple[str, ...] = BASELINES
     try:
         pairs.evaluation("train", batch=1)
@@ -105,7 +109,7 @@ def _evaluate_pairs(trainer: Trainer, pairs: PicturePairs) -> Evaluation:
         data=pairs,
         networks=trainer.state.evaluation_networks,
     )
-    evaluation = evaluator.evaluate(pairs.split, baselines=baselines)
+    evaluation = evaluator.evaluate(pairs.split, baselines=baselines, extremes=extremes)
     print_notes(pairs.notes_of_pictures, pictures=evaluation.examples * pairs.pictures_of_example)
     return evaluation
 
@@ -133,6 +137,7 @@ def _files(run: RunDirectory) -> str:
         (run.data, "what the run knows of its data set"),
         (run.train_log, "one row for each log event"),
         (run.eval_log, "one row for each evaluation"),
+        (run.evaluations, "metrics of every image; the worst and the best images"),
         (run.console_log, "console output"),
         (run.checkpoints, "checkpoints"),
         (run.best, "the best checkpoint on the validation split"),

@@ -115,15 +115,8 @@ class Evaluator:
                 example = len(names) + int(np.argmin(batch.is_finite))
                 raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
             measured = dict(batch.measured)
-            if INPUT_ITSELF in wanted and INPUT in batch.pictures:
-                targets = measured[MODEL][1]
-                measured[INPUT_ITSELF] = (
-                    _enlarged(batch.pictures[INPUT], targets, self._scales[TARGET]),
-                    targets,
-                )
-            if mean_target is not None:
-                targets = measured[MODEL][1]
-                measured[MEAN_TARGET] = tf.broadcast_to(mean_target, tf.shape(targets)), targets
+            if wanted:
+                measured |= self._baselines(batch, wanted, mean_target)
             values = {
                 name: collector.add(name, *images, self._scale_of(name)) for name, images in measured.items()
             }
@@ -148,6 +141,17 @@ class Evaluator:
             baseline_images={name: results.pop(name) for name in BASELINES if name in results},
             reconstruction_images=results,
         )
+
+    def _baselines(
+        self, batch: _Batch, wanted: Collection[str], mean_target: tf.Tensor | None
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """The images of the baselines, with the targets."""
+        targets, images = batch.measured[MODEL][1], {}
+        if INPUT_ITSELF in wanted and INPUT in batch.pictures:
+            images[INPUT_ITSELF] = _enlarged(batch.pictures[INPUT], targets, self._scales[TARGET])
+        if mean_target is not None:
+            images[MEAN_TARGET] = tf.broadcast_to(mean_target, tf.shape(targets))
+        return {name: (made, targets) for name, made in images.items()}
 
     def _scale_of(self, name: str) -> PictureScale:
         """The scale of what is measured; see `Task.reconstructions`."""
@@ -216,7 +220,7 @@ class Evaluator:
         return {INPUT: pictures} if pictures.shape[-1] == targets.shape[-1] else {}
 
     def _mean_target(self) -> tf.Tensor:
-        """The mean target of the training split, prepared as for evaluation: [H, W, C] of the targets' scale."""
+        """The mean target of the training split, as prepared for evaluation: [H, W, C] of its scale."""
         scale = self._scales[TARGET]
         total, examples = 0.0, 0
         with reraise_record_errors(self._data, "train"):
@@ -229,7 +233,7 @@ class Evaluator:
 
 
 def _distributable(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """What replicas take: floating-point features, and the names as numbers, since accelerators have no text."""
+    """What replicas take: floating-point features, and names as numbers: accelerators have no text."""
     features = {name: x for name, x in example.items() if x.dtype.is_floating}
     if _NAME in example:
         names = tf.io.decode_raw(example[_NAME], tf.uint8, fixed_length=_NAME_BYTES)  # [B, 512]

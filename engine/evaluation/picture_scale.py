@@ -14,7 +14,9 @@ from engine.input_pipeline.pictures import HasColourSpace, to_rgb
 
 @dataclasses.dataclass(frozen=True)
 class PictureScale:
-    """Dtype and range of pictures. Metrics of 16-bit pictures would say little once these are rounded to 8 bits.
+    """Dtype and range of pictures.
+
+    Metrics of 16-bit pictures would say little once these are rounded to 8 bits.
 
     Attributes:
       dtype: "uint8", "uint16" or "float32".
@@ -29,7 +31,10 @@ class PictureScale:
         """That of a role of a data set; 8 bits for data sets without a `description`."""
         description = getattr(data, "description", None)
         stored = description.images.get(role) if isinstance(description, DataDescription) else None
-        return cls() if stored is None else cls(stored.dtype, tuple(stored.value_range))
+        if stored is None:
+            return cls()
+        low, high = stored.value_range
+        return cls(stored.dtype, (float(low), float(high)))
 
     def convert(self, data: HasColourSpace, images: tf.Tensor) -> tf.Tensor:
         """Converts outputs of networks to pictures of this scale.

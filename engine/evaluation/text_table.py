@@ -17,8 +17,8 @@ def table(evaluation: Evaluation, *, split: str) -> str:
     width = max(len(name) for name in rows)
     scale = PictureScale(value_range=evaluation.value_range)
     lines = [
-        f"{split}: {evaluation.examples} images; metrics on {scale}, averaged over the images; in brackets, the "
-        "95 % interval of the mean",
+        f"{split}: {evaluation.examples} images; metrics on {scale}, averaged over the images, with the 95 % "
+        "interval of the mean",
         f"{'':{width}}  {'MAE':>9}  {'MSE':>10}  {'RMSE':>9}  {'PSNR dB':>8} {'':16}  {'SSIM':>7}",
     ]
     lines += [f"{name:{width}}  {_row(images)}" for name, images in rows.items()]

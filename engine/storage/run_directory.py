@@ -5,7 +5,7 @@ train.jsonl   one row for each log event        samples/             image grids
 eval.jsonl    one row for each evaluation       tensorboard/         the same, and images and configuration
 log.txt       console output                    micro_batch.json     the micro-batch that fits into memory
 dataset.json  what the run knows of its data    fingerprint.json     what identifies its data set
-DONE          present once the run is complete
+DONE          present once the run is complete  evaluations/         metrics of every image
 lock          names the process that trains
 """
 
@@ -43,7 +43,7 @@ class RunDirectory:
       path: likewise, with ~ expanded.
       config, data, fingerprint, train_log, eval_log, console_log, micro_batch, lock, done: paths of its
         files.
-      checkpoints, best, samples, tensorboard: paths of its directories.
+      checkpoints, best, samples, evaluations, tensorboard: paths of its directories.
     """
 
     def __init__(self, path: str):
@@ -53,6 +53,7 @@ class RunDirectory:
         self.data = os.path.join(self.path, "dataset.json")
         self.train_log = os.path.join(self.path, "train.jsonl")
         self.eval_log = os.path.join(self.path, "eval.jsonl")
+        self.evaluations = os.path.join(self.path, "evaluations")
         self.console_log = os.path.join(self.path, "log.txt")
         self.checkpoints = os.path.join(self.path, "checkpoints")
         self.best = os.path.join(self.path, "best")

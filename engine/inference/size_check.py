@@ -89,12 +89,11 @@ class SizeCheck:
 
 
 def _reason(error: Exception) -> str:
-    """The line of an error of TensorFlow or Keras that says what is wrong."""
+    """The line of an error that says what is wrong: TensorFlow's last one, after a stack; Keras's first."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [
-        line for line in lines if line and not line.startswith(("Graph execution", "Detected at", "<", "[["))
-    ]
-    return (told or [type(error).__name__])[0].partition(" [Op:")[0].rstrip(".")
+    told = [line for line in lines if line and not line.startswith("[[")]
+    chosen = told[-1 if isinstance(error, tf.errors.OpError) else 0] if told else type(error).__name__
+    return chosen.partition(" [Op:")[0].rstrip(".")
 
 
 def _is_of_fixed_size(network: keras.Model) -> bool:

@@ -90,8 +90,8 @@ def kernel_distance(
     """Computes the unbiased estimate of MMD^2 with the kernel (x . y / D + 1)^3, averaged over blocks.
 
     Source: Bińkowski et al., arXiv 1801.01401, section 4; the estimate is equation 3 of Gretton et al. 2012
-    (JMLR 13, "A kernel two-sample test"). The sets are divided into the same number of blocks, each of its own
-    size, so that unequal counts leave out no image: all pairs are compared that lie in one block.
+    (JMLR 13, "A kernel two-sample test"). Both sets are divided into the same number of blocks, each of its
+    own size, so that unequal counts leave out no image: all pairs are compared that lie in one block.
 
     Args:
       a: features [N, D] of one set; the order of the sets does not matter.

@@ -38,7 +38,7 @@ class FeatureNetwork(Protocol):
 
 
 class FeatureExtractor(abc.ABC):
-    """Settings of a feature extractor. Constructing it costs nothing; `build` may read or download weights."""
+    """Settings of a feature extractor. `build` may read or download weights; constructing it does not."""
 
     @property
     @abc.abstractmethod

@@ -3,7 +3,7 @@
 from data.imaging.bicubic_kernel import cubic_kernel
 from data.imaging.block_transforms import JPEG_LUMINANCE, block_dct, block_hadamard
 from data.imaging.colour_spaces import COLOUR_SPACES, rgb_to_space, space_to_rgb
-from data.imaging.image_ranges import ValueRange, range_of, to_signed_by_range, to_signed_rgb
+from data.imaging.image_ranges import ValueRange, pair_in_float64, range_of, to_signed_by_range, to_signed_rgb
 from data.imaging.lab import lab_to_rgb, rgb_to_lab
 from data.imaging.luma_metrics import luma_psnr_db, luma_ssim
 from data.imaging.mask_metrics import mask_dice, mask_iou, pixel_accuracy
@@ -46,6 +46,7 @@ __all__ = [
     "multiscale_similarity",
     "nearest",
     "nearest_indices",
+    "pair_in_float64",
     "pixel_accuracy",
     "psnr_db",
     "range_of",

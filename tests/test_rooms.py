@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "engine": (
-        "errors training_data",
+        "errors training_data feature_extractor",
         "task durations cli",
         "distribution batching cloud",
         "inner_loop input_pipeline schedules batch_schedules",
@@ -41,7 +41,7 @@ FLOORS = {
     "models": (
         "networks",
         "losses initialisation side_information pytorch latent_networks",
-        "fidelity patch_nce torch_weights regularisation",
+        "fidelity patch_nce torch_weights regularisation application_features lpips",
         "discriminators scaled_discriminators",
         "supervised",
         "pix2pix cyclegan cut bicycle_gan",
@@ -53,7 +53,7 @@ PROGRAMS = FLOORS["engine"][-1].split()
 
 BETWEEN_PACKAGES = {
     "data": set(),
-    "models": {"engine.errors", "engine.task", "data.imaging", "data.roles"},
+    "models": {"engine.errors", "engine.feature_extractor", "engine.task", "data.imaging", "data.roles"},
     "engine": {
         "data.description",
         "data.errors",

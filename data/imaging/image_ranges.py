@@ -109,6 +109,27 @@ def to_signed_by_range(images: tf.Tensor, value_range: ValueRange | None, *, wha
     return tf.cast(tf.clip_by_value(signed, -1.0, 1.0), tf.float32)
 
 
+def to_signed_rgb(images: tf.Tensor, value_range: ValueRange | None, *, what: str) -> tf.Tensor:
+    """Maps images from their range to [-1, 1] for networks that take RGB: `to_signed_by_range`.
+
+    Args:
+      images: [B, H, W, C] with RGB or 1 channel, which is repeated.
+      value_range: see `range_of`.
+      what: takes the images, for error messages.
+
+    Returns:
+      float32 [B, H, W, 3].
+
+    Raises:
+      TypeError, ValueError: as `to_signed_by_range`, or there are 2 channels or more than 3.
+    """
+    signed = to_signed_by_range(images, value_range, what=what)
+    channels = signed.shape[-1]
+    if channels not in (1, 3):
+        raise ValueError(f"{what}: needs RGB or 1 channel, not {channels}; leave other channels out")
+    return signed if channels == 3 else tf.repeat(signed, 3, axis=-1)
+
+
 def _check_inside(references: tf.Tensor, low: float, high: float, *, what: str) -> tf.Operation | None:
     """Fails on references far outside the range; resizing overshoots by less than half of it."""
     slack = (high - low) / 2

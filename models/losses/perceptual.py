@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,6 +10,7 @@ import tensorflow as tf
 from engine.errors import ConfigurationError
 from models.losses.feature_matching import with_activations
 from models.losses.pixel import l1
+from models.networks.keras_application import application_module, build_application
 from models.networks.layers import at_least_float32
 
 
@@ -47,11 +42,7 @@ class Perceptual:
     weights: str | None = "imagenet"
 
     def __post_init__(self) -> None:
-        if not hasattr(self._module(), "preprocess_input"):
-            raise ConfigurationError(
-                f"Perceptual.application = {self.application!r}: not an image classifier of "
-                "keras.applications; use one such as 'VGG19' or 'MobileNetV2'"
-            )
+        application_module(self.application, setting="Perceptual.application")
         if not self.layers or len(self.layer_weights or self.layers) != len(self.layers):
             raise ConfigurationError(
                 f"Perceptual: {len(self.layers)} layers and {len(self.layer_weights or ())} layer_weights; "
@@ -71,7 +62,9 @@ class Perceptual:
           ConfigurationError: there are no such weights or they do not fit, a layer does not exist, or the
             images are too small for a layer.
         """
-        network = with_activations(self._classifier(), self.layers)
+        network = with_activations(
+            build_application(self.application, weights=self.weights, owner="Perceptual"), self.layers
+        )
         if height and width:
             self._check_size(network, height, width)
         network.trainable = False
@@ -97,7 +90,8 @@ class Perceptual:
         images = (at_least_float32(images) + 1) * 127.5
         if images.shape[-1] == 1:
             images = tf.repeat(images, 3, axis=-1)  # [B, H, W, 3]
-        found = network(self._module().preprocess_input(images), training=False)
+        module = application_module(self.application, setting="Perceptual.application")
+        found = network(module.preprocess_input(images), training=False)
         return found if isinstance(found, list) else [found]
 
     def _check_size(self, network: keras.Model, height: int, width: int) -> None:
@@ -110,43 +104,3 @@ class Perceptual:
                 f"Perceptual.layers = {self.layers}: images of {height}x{width} pixels are too small for all "
                 f"of these layers of {self.application}; raise CROP_SIZE, or name earlier layers"
             )
-
-    def _classifier(self) -> keras.Model:
-        if self.weights not in (None, "imagenet") and not _is_file(self.weights):
-            raise ConfigurationError(
-                f"Perceptual.weights = {self.weights!r}: there is no such file; give the path of a file of "
-                f"weights of {self.application}, or 'imagenet' to download them"
-            )
-        build = getattr(keras.applications, self.application)
-        try:
-            with _copy_to_disk(self.weights) as weights:
-                return build(include_top=False, weights=weights, input_shape=(None, None, 3))
-        except Exception as error:  # Keras raises plain Exception when a download fails
-            raise ConfigurationError(
-                f"Perceptual: {self.application} with weights {self.weights!r} cannot be built: "
-                f"{' '.join(str(error).split())[:300]}; give a file of its weights without the top"
-            ) from error
-
-    def _module(self) -> Any:
-        """Returns the module of the application, which also has its `preprocess_input`; None if unknown."""
-        return sys.modules.get(getattr(getattr(keras.applications, self.application, None), "__module__", ""))
-
-
-def _is_file(path: str | None) -> bool:
-    try:
-        return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
-    except tf.errors.OpError:  # TensorFlow knows no such file system
-        return False
-
-
-@contextlib.contextmanager
-def _copy_to_disk(weights: str | None) -> Iterator[str | None]:
-    """Gives the path of the weights, or of a copy if they are in an object store (gs://, ...)."""
-    if weights is None or "://" not in weights:
-        yield weights
-        return
-    # Keras reads weights from a disk only.
-    with tempfile.TemporaryDirectory(prefix="gantry_weights_") as folder:
-        copy = os.path.join(folder, os.path.basename(weights))
-        tf.io.gfile.copy(weights, copy)
-        yield copy

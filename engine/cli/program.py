@@ -24,7 +24,10 @@ DONE, BAD_INPUT, DIVERGED = 0, 2, 3
 
 
 def run_program(
-    main: Callable[[flags.FlagValues], None], define_flags: Callable[[flags.FlagValues], None]
+    main: Callable[..., None],
+    define_flags: Callable[[flags.FlagValues], None],
+    *,
+    takes_arguments: bool = False,
 ) -> None:
     """Parses the flags, runs `main` and ends the process with one of these exit codes.
 
@@ -36,14 +39,17 @@ def run_program(
       main: the program; called with the parsed flags. --help prints the docstring of its module.
       define_flags: defines the flags. They are not defined at import, so that a notebook can import several
         programs with flags of the same name.
+      takes_arguments: whether `main` also takes a list of the arguments that are not flags; they may stand
+        before, between and after the flags.
     """
     logging.set_verbosity(logging.WARNING)
     if {"--help", "-h"} & set(sys.argv[1:]):  # absl's own shows only flags defined in __main__
         print(help_text(sys.modules[main.__module__].__doc__ or "", define_flags))
         sys.exit(DONE)
     define_flags(flags.FLAGS)
+    flags.FLAGS.set_gnu_getopt(takes_arguments)
     app.run(
-        lambda argv: sys.exit(_interruptible(main, argv)),
+        lambda argv: sys.exit(_interruptible(main, argv, takes_arguments=takes_arguments)),
         flags_parser=lambda argv: parse_flags(argv, flags.FLAGS),
     )
 
@@ -64,21 +70,31 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
         sys.exit(print_error(f"{error}; --help lists the flags", BAD_INPUT))
 
 
-def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], values: flags.FlagValues) -> int:
+def exit_code(
+    main: Callable[..., None],
+    argv: Sequence[str],
+    values: flags.FlagValues,
+    *,
+    takes_arguments: bool = False,
+) -> int:
     """Runs `main`; prints an error as one line on stderr.
 
     Args:
       main: the program.
       argv: the program's name and the arguments that are not flags, of which there may be none.
       values: the parsed flags.
+      takes_arguments: as of `run_program`.
 
     Returns:
       The exit code, as of `run_program`.
     """
     try:
-        if len(argv) > 1:
+        if takes_arguments:
+            main(values, list(argv[1:]))
+        elif len(argv) > 1:
             raise ConfigurationError(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
-        main(values)
+        else:
+            main(values)
     except (ConfigurationError, DataError) as error:
         return print_error(error, BAD_INPUT)
     except (DivergenceError, NonFiniteOutputError, ReplicaMismatchError) as error:
@@ -105,9 +121,9 @@ def print_error(message: object, code: int) -> int:
     return code
 
 
-def _interruptible(main: Callable[[flags.FlagValues], None], argv: Sequence[str]) -> int:
+def _interruptible(main: Callable[..., None], argv: Sequence[str], *, takes_arguments: bool) -> int:
     # Both signals raise KeyboardInterrupt, also where a program has no handlers of its own, so that the stack
     # is unwound and files that are half written are removed.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return exit_code(main, argv, flags.FLAGS)
+    return exit_code(main, argv, flags.FLAGS, takes_arguments=takes_arguments)

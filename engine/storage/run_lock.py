@@ -97,6 +97,15 @@ def hold(path: str, *, what: str) -> Iterator[RunLock]:
             file.truncate(0)
 
 
+def living_owner(path: str) -> str | None:
+    """The process that a lock file names, such as "process 12 on host"; None if it is known to have ended.
+
+    This only reads: a process that looks never gets in the way of one that is about to lock.
+    """
+    owner = _read(path)
+    return None if not owner or _is_dead_here(owner) else _name(owner)
+
+
 def _lock_file(path: str, what: str) -> IO[str] | None:
     """The open and locked file; None if files cannot be locked there.
 

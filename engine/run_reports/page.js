@@ -29,7 +29,7 @@
   function ticks(low, high, most) {
     const rough = (high - low) / Math.max(1, most);
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= rough * 0.999);
+    const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough * 0.999);
     const found = [];
     for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) found.push(n * step);
     return { found, step };
@@ -69,14 +69,14 @@
     const x = (value) => MARGIN.left + (value / highest) * (right - MARGIN.left);
     const y = (value) => MARGIN.top + inner - ((value - low) / (high - low)) * inner;
     const bottom = MARGIN.top + inner;
-    const { found, step } = ticks(low, high, panel.group === "quality" ? 4 : 3);
+    const { found, step } = ticks(low, high, Math.floor(inner / 21));
     for (const value of found) {
       element(svg, "line", { class: "grid", x1: MARGIN.left, x2: right, y1: y(value), y2: y(value) });
       element(svg, "text", { x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, tickText(value, step));
     }
     element(svg, "line", { class: "axis", x1: MARGIN.left, x2: right, y1: bottom, y2: bottom });
     if (hasAxis) {
-      const along = ticks(0, highest, Math.max(2, Math.floor((right - MARGIN.left) / 110)));
+      const along = ticks(0, highest, Math.max(2, Math.floor((right - MARGIN.left) / 90)));
       const last = along.found[along.found.length - 1];
       for (const value of along.found) {
         const isLast = value === last;
@@ -173,7 +173,11 @@
     };
     charts.push(chart);
     listen(chart);
-    new ResizeObserver(() => draw(chart)).observe(chart.svg);
+    let drawn = 0;
+    new ResizeObserver(() => requestAnimationFrame(() => {
+      if (chart.svg.clientWidth !== drawn) draw(chart);
+      drawn = chart.svg.clientWidth;
+    })).observe(chart.svg);
   }
   for (const button of document.querySelectorAll(".bar button")) {
     button.addEventListener("click", () => {

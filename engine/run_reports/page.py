@@ -96,7 +96,7 @@ def _subtitle(runs: Sequence[RunRecord]) -> str:
 def _curves(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> str:
     if not panels:
         return '<p class="empty">No row has been logged yet.</p>'
-    keys = ""
+    keys = '<span class="muted">Point at the curves to read their values.</span>'
     if len(runs) > 1:
         keys = "".join(
             f'<button type="button" data-run="{n}" aria-pressed="true">'
@@ -126,7 +126,7 @@ def _curves(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> str:
 
 def _panel(number: int, panel: Panel, *, is_last: bool) -> str:
     quantity = panel.quantity
-    unit = f' <span class="unit">{html.escape(quantity.unit)}</span>' if quantity.unit else ""
+    unit = f' <span class="unit">({html.escape(quantity.unit)})</span>' if quantity.unit else ""
     title = html.escape(quantity.title)
     return (
         f'<figure class="panel{" last" if is_last else ""}" data-panel="{number}">'

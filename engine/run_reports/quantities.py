@@ -48,7 +48,7 @@ class Quantity:
 
 _NAMED = {
     "global_batch": Quantity(title="Batch size", unit="examples", group=SCHEDULE, is_step=True),
-    "learning_rate": Quantity(title="Learning rate", group=SCHEDULE),
+    "learning_rate": Quantity(title="Learning rate", group=SCHEDULE, is_step=True),
     "accumulation": Quantity(title="Micro-batches in a step", is_step=True),
     "replicas": Quantity(title="Replicas", is_step=True),
     "examples_per_sec": Quantity(title="Speed", unit="examples/s"),

@@ -60,7 +60,8 @@ def _own_class(cell: str) -> str:
 
 def overview(runs: Sequence[RunRecord]) -> str:
     """What a reader wants to know first."""
-    facts = [_facts(run) for run in runs]
+    split = _shared_split(runs)
+    facts = [_facts(run, split) for run in runs]
     if len(runs) == 1:
         cells = "".join(
             f"<div><dt>{name}</dt><dd>{value}<small>{more}</small></dd></div>"
@@ -80,12 +81,16 @@ def _all_of(facts: Mapping[str, tuple[str, str]], names: Sequence[str]) -> list[
     return [facts.get(name, ("", "")) for name in names]
 
 
-def _facts(run: RunRecord) -> dict[str, tuple[str, str]]:
+def _shared_split(runs: Sequence[RunRecord]) -> str:
+    """The split whose metrics are shown first: one that as many runs as possible are evaluated on."""
+    evaluated = [split for run in runs for split in run.last_evaluations()]
+    return max(evaluated, key=lambda split: (evaluated.count(split), split == "test"), default="")
+
+
+def _facts(run: RunRecord, split: str) -> dict[str, tuple[str, str]]:
     """Name -> (value, what to add to it), as HTML."""
     facts = {}
-    evaluations = run.last_evaluations()
-    split = "test" if "test" in evaluations else next(reversed(evaluations), "")
-    row = evaluations.get(split, {})
+    row = run.last_evaluations().get(split, {})
     measured = [name.removeprefix("metric/") for name in row if name.startswith("metric/")]
     main = [name for name in measured if quantities.is_main_metric(name) and is_number(row[f"metric/{name}"])]
     for name in main[:2]:
@@ -105,7 +110,7 @@ def _facts(run: RunRecord) -> dict[str, tuple[str, str]]:
     speeds = [row["examples_per_sec"] for row in run.rows if is_number(row.get("examples_per_sec"))]
     if speeds:
         sec = _training_sec(run.rows)
-        facts["Speed"] = (f"{statistics.median(speeds):.3g} examples/s", f"{_duration(sec)} of training")
+        facts["Examples/s"] = (f"{statistics.median(speeds):.3g}", f"{_duration(sec)} of training")
     facts["State"] = (run.state, "")
     return facts
 

@@ -17,6 +17,7 @@ from engine.errors import (
     NonFiniteOutputError,
     ReplicaMismatchError,
     RunInterruptedError,
+    RunsFailedError,
     WorkerLostError,
 )
 
@@ -89,18 +90,15 @@ def exit_code(
       The exit code, as of `run_program`.
     """
     try:
-        if takes_arguments:
-            main(values, list(argv[1:]))
-        elif len(argv) > 1:
-            raise ConfigurationError(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
-        else:
-            main(values)
+        _call(main, argv[1:], values, takes_arguments=takes_arguments)
     except (ConfigurationError, DataError) as error:
         return print_error(error, BAD_INPUT)
     except (DivergenceError, NonFiniteOutputError, ReplicaMismatchError) as error:
         return print_error(error, DIVERGED)
     except (RunInterruptedError, WorkerLostError) as error:
         return print_error(error, INTERRUPTED)
+    except RunsFailedError as error:
+        return print_error(error, error.code)
     except UnicodeEncodeError as error:
         if error.reason != "surrogates not allowed":
             raise
@@ -112,6 +110,17 @@ def exit_code(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return DONE
+
+
+def _call(
+    main: Callable[..., None], arguments: Sequence[str], values: flags.FlagValues, *, takes_arguments: bool
+) -> None:
+    if takes_arguments:
+        main(values, list(arguments))
+        return
+    if arguments:
+        raise ConfigurationError(f"{arguments[0]!r}: unexpected argument; every option is a flag, see --help")
+    main(values)
 
 
 def print_error(message: object, code: int) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from data import gfile
 from engine.errors import ConfigurationError
@@ -64,7 +64,7 @@ def read_runs(paths: Sequence[str]) -> list[RunRecord]:
       ConfigurationError: a path holds no run, or cannot be read.
     """
     paths = list(dict.fromkeys(os.path.expanduser(path).rstrip("/") or "/" for path in paths))
-    return [_read_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    return [read_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -77,7 +77,16 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _read_run(path: str, name: str) -> RunRecord:
+def read_run(path: str, name: str) -> RunRecord:
+    """Reads one run.
+
+    Args:
+      path: its run directory.
+      name: the name to give it.
+
+    Raises:
+      ConfigurationError: there is no run, or it cannot be read.
+    """
     run = RunDirectory(path)
     text = run.read_config()
     rows = _unique_rows(read_rows(run.train_log))
@@ -141,6 +150,6 @@ def _samples(directory: str) -> list[tuple[int, str]]:
     return sorted((int(match[1]), os.path.join(directory, name)) for match, name in found if match)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a row is a number; values that are not finite are written as null."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -181,7 +181,7 @@ def _best(name: str, values: Sequence[object]) -> object:
     higher = quantities.is_higher_better(name)
     if len(numbers) < 2 or higher is None:
         return None
-    return max(numbers) if higher else min(numbers)  # type: ignore[type-var]  # they are numbers
+    return max(numbers) if higher else min(numbers)
 
 
 def single_images(scores: Sequence[ImageScores]) -> str:

@@ -14,7 +14,7 @@ from engine.errors import ConfigurationError
 CASE = "case"
 """Name of the axis of the cases."""
 _LONGEST_NAME = 120
-_NAMED_CASE = re.compile(r"\s*([\w.+-]+)\s*:\s*(?![/\w]*://)(.*)", re.DOTALL)
+_NAMED_CASE = re.compile(r"\s*([\w.+-]+)\s*:(?!//)(.*)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

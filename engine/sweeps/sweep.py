@@ -25,6 +25,7 @@ COMPLETE, FAILED, REFUSED, STOPPED, ELSEWHERE, WAITING = (
     "running elsewhere",
     "waiting",
 )
+_TRAIN, _EVALUATE = "engine.train", "engine.evaluate"
 _POLL_SEC = 0.05
 
 
@@ -134,13 +135,13 @@ class Sweep:
         workdir = f"--workdir={run.workdir}"
         if not run.is_trained():
             yield [
-                "engine.train",
+                _TRAIN,
                 workdir,
                 *(f"--gin_file={file}" for file in run.gin_files),
                 *(f"--gin_param={param}" for param in run.gin_params),
             ]
         if self._split and not run.is_evaluated(self._split):
-            yield ["engine.evaluate", workdir, f"--split={self._split}"]
+            yield [_EVALUATE, workdir, f"--split={self._split}"]
 
     def _wait_for(self, command: Sequence[str]) -> Outcome:
         """Runs a program to its end, and passes signals on to it."""

@@ -173,7 +173,8 @@
     };
     charts.push(chart);
     listen(chart);
-    let drawn = 0;
+    draw(chart);
+    let drawn = chart.svg.clientWidth;
     new ResizeObserver(() => requestAnimationFrame(() => {
       if (chart.svg.clientWidth !== drawn) draw(chart);
       drawn = chart.svg.clientWidth;

@@ -97,7 +97,7 @@ def encode(picture: Image.Image, longest_side: int, quality: int) -> tuple[tuple
         picture = picture.copy()
         picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, subsampling=0, optimize=True)
+    picture.save(file, "JPEG", quality=quality, subsampling=0)  # optimize=True fails on noise
     return picture.size, file.getvalue()
 
 

@@ -35,7 +35,7 @@ def test_values_may_have_commas_quotes_and_brackets():
         "AUGMENTATIONS = [@geometry.Rotation(), @colour.Grey()]",
         "AUGMENTATIONS = 'a\\'], [b'",
     ]
-    assert split_outside_quotes("a = '1;2'; b = \"';\";c", ";") == ["a = '1;2'", "b = \"';\"", "c"]
+    assert split_outside_quotes("a = '1;2'; b = \"';\";c", ";") == ["a = '1;2'", 'b = "\';"', "c"]
 
 
 def test_a_case_may_add_gin_files_and_gets_a_name():

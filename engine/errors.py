@@ -35,6 +35,19 @@ class RunInterruptedError(RuntimeError):
     """A signal stopped the run early; a checkpoint is saved. Programs exit with code 42."""
 
 
+class RunsFailedError(RuntimeError):
+    """Some of several runs failed. Programs exit with the code of the first of them.
+
+    Args:
+      message: names them.
+      code: the exit code.
+    """
+
+    def __init__(self, message: str, *, code: int):
+        super().__init__(message)
+        self.code = code
+
+
 class WorkerLostError(RuntimeError):
     """Another worker has ended or does not answer. Programs exit with code 42."""
 

@@ -6,19 +6,17 @@ python -m engine.launch --workers=2 -- python -m engine.train --gin_file=gin/pix
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
+from engine.cli.child_processes import ChildProcess, ProcessGuard
 from engine.cli.program import BAD_INPUT, DONE, INTERRUPTED
 
 _DETAILS = """
@@ -36,77 +34,6 @@ otherwise that of the first worker that failed (128 + n if signal n killed it).
 
 _POLL_SEC = 0.05
 
-# A process that kills the process groups it watches when its stdin closes, which happens however the launcher
-# ends. Unlike Linux's PR_SET_PDEATHSIG, this reaches grandchildren and works on every POSIX system.
-_GUARD = """
-import os, signal, sys
-groups = set()
-for line in sys.stdin:
-    word, group = line.split()
-    (groups.add if word == "watch" else groups.discard)(int(group))
-for group in groups:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except OSError:
-        pass
-"""
-
-
-class Worker:
-    """One worker: a process that leads a process group, and two threads that print its output.
-
-    Args:
-      index: number of the worker, which each line of its output starts with.
-      command: program and arguments.
-      environment: all environment variables of the process.
-
-    Attributes:
-      process: the process.
-    """
-
-    def __init__(self, index: int, command: Sequence[str], environment: dict[str, str]):
-        self.process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._threads = [
-            threading.Thread(target=_forward, args=(f"[worker {index}] ".encode(), source, sink), daemon=True)
-            for source, sink in (
-                (self.process.stdout, sys.stdout.buffer),
-                (self.process.stderr, sys.stderr.buffer),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def signal(self, number: int) -> None:
-        """Sends a signal: SIGINT and SIGKILL to all processes of the worker, others to the command only."""
-        if self.process.returncode is not None:  # another process may have its number by now
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # the worker has just ended
-            if number in (signal.SIGINT, signal.SIGKILL):
-                os.killpg(self.process.pid, number)
-            else:
-                # A command such as make passes the signal on; the group would get it twice.
-                self.process.send_signal(number)
-
-    def has_ended(self) -> bool:
-        """Whether the command has ended. If so, kills the processes that it left behind."""
-        if self.process.poll() is None:
-            return False
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # it left none
-            os.killpg(self.process.pid, signal.SIGKILL)
-        return True
-
-    def join(self) -> None:
-        """Waits until all output is printed."""
-        for thread in self._threads:
-            thread.join(timeout=5)  # a process that left the group may keep the pipe open
-
 
 class Launcher:
     """Runs the workers of one training to their end.
@@ -117,17 +44,13 @@ class Launcher:
 
     def __init__(self, *, grace_sec: float):
         self._grace_sec = grace_sec
-        self._workers: list[Worker] = []
-        self._running: list[Worker] = []
+        self._workers: list[ChildProcess] = []
+        self._running: list[ChildProcess] = []
         self._code = DONE
         self._kill_at = math.inf
         self._received: list[int] = []
         self._passed_on = 0  # how many of the received signals
-        self._guard = subprocess.Popen(
-            [sys.executable, "-ISc", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
-        )
-        assert self._guard.stdin
-        self._guard_input = self._guard.stdin
+        self._guard = ProcessGuard()
 
     def run(self, command: Sequence[str], *, workers: int) -> int:
         """Starts the command once for each worker and waits for all workers.
@@ -147,15 +70,15 @@ class Launcher:
         try:
             for index, config in enumerate(tf_configs(workers)):
                 environment = {"PYTHONUNBUFFERED": "1"} | os.environ | {"TF_CONFIG": config}
-                self._workers.append(Worker(index, command, environment))
-                self._tell_guard("watch", self._workers[-1])
+                prefix = f"[worker {index}] ".encode()
+                self._workers.append(ChildProcess(command, environment, prefix=prefix))
+                self._guard.watch(self._workers[-1])
             self._wait()
             return self._code
         finally:
             for worker in self._workers:
                 worker.signal(signal.SIGKILL)
-            self._guard_input.close()
-            self._guard.wait()
+            self._guard.close()
 
     def _wait(self) -> None:
         self._running = list(self._workers)
@@ -163,7 +86,7 @@ class Launcher:
             self._pass_signals_on()
             for worker in [worker for worker in self._running if worker.has_ended()]:
                 self._running.remove(worker)
-                self._tell_guard("forget", worker)
+                self._guard.forget(worker)
                 if worker.process.returncode and not self._code:
                     self._after_first_failure(worker.process.returncode)
             if time.monotonic() > self._kill_at:
@@ -190,10 +113,6 @@ class Launcher:
         for worker in self._running:
             worker.signal(number)
 
-    def _tell_guard(self, word: str, worker: Worker) -> None:
-        self._guard_input.write(f"{word} {worker.process.pid}\n")
-        self._guard_input.flush()
-
 
 def tf_configs(workers: int) -> list[str]:
     """The TF_CONFIG of each worker on this machine, with ports that are free now.
@@ -213,20 +132,6 @@ def tf_configs(workers: int) -> list[str]:
         json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
         for index in range(workers)
     ]
-
-
-_writing = threading.Lock()
-
-
-def _forward(prefix: bytes, source: BinaryIO, sink: BinaryIO) -> None:
-    for line in source:
-        with _writing:
-            try:
-                sink.write(prefix + line if line.endswith(b"\n") else prefix + line + b"\n")
-                sink.flush()
-            except OSError:  # nobody reads the output any more; the workers continue
-                with open(os.devnull, "wb") as nowhere:
-                    os.dup2(nowhere.fileno(), sink.fileno())
 
 
 class _Parser(argparse.ArgumentParser):

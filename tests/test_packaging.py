@@ -70,6 +70,8 @@ def test_console_scripts_point_at_the_binaries():
         "gantry-data-service": "engine.data_service:run",
         "gantry-launch": "engine.launch:run",
         "gantry-tpu-job": "engine.tpu_job:run",
+        "gantry-report": "engine.report:run",
+        "gantry-sweep": "engine.sweep:run",
     }
     for target in PROJECT["scripts"].values():
         module, function = target.split(":")

@@ -23,8 +23,9 @@ FLOORS = {
         "reporting gin_config",
         "outer_loop",
         "memory opened_run",
-        "inference",
-        "train evaluate translate preview doctor launch tpu_job data_service",
+        "inference run_reports",
+        "sweeps",
+        "train evaluate translate preview doctor launch tpu_job data_service report sweep",
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",

@@ -17,6 +17,7 @@ from engine.errors import (
     NonFiniteOutputError,
     ReplicaMismatchError,
     RunInterruptedError,
+    RunsFailedError,
     WorkerLostError,
 )
 
@@ -24,7 +25,10 @@ DONE, BAD_INPUT, DIVERGED = 0, 2, 3
 
 
 def run_program(
-    main: Callable[[flags.FlagValues], None], define_flags: Callable[[flags.FlagValues], None]
+    main: Callable[..., None],
+    define_flags: Callable[[flags.FlagValues], None],
+    *,
+    takes_arguments: bool = False,
 ) -> None:
     """Parses the flags, runs `main` and ends the process with one of these exit codes.
 
@@ -36,14 +40,17 @@ def run_program(
       main: the program; called with the parsed flags. --help prints the docstring of its module.
       define_flags: defines the flags. They are not defined at import, so that a notebook can import several
         programs with flags of the same name.
+      takes_arguments: whether `main` also takes a list of the arguments that are not flags; they may stand
+        before, between and after the flags.
     """
     logging.set_verbosity(logging.WARNING)
     if {"--help", "-h"} & set(sys.argv[1:]):  # absl's own shows only flags defined in __main__
         print(help_text(sys.modules[main.__module__].__doc__ or "", define_flags))
         sys.exit(DONE)
     define_flags(flags.FLAGS)
+    flags.FLAGS.set_gnu_getopt(takes_arguments)
     app.run(
-        lambda argv: sys.exit(_interruptible(main, argv)),
+        lambda argv: sys.exit(_interruptible(main, argv, takes_arguments=takes_arguments)),
         flags_parser=lambda argv: parse_flags(argv, flags.FLAGS),
     )
 
@@ -64,27 +71,34 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
         sys.exit(print_error(f"{error}; --help lists the flags", BAD_INPUT))
 
 
-def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], values: flags.FlagValues) -> int:
+def exit_code(
+    main: Callable[..., None],
+    argv: Sequence[str],
+    values: flags.FlagValues,
+    *,
+    takes_arguments: bool = False,
+) -> int:
     """Runs `main`; prints an error as one line on stderr.
 
     Args:
       main: the program.
       argv: the program's name and the arguments that are not flags, of which there may be none.
       values: the parsed flags.
+      takes_arguments: as of `run_program`.
 
     Returns:
       The exit code, as of `run_program`.
     """
     try:
-        if len(argv) > 1:
-            raise ConfigurationError(f"{argv[1]!r}: unexpected argument; every option is a flag, see --help")
-        main(values)
+        _call(main, argv[1:], values, takes_arguments=takes_arguments)
     except (ConfigurationError, DataError) as error:
         return print_error(error, BAD_INPUT)
     except (DivergenceError, NonFiniteOutputError, ReplicaMismatchError) as error:
         return print_error(error, DIVERGED)
     except (RunInterruptedError, WorkerLostError) as error:
         return print_error(error, INTERRUPTED)
+    except RunsFailedError as error:
+        return print_error(error, error.code)
     except UnicodeEncodeError as error:
         if error.reason != "surrogates not allowed":
             raise
@@ -98,6 +112,17 @@ def exit_code(main: Callable[[flags.FlagValues], None], argv: Sequence[str], val
     return DONE
 
 
+def _call(
+    main: Callable[..., None], arguments: Sequence[str], values: flags.FlagValues, *, takes_arguments: bool
+) -> None:
+    if takes_arguments:
+        main(values, list(arguments))
+        return
+    if arguments:
+        raise ConfigurationError(f"{arguments[0]!r}: unexpected argument; every option is a flag, see --help")
+    main(values)
+
+
 def print_error(message: object, code: int) -> int:
     """Prints a message as one line on stderr and returns the exit code."""
     lines = (line.strip() for line in str(message).splitlines())
@@ -105,9 +130,9 @@ def print_error(message: object, code: int) -> int:
     return code
 
 
-def _interruptible(main: Callable[[flags.FlagValues], None], argv: Sequence[str]) -> int:
+def _interruptible(main: Callable[..., None], argv: Sequence[str], *, takes_arguments: bool) -> int:
     # Both signals raise KeyboardInterrupt, also where a program has no handlers of its own, so that the stack
     # is unwound and files that are half written are removed.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return exit_code(main, argv, flags.FLAGS)
+    return exit_code(main, argv, flags.FLAGS, takes_arguments=takes_arguments)

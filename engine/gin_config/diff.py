@@ -91,6 +91,11 @@ def differences(
     return sorted(lines)
 
 
+def read_settings(text: str) -> dict[str, str]:
+    """The parameters that a config.gin sets, by their names in it, with macros replaced by their values."""
+    return {setting.label: setting.value for setting in _settings(text).values()}
+
+
 def total_examples(text: str, *, examples_per_epoch: int) -> int | None:
     """The length of the run that a config.gin describes, in examples; None if it does not say."""
     return _total(_settings(text), examples_per_epoch)

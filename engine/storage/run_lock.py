@@ -40,6 +40,10 @@ SETTLE_SEC = 1.0
 _CANNOT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
+class RunInUseError(ConfigurationError):
+    """Another process holds the lock."""
+
+
 class RunLock:
     """The right to write a run; see `hold`."""
 
@@ -79,12 +83,13 @@ def hold(path: str, *, what: str) -> Iterator[RunLock]:
       The lock, to be checked from time to time.
 
     Raises:
-      ConfigurationError: another process holds it, or the file cannot be written.
+      RunInUseError: another process holds it.
+      ConfigurationError: the file cannot be written.
     """
     try:
         file = _lock_file(path, what)
     except BlockingIOError:
-        raise ConfigurationError(_refusal(what, _read(path))) from None
+        raise RunInUseError(_refusal(what, _read(path))) from None
     if file is None:
         with _lease(path, what) as lock:
             yield lock
@@ -95,6 +100,15 @@ def hold(path: str, *, what: str) -> Iterator[RunLock]:
         # The file stays: were it removed, a process that has opened it would lock a file that no other sees.
         with contextlib.suppress(OSError), file:  # such as a full disk; closing frees the lock
             file.truncate(0)
+
+
+def living_owner(path: str) -> str | None:
+    """The process that a lock file names, such as "process 12 on host"; None if it is known to have ended.
+
+    This only reads: a process that looks never gets in the way of one that is about to lock.
+    """
+    owner = _read(path)
+    return None if not owner or _is_dead_here(owner) else _name(owner)
 
 
 def _lock_file(path: str, what: str) -> IO[str] | None:
@@ -130,7 +144,7 @@ def _lease(path: str, what: str) -> Iterator[RunLock]:
         time.sleep(SETTLE_SEC)
         other = _other_owner(path, mine["token"])
     if other is not None:
-        raise ConfigurationError(_refusal(what, other))
+        raise RunInUseError(_refusal(what, other))
     lock, stopped = RunLock(path), threading.Event()
     renewer = threading.Thread(target=_renew, args=(path, mine, lock, stopped), daemon=True)
     renewer.start()

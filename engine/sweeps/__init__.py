@@ -1,0 +1,1 @@
+"""Several runs of one experiment with different settings: which they are, running them, comparing them."""

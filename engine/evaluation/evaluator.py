@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 
 import keras
@@ -90,6 +91,21 @@ class Evaluator:
         self._data = data
         self._networks = networks
         self._batch = EVALUATION_BATCH_PER_REPLICA * devices.replicas
+
+    @functools.cached_property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics of each evaluation, as in `Evaluation.metrics`. Traces the reconstructions."""
+        example = {
+            name: tf.TensorSpec([1, *spec.shape], spec.dtype)
+            for name, spec in self._data.example_spec.items()
+            if spec.dtype.is_floating
+        }
+        traced = tf.function(
+            lambda batch: dict(self._task.reconstructions(self._networks, batch)), autograph=False
+        )
+        reconstructions = traced.get_concrete_function(example).structured_outputs
+        measured = tuple(METRICS) if self._data.is_paired else ()
+        return measured + tuple(f"{name}_{metric}" for name in reconstructions for metric in METRICS)
 
     def evaluate(self, split: str, *, baselines: bool = False) -> Evaluation:
         """Evaluates one pass over a split. Every image counts once, on any number of replicas.

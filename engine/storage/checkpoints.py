@@ -15,8 +15,9 @@ ones are removed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 from absl import logging
@@ -25,7 +26,7 @@ from data import gfile
 from engine.errors import ConfigurationError
 from engine.inner_loop.train_state import TrainState
 from engine.storage import manifest
-from engine.storage.atomic_files import fsync
+from engine.storage.atomic_files import fsync, link_or_copy
 from engine.storage.checkpoint_reader import open_checkpoint
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
@@ -75,26 +76,51 @@ def write(snapshot: Snapshot, directory: str, *, keep: int) -> None:
     Raises:
       ConfigurationError: it cannot be written; the earlier checkpoints are unchanged.
     """
-    name = _name(snapshot.examples)
+    _add(directory, snapshot.examples, functools.partial(_write_files, snapshot), keep=keep)
+
+
+def write_again(source: str, directory: str, *, examples: int, keep: int) -> None:
+    """Adds an intact checkpoint of one directory to another one, then removes older ones there.
+
+    On a disk both then share their files by hard links, so the values take no further room; none of the
+    files is ever changed, and removing one checkpoint leaves the other. Where there are no links, as in a
+    store, the files are copied and read back.
+
+    Args:
+      source: holds the checkpoint.
+      directory: gets it; made if missing.
+      examples: its position.
+      keep: newest intact checkpoints that stay in `directory`; at least 1.
+
+    Raises:
+      ConfigurationError: it cannot be written; the earlier checkpoints are unchanged.
+    """
+    path = os.path.join(source, _name(examples))
+    _add(directory, examples, functools.partial(_link_files, path, examples=examples), keep=keep)
+
+
+def _add(directory: str, position: int, fill: Callable[[str], None], *, keep: int) -> None:
+    """Adds a checkpoint, whose files `fill` puts into the directory that it is given."""
+    name = _name(position)
     final = os.path.join(directory, name)
     temporary = final if gfile.is_url(directory) else os.path.join(directory, _WRITING + name)
     with reraise_write_errors(final):
         clean_up(directory)
         try:
             if gfile.is_url(directory) and tf.io.gfile.exists(final):
-                _remove(directory, snapshot.examples)
+                _remove(directory, position)
             tf.io.gfile.makedirs(temporary)
-            _write_files(snapshot, temporary)
+            fill(temporary)
             if temporary != final:
                 if tf.io.gfile.exists(final):
-                    _move_aside(directory, snapshot.examples)
+                    _move_aside(directory, position)
                 tf.io.gfile.rename(temporary, final)
         except (OSError, tf.errors.OpError):
             _remove_partial(temporary)  # the disk may be full
             raise
         fsync(directory)
         clean_up(directory)
-        _remove_old(directory, keep=keep, just_written=snapshot.examples)
+        _remove_old(directory, keep=keep, just_written=position)
 
 
 def list_checkpoints(directory: str) -> list[int]:
@@ -226,6 +252,16 @@ def _write_files(snapshot: Snapshot, directory: str) -> None:
                     f"{name} does not read back as it was written: the disk or the memory is faulty"
                 )
     manifest.write_manifest(directory, examples=snapshot.examples)
+
+
+def _link_files(source: str, directory: str, *, examples: int) -> None:
+    names = sorted(gfile.list_dir(source), key=lambda name: name == manifest.NAME)  # the manifest last
+    for name in names:
+        link_or_copy(os.path.join(source, name), os.path.join(directory, name))
+    fsync(directory)
+    damage = manifest.verify(directory, examples=examples)
+    if damage is not None:
+        raise OSError(f"{damage}: the disk or the memory is faulty")
 
 
 def _misfits(reader: tf.train.CheckpointReader, variables: Mapping[str, tf.Variable]) -> list[str]:

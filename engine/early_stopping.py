@@ -42,8 +42,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         self._patience_examples(examples_per_epoch=10**9)
-        if self.metric is not None:
-            PlateauDetector(metric=self.metric, patience=0, minimum_change=self.minimum_change, owner=_OWNER)
+        self._detector(self.metric or "psnr_db", patience=0)  # checks the settings
 
     def resolve(self, *, metric: str, examples_per_epoch: int) -> StoppingRule:
         """The rule for one run.
@@ -56,15 +55,17 @@ class EarlyStopping:
           ConfigurationError: the patience is shorter than one example, or the metric is unknown.
         """
         patience = self._patience_examples(examples_per_epoch=examples_per_epoch)
-        detector = PlateauDetector(
+        # "waited" counts whole examples, so that more than patience - 1 is at least the patience.
+        return StoppingRule(self._detector(metric, patience=patience - 1), patience_examples=patience)
+
+    def _detector(self, metric: str, *, patience: int) -> PlateauDetector:
+        return PlateauDetector(
             metric=metric,
-            # "waited" counts whole examples, so that more than patience - 1 is at least the patience.
-            patience=patience - 1,
+            patience=patience,
             minimum_change=self.minimum_change,
             smoothing=self.smoothing,
             owner=_OWNER,
         )
-        return StoppingRule(detector, patience_examples=patience)
 
     def _patience_examples(self, *, examples_per_epoch: int) -> int:
         name = f"{_OWNER}.patience"

@@ -19,11 +19,14 @@ class Smoothing(Protocol):
 
     @property
     def label(self) -> str:
-        """A short name that differs where the settings differ."""
+        """A short name that differs where the settings differ; names of variables begin with it."""
 
     @property
     def delay(self) -> int:
         """Evaluations that pass before the smoothed value of one is known."""
+
+    def __str__(self) -> str:
+        """What it is, in a few words."""
 
     def initial(self) -> dict[str, float]:
         """The state before the first evaluation."""
@@ -59,6 +62,9 @@ class Exponential:
     def delay(self) -> int:
         """Evaluations that pass before the smoothed value of one is known: none."""
         return 0
+
+    def __str__(self) -> str:
+        return f"exponential mean, decay {self.decay:g}"
 
     def initial(self) -> dict[str, float]:
         """The state before the first evaluation."""
@@ -99,6 +105,9 @@ class CentredWindow:
     def delay(self) -> int:
         """Evaluations that pass before the smoothed value of one is known."""
         return self.evaluations // 2
+
+    def __str__(self) -> str:
+        return f"mean of {self.evaluations}"
 
     def initial(self) -> dict[str, float]:
         """The state before the first evaluation: the last values, the newest last, and how many they are."""

@@ -133,7 +133,7 @@ def _name(rule: StoppingRule, name: str) -> str:
 
 def _watched(rule: StoppingRule) -> str:
     smoothing = rule.detector.smoothing
-    return f"{rule.metric}{f' ({smoothing.label})' if smoothing else ''}"
+    return f"{rule.metric}{f' ({smoothing})' if smoothing else ''}"
 
 
 def _by_more(rule: StoppingRule) -> str:
@@ -142,4 +142,5 @@ def _by_more(rule: StoppingRule) -> str:
 
 
 def _length(examples: int, examples_per_epoch: int) -> str:
-    return f"{examples} examples ({examples / examples_per_epoch:.3g} epochs)"
+    epochs = f"{examples / examples_per_epoch:.3g}"
+    return f"{examples} examples ({epochs} epoch{'' if epochs == '1' else 's'})"

@@ -216,9 +216,9 @@ class Trainer:
         try:
             reporter.log_config(self._config_text)
             zero_rates = find_zero_rates(self.plan, self.experiment.task)
-            goes_on = self._early_stop.resume(self.examples)
-            for line in [*([goes_on] if goes_on else []), *self._opening_lines(zero_rates)]:
-                reporter.write_line(line)
+            if goes_on := self._early_stop.resume(self.examples):
+                reporter.write_line(goes_on)
+            self._write_opening(reporter, zero_rates)
             actions = self._make_actions(reporter, zero_rates)
             with PreemptionHandler() as preemption:
                 self._train(actions, preemption)
@@ -235,19 +235,17 @@ class Trainer:
             self.run_directory.mark_done(done)
         return summary
 
-    def _opening_lines(self, zero_rates: ZeroRates) -> list[str]:
-        """What the run does, and what the user should know before it does it."""
-        if stopped := self._early_stop.reason(self.examples):
-            return [stopped]
-        first = opening_line(
-            self.experiment,
-            self.devices,
-            self.state.networks,
-            examples=self.examples,
-            total=self.plan.total_examples,
+    def _write_opening(self, reporter: Reporter, zero_rates: ZeroRates) -> None:
+        total, networks = self.plan.total_examples, self.state.networks
+        reporter.write_line(
+            self._early_stop.reason(self.examples)
+            or opening_line(self.experiment, self.devices, networks, examples=self.examples, total=total)
         )
-        warnings = [f"warning: {line}" for line in zero_rates.plan_lines()]
-        return [first] if self._is_complete else [first, *stopping_lines(self.plan), *warnings]
+        if not self._is_complete:
+            for line in stopping_lines(self.plan):
+                reporter.write_line(line)
+            for line in zero_rates.plan_lines():
+                reporter.write_line(f"warning: {line}")
 
     @property
     def _is_complete(self) -> bool:

@@ -27,12 +27,10 @@ from engine.errors import ConfigurationError
 from engine.inner_loop.train_state import TrainState
 from engine.storage import manifest
 from engine.storage.atomic_files import fsync, link_or_copy
-from engine.storage.checkpoint_reader import open_checkpoint
+from engine.storage.checkpoint_reader import assign_variables, open_checkpoint
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
 _PREFIX = "state"
-# Prefixes of variables that only some batch schedules and precisions have.
-_OPTIONAL = ("decision/", "noise_scale/", "loss_scale/")
 # Prefixes of directories that are not checkpoints: being written, being removed, or moved aside for a new
 # checkpoint of the same position.
 _WRITING, _REMOVING, _REPLACED = "writing-", "removing-", "replaced-"
@@ -201,26 +199,7 @@ def load(train_state: TrainState, directory: str, position: int) -> None:
     """
     path = os.path.join(directory, _name(position), _PREFIX)
     with open_checkpoint(path) as reader:
-        _assign(train_state, reader, path)
-
-
-def _assign(train_state: TrainState, reader: tf.train.CheckpointReader, path: str) -> None:
-    stored = reader.get_variable_to_shape_map()
-    # A run may continue with another batch schedule or precision, whose own variables then start afresh.
-    variables = {
-        name: variable
-        for name, variable in train_state.variables().items()
-        if name in stored or not name.startswith(_OPTIONAL)
-    }
-    misfits = _misfits(reader, variables)
-    if misfits:
-        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        raise ConfigurationError(
-            f"{path}: does not fit the configured networks and optimizers ({', '.join(misfits[:3])}{more}); "
-            "use the configuration it was trained with, or another --workdir"
-        )
-    for name, variable in variables.items():
-        variable.assign(reader.get_tensor(name))
+        assign_variables(train_state, reader, path)
 
 
 def clean_up(directory: str) -> None:
@@ -262,25 +241,6 @@ def _link_files(source: str, directory: str, *, examples: int) -> None:
     damage = manifest.verify(directory, examples=examples)
     if damage is not None:
         raise OSError(f"{damage}: the disk or the memory is faulty")
-
-
-def _misfits(reader: tf.train.CheckpointReader, variables: Mapping[str, tf.Variable]) -> list[str]:
-    """How a checkpoint differs from the variables: names, else shapes, else dtypes."""
-    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    surplus = {name for name in shapes.keys() - variables.keys() if not name.startswith(_OPTIONAL)}
-    return (
-        sorted(surplus | (variables.keys() - shapes.keys()))
-        or [
-            f"{name} of shape {shapes[name]}, here {variable.shape.as_list()}"
-            for name, variable in variables.items()
-            if shapes[name] != variable.shape.as_list()
-        ]
-        or [
-            f"{name} in {dtypes[name].name}, here {variable.dtype.name}"
-            for name, variable in variables.items()
-            if dtypes[name] != variable.dtype
-        ]
-    )
 
 
 def _move_aside(directory: str, position: int) -> None:

@@ -11,6 +11,7 @@ from engine.batching.noise_scale import NoiseScaleValue
 from engine.batching.plateau import PlateauDetector
 from engine.durations import Duration
 from engine.errors import ConfigurationError
+from engine.smoothing import Smoothing
 
 
 class Ladder(BatchGrowth, BatchSchedule):
@@ -53,11 +54,13 @@ class GrowOnPlateau(Ladder):
       metric: the evaluation metric to watch.
       patience: evaluations without improvement that are tolerated.
       minimum_change: an improvement up to this does not count, in the unit of the metric.
+      smoothing: of the metric, such as `engine.smoothing.CentredWindow`; None takes it as it is.
     """
 
     metric: str = "psnr_db"
     patience: int
     minimum_change: float = 0.0
+    smoothing: Smoothing | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +103,7 @@ class GrowOnPlateau(Ladder):
             metric=self.metric,
             patience=self.patience,
             minimum_change=self.minimum_change,
+            smoothing=self.smoothing,
             owner="GrowOnPlateau",
         )
 
@@ -118,6 +122,11 @@ class DecayAfterGrowth:
     """
 
     growth: GrowOnPlateau
+
+    @property
+    def metric(self) -> str:
+        """The evaluation metric that it follows."""
+        return self.growth.metric
 
     def initial(self) -> dict[str, float]:
         """The state before the first evaluation."""

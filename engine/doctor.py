@@ -26,8 +26,10 @@ from engine.gin_config import loader
 from engine.inner_loop.train_state import trainable_parameters
 from engine.memory import micro_batch_limit
 from engine.memory.probe import Probe
+from engine.outer_loop.best_checkpoint import best_line
 from engine.outer_loop.rate_warnings import find_zero_rates
 from engine.outer_loop.run_plan import RunPlan
+from engine.outer_loop.stopping import stopping_lines
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
 from engine.task import Adam, Task
@@ -94,6 +96,8 @@ def plan_report(
             f"Network {name}: {trainable_parameters(network):,} parameters"
             for name, network in trainer.state.networks.items()
         ),
+        best_line(plan, experiment.data),
+        *stopping_lines(plan),
         *([_memory(probe, plan)] if probe else []),
         *plan_table(plan, experiment.task, probe.model if probe else None),
         *(f"Warning: {line}" for line in find_zero_rates(plan, experiment.task).plan_lines()),

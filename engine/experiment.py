@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from data.imaging.metrics import HIGHER_IS_BETTER
+from data.imaging.metric_names import default_metric, known_metrics, metric_of, needs_targets
 from engine.adaptive_batch import GrowOnPlateau
 from engine.batch_schedules import BatchGrowth, BatchSchedule, resolve_batch_schedule
 from engine.distribution.gpus import numbers_of
 from engine.durations import Duration, examples_of, seconds_of
+from engine.early_stopping import EarlyStopping, StoppingRule
 from engine.errors import ConfigurationError
 from engine.task import InitialWeights, MetricSchedule, Task
 from engine.training_data import TrainingData
@@ -56,8 +57,10 @@ class Experiment:
         stops as if interrupted; None: no limit.
       on_non_finite: what to do when a loss or gradient is not finite: "stop", "skip" or "restore"; see
         `engine.outer_loop.nan_policy`.
-      best_metric: the evaluation metric that chooses RUN/best. Unpaired data have no best checkpoint, since
-        no metric tells how good their translation is.
+      best_metric: the evaluation metric that chooses RUN/best, by its name in eval.jsonl without "metric/";
+        None: `data.imaging.metric_names.default_metric`. There is no best checkpoint if evaluations do not
+        measure it, as psnr_db of unpaired data.
+      early_stopping: ends the run when a metric has stopped improving; None: it ends at its total only.
     """
 
     task: Task
@@ -90,7 +93,8 @@ class Experiment:
     keep_checkpoints: int = 3
     max_wall_time: str | None = None
     on_non_finite: str = "stop"
-    best_metric: str = "psnr_db"
+    best_metric: str | None = None
+    early_stopping: EarlyStopping | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -137,19 +141,34 @@ class Experiment:
             )
 
     def _check_choices(self) -> None:
-        for name, known in (("best_metric", HIGHER_IS_BETTER), ("on_non_finite", POLICIES)):
-            if getattr(self, name) not in known:
-                raise ConfigurationError(
-                    f"Experiment.{name} = {getattr(self, name)!r}: unknown; use one of {', '.join(known)}"
-                )
+        if self.on_non_finite not in POLICIES:
+            raise ConfigurationError(
+                f"Experiment.on_non_finite = {self.on_non_finite!r}: unknown; use one of "
+                f"{', '.join(POLICIES)}"
+            )
+        if self.best_metric is not None and metric_of(self.best_metric) is None:
+            raise ConfigurationError(
+                f"Experiment.best_metric = {self.best_metric!r}: unknown; use one of {known_metrics()}"
+            )
 
     def _check_schedules(self) -> None:
-        followers = self._metric_followers
-        if followers and not self.data.is_paired:
-            raise ConfigurationError(
-                f"{type(followers[0]).__name__}: follows an evaluation metric, but no metric tells how "
-                "good a translation of unpaired data is; choose a schedule by position: '0ep:1, 20ep:4'"
-            )
+        if self.data.is_paired:
+            return
+        for follower in self._metric_followers:
+            metric = getattr(follower, "metric", None)
+            if metric is None or needs_targets(metric):
+                raise ConfigurationError(
+                    f"{type(follower).__name__}: follows {metric or 'a metric'}, but unpaired data have no "
+                    "targets to measure it by; name a metric that needs none, or choose a schedule by "
+                    "position: '0ep:1, 20ep:4'"
+                )
+        if self.early_stopping is not None:
+            metric = self.early_stopping.metric or self.chosen_metric
+            if metric is None or needs_targets(metric):
+                raise ConfigurationError(
+                    f"EarlyStopping.metric = {self.early_stopping.metric!r}: unpaired data have no targets "
+                    "to measure it by; name a metric that needs none, or set Experiment.early_stopping = None"
+                )
 
     def _check_colours(self) -> None:
         spaces = self.task.colour_spaces
@@ -169,10 +188,35 @@ class Experiment:
         return resolve_batch_schedule(self.batch_schedule, examples_per_epoch=self.data.train_examples)
 
     @property
+    def chosen_metric(self) -> str | None:
+        """The evaluation metric that chooses the best checkpoint; None chooses none."""
+        return self.best_metric or default_metric(is_paired=self.data.is_paired)
+
+    @property
+    def named_metrics(self) -> dict[str, str]:
+        """The evaluation metrics that settings name, by the name of the setting."""
+        followers: list[object] = [*self._metric_followers, self.early_stopping]
+        named = {f"{type(each).__name__}.metric": getattr(each, "metric", None) for each in followers}
+        named["Experiment.best_metric"] = self.best_metric
+        return {setting: name for setting, name in named.items() if name is not None}
+
+    @property
+    def stopping_rule(self) -> StoppingRule | None:
+        """When the run ends early, with every length in examples; None: never.
+
+        Raises:
+          ConfigurationError: its patience is shorter than one example.
+        """
+        metric = (self.early_stopping and self.early_stopping.metric) or self.chosen_metric
+        if self.early_stopping is None or metric is None:
+            return None
+        return self.early_stopping.resolve(metric=metric, examples_per_epoch=self.data.train_examples)
+
+    @property
     def free_to_change(self) -> frozenset[str]:
         """Full names of the settings that may differ when a run is continued."""
         if self._metric_followers:  # each evaluation may change the batch or the learning rate
-            return _FREE_TO_CHANGE - {"engine.experiment.Experiment.evaluate_every"}
+            return _FREE_TO_CHANGE - _FOLLOWED
         return _FREE_TO_CHANGE
 
     @property
@@ -198,12 +242,23 @@ _FREE_TO_CHANGE = frozenset(
         "engine.experiment.Experiment": (
             "total_examples strategy cpu_replicas gpus determinism jit_compile steps_per_loop "
             "log_every save_every sample_every evaluate_every check_replicas_every keep_checkpoints "
-            "max_wall_time on_non_finite best_metric largest_micro_batch memory_fraction memory_bytes"
+            "max_wall_time on_non_finite best_metric early_stopping largest_micro_batch memory_fraction "
+            "memory_bytes"
         ),
+        "engine.early_stopping.EarlyStopping": "metric patience minimum_change smoothing",
+        "engine.smoothing.CentredWindow": "evaluations",
+        "engine.smoothing.Exponential": "decay",
         "data.pairs.PairedImages": "data_dir",
         "data.unpaired.UnpairedImages": "data_dir",
         "data.single.SingleImages": "data_dir",
         "data.supply.Supply": ("cache on_bad_record largest_bad_share ram_budget_bytes max_pixels service"),
     }.items()
     for name in names.split()
+)
+
+# Settings of these that change what is learned if a schedule follows a metric.
+_FOLLOWED = frozenset(
+    name
+    for name in _FREE_TO_CHANGE
+    if name == "engine.experiment.Experiment.evaluate_every" or name.startswith("engine.smoothing.")
 )

@@ -18,6 +18,7 @@ import tensorflow as tf
 from engine.batching.plateau import PlateauDetector
 from engine.durations import Duration, examples_of, is_relative
 from engine.errors import ConfigurationError
+from engine.smoothing import Smoothing
 
 # Examples per epoch, and of the run, while these are unknown: so many that no part of an epoch or of the run
 # that a user may write rounds to 0 examples.
@@ -195,6 +196,7 @@ class ReduceOnPlateau:
         `factor` are the published pix2pix's policy "plateau".
       floor: smallest factor on the learning rate, in [0, 1].
       minimum_change: an improvement up to this does not count, in the unit of the metric.
+      smoothing: of the metric, such as `engine.smoothing.CentredWindow`; None takes it as it is.
     """
 
     metric: str = "psnr_db"
@@ -202,6 +204,7 @@ class ReduceOnPlateau:
     factor: float = 0.2
     floor: float = 0.0
     minimum_change: float = 0.0
+    smoothing: Smoothing | None = None
 
     def __post_init__(self) -> None:
         _check_factor(self)
@@ -227,6 +230,7 @@ class ReduceOnPlateau:
             metric=self.metric,
             patience=self.patience,
             minimum_change=self.minimum_change,
+            smoothing=self.smoothing,
             owner="ReduceOnPlateau",
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 
@@ -22,7 +23,7 @@ from engine.distribution.worker_sync import reraise_worker_loss
 from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedError
 from engine.experiment import Experiment
 from engine.gin_config import loader
-from engine.gin_config.diff import differences, total_examples
+from engine.gin_config.diff import best_metric, differences, total_examples
 from engine.input_pipeline.recorded_data import describe
 from engine.memory import micro_batch_limit
 from engine.outer_loop.rate_warnings import changed_rate_lines
@@ -130,8 +131,10 @@ def _train_once(
       records_micro_batch: record the measured micro-batch in the run.
     """
     with reraise_worker_loss():
+        earlier = run.read_config()
         trainer = Trainer(experiment, run, config_text=text)
         trainer.restore()
+        _forget_other_best(experiment, trainer, earlier)
         if trainer.devices.is_chief:
             _note_changed_rates(experiment, run, trainer)
             write_fingerprint(run, experiment.data)
@@ -142,6 +145,30 @@ def _train_once(
                     experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch
                 )
         return trainer.run()
+
+
+def _forget_other_best(experiment: Experiment, trainer: Trainer, earlier: str | None) -> None:
+    """Chooses the best checkpoint anew if the run continues with another metric, before config.gin says so.
+
+    Args:
+      experiment: the run as it continues.
+      trainer: restored.
+      earlier: the run's config.gin until now, read before a worker can have written another.
+    """
+    if earlier is None or math.isnan(trainer.state.best.numpy()):
+        return
+    before, now = (
+        dataclasses.replace(experiment, best_metric=name).chosen_metric
+        for name in (best_metric(earlier), experiment.best_metric)
+    )
+    if before == now:
+        return
+    if trainer.devices.is_chief:
+        trainer.run_directory.note(
+            f"the best checkpoint was chosen by {before or 'no metric'} and now is by {now or 'no metric'}: "
+            "the next evaluation is the first that counts"
+        )
+    trainer.forget_best()
 
 
 def _note_changed_rates(experiment: Experiment, run: RunDirectory, trainer: Trainer) -> None:

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "engine": (
         "errors training_data feature_extractor",
-        "task durations cli",
+        "task durations smoothing cli",
         "distribution batching cloud",
-        "inner_loop input_pipeline schedules batch_schedules",
+        "inner_loop input_pipeline schedules batch_schedules early_stopping",
         "storage evaluation adaptive_batch",
         "experiment",
         "reporting gin_config",

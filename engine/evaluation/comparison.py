@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from data.imaging.metrics import HIGHER_IS_BETTER
+from data.imaging.metric_names import higher_is_better
 from engine.errors import ConfigurationError
 from engine.evaluation.intervals import Interval, mean_interval
 from engine.evaluation.results import Evaluation
@@ -37,7 +37,7 @@ class Difference:
         """Which of the two is better: "first", "second", or "undecided" if the interval contains 0."""
         if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return "undecided"
-        return "second" if (self.mean > 0) == _higher_is_better(self.metric) else "first"
+        return "second" if (self.mean > 0) == higher_is_better(self.metric) else "first"
 
 
 def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) -> list[Difference]:
@@ -75,7 +75,7 @@ def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) ->
 
 def _difference(metric: str, first: np.ndarray, second: np.ndarray) -> Difference:
     difference = second - first
-    better = difference > 0 if _higher_is_better(metric) else difference < 0
+    better = difference > 0 if higher_is_better(metric) else difference < 0
     return Difference(
         metric=metric,
         first=float(np.mean(first)),
@@ -101,13 +101,6 @@ def comparison_table(differences: list[Difference], *, names: tuple[str, str]) -
             f"  {interval:>24}  {100 * found.second_better:6.0f} %  {verdicts[found.verdict]}"
         )
     return "\n".join(lines)
-
-
-def _higher_is_better(metric: str) -> bool:
-    """The direction of a metric; the name of a reconstruction may stand before it."""
-    return next(
-        higher for name, higher in HIGHER_IS_BETTER.items() if metric == name or metric.endswith(f"_{name}")
-    )
 
 
 def _range(evaluation: Evaluation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import imaging
+from data.imaging.metrics import METRICS
 from data.roles import INPUT, TARGET
 from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import gather_rows
@@ -92,6 +94,21 @@ class Evaluator:
         self._networks = networks
         self._batch = EVALUATION_BATCH_PER_REPLICA * devices.replicas
         self._scales = {role: PictureScale.of(data, role) for role in (INPUT, TARGET)}
+
+    @functools.cached_property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics of each evaluation, as in `Evaluation.metrics`. Traces the reconstructions."""
+        example = {
+            name: tf.TensorSpec([1, *spec.shape], spec.dtype)
+            for name, spec in self._data.example_spec.items()
+            if spec.dtype.is_floating
+        }
+        traced = tf.function(
+            lambda batch: dict(self._task.reconstructions(self._networks, batch)), autograph=False
+        )
+        reconstructions = traced.get_concrete_function(example).structured_outputs
+        measured = tuple(METRICS) if self._data.is_paired else ()
+        return measured + tuple(f"{name}_{metric}" for name in reconstructions for metric in METRICS)
 
     def evaluate(
         self, split: str, *, baselines: Collection[str] = (), extremes: Extremes | None = None

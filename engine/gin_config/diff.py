@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeGuard
 from engine.durations import examples_of
 
 _TOTAL = "engine.experiment.Experiment.total_examples"
+_BEST = "engine.experiment.Experiment.best_metric"
 
 
 class _Setting(NamedTuple):
@@ -99,6 +100,12 @@ def read_settings(text: str) -> dict[str, str]:
 def total_examples(text: str, *, examples_per_epoch: int) -> int | None:
     """The length of the run that a config.gin describes, in examples; None if it does not say."""
     return _total(_settings(text), examples_per_epoch)
+
+
+def best_metric(text: str) -> str | None:
+    """The metric that the best checkpoint of a config.gin is chosen by; None if it is left to the default."""
+    setting = _settings(text).get(f"/{_BEST}")
+    return ast.literal_eval(setting.value) if setting else None
 
 
 def _total(settings: Mapping[str, _Setting], examples_per_epoch: int | None) -> int | None:

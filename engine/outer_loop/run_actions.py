@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
-from data.imaging.metrics import HIGHER_IS_BETTER
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 from engine.evaluation.evaluator import Evaluator
-from engine.evaluation.results import Evaluation
 from engine.evaluation.sample_grid import SampleGrid
 from engine.experiment import Experiment
 from engine.inner_loop.train_state import TrainState
+from engine.outer_loop.best_checkpoint import BestCheckpoint
 from engine.outer_loop.loop_calls import LoopCall
 from engine.outer_loop.nan_policy import NanPolicy
 from engine.outer_loop.periodic_action import PeriodicAction
 from engine.outer_loop.rate_warnings import ZeroRates
 from engine.outer_loop.schedule_state import ScheduleState
+from engine.outer_loop.stopping import EarlyStop
 from engine.outer_loop.wall_time import WallTime
 from engine.reporting.log_rows import Speed, training_row
 from engine.reporting.reporter import Reporter
@@ -33,6 +31,8 @@ class RunActions:
       evaluator: of the run's networks.
       schedule_state: is updated by evaluations and noise scales.
       nan_policy: counts the steps that were skipped.
+      early_stop: is updated by evaluations.
+      best: chooses the best checkpoint.
       replica_check: compares the replicas, also before each checkpoint; None does not compare them.
       checkpointer: writes checkpoints.
       zero_rates: is reported when training reaches it.
@@ -55,6 +55,8 @@ class RunActions:
         evaluator: Evaluator,
         schedule_state: ScheduleState,
         nan_policy: NanPolicy,
+        early_stop: EarlyStop,
+        best: BestCheckpoint,
         replica_check: ReplicaConsistencyCheck | None,
         checkpointer: AsyncCheckpointer,
         zero_rates: ZeroRates,
@@ -67,6 +69,9 @@ class RunActions:
         self._evaluator = evaluator
         self._schedule_state = schedule_state
         self._nan_policy = nan_policy
+        self._early_stop = early_stop
+        self._best = best
+        self._best_saved_at: int | None = None
         self._replica_check = replica_check
         self._checked_at: int | None = None
         self._checkpointer = checkpointer
@@ -76,6 +81,7 @@ class RunActions:
         self.last_call: LoopCall | None = None
         self._speed = Speed()
         self._notes_logged = 0
+        self._logged_at: int | None = None
         self._sample_grid: SampleGrid | None = None
         self.periodic = self._periodic_actions()
 
@@ -98,7 +104,7 @@ class RunActions:
 
         Args:
           call: of the loop.
-          total: examples of the whole run; at its end every action is due.
+          total: examples of the whole run; at its end, also an early one, every action is due.
           wall_time: measures how long each action takes.
         """
         self.last_call = call
@@ -113,7 +119,8 @@ class RunActions:
         for line in self._zero_rates.lines_between(call.before, examples):
             self.reporter.write_line(line)
         for action in self.periodic:
-            if action.is_due(call.before, examples, total):
+            # An evaluation may end the run. It comes before samples and saving, and logs itself.
+            if action.is_due(call.before, examples, total) or self._early_stop.is_over:
                 with wall_time.measure(action):
                     action.run()
 
@@ -144,29 +151,30 @@ class RunActions:
             skipped_steps=self._nan_policy.skipped if self._nan_policy.policy == "skip" else None,
         )
         self.reporter.log_row(row | self._speed.read())
+        self._logged_at = self._examples
 
     def update_batch_schedule(self) -> None:
         """Updates the batch schedule with the measured noise scales."""
         self._schedule_state.after_noise_scale(self._state.noise_scales)
 
     def evaluate(self) -> None:
-        """Evaluates the networks, updates schedules that follow a metric, and saves the best networks."""
+        """Evaluates the networks, updates all that follows a metric, and saves the best networks."""
         split = self._experiment.data.evaluation_split
         evaluation = self._evaluator.evaluate(split)
         self.reporter.log_evaluation(evaluation, split=split, step=self._step, examples=self._examples)
-        self._schedule_state.after_evaluation(evaluation.model)
-        self._save_if_best(evaluation)
-
-    def _save_if_best(self, evaluation: Evaluation) -> None:
-        name = self._experiment.best_metric
-        if name not in evaluation.model:  # unpaired data has no targets and so no metric
-            return
-        value, best = evaluation.model[name], float(self._state.best.numpy())
-        is_better = value > best if HIGHER_IS_BETTER[name] else value < best
-        if is_better or math.isnan(best):
+        lines = self._schedule_state.after_evaluation(evaluation.metrics)
+        waiting = self._early_stop.after_evaluation(evaluation.metrics, examples=self._examples)
+        lines += [waiting] if waiting else []
+        if self._best.improves(evaluation.metrics):
             self.check_replicas()
-            self._state.best.assign(value)
+            lines.append(self._best.accept(evaluation.metrics))
             self._checkpointer.save(self._state, self._run.best, keep=1)
+            self._best_saved_at = self._examples
+        stopped = self._early_stop.reason(self._examples)
+        for line in lines + ([stopped] if stopped else []):
+            self.reporter.write_line(line)
+        if self._early_stop.is_over and self._logged_at != self._examples:
+            self.log()
 
     def sample(self) -> None:
         """Writes a grid of pictures."""
@@ -181,7 +189,13 @@ class RunActions:
     def save(self) -> None:
         """Starts to write a checkpoint."""
         self.check_replicas()
-        self._checkpointer.save(self._state, self._run.checkpoints, keep=self._experiment.keep_checkpoints)
+        keep = self._experiment.keep_checkpoints
+        if self._best_saved_at == self._examples:  # nothing has changed since
+            self._checkpointer.save_again(
+                self._run.best, self._run.checkpoints, examples=self._examples, keep=keep
+            )
+        else:
+            self._checkpointer.save(self._state, self._run.checkpoints, keep=keep)
         self.saved_at = self._examples
 
     @property

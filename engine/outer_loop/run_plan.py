@@ -9,6 +9,7 @@ from typing import Any
 from engine.batch_schedules import BatchSchedule
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.scaling_rules import BatchScaling
+from engine.early_stopping import StoppingRule
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
 from engine.task import MetricSchedule
@@ -25,6 +26,9 @@ class RunPlan:
       batches: the layout of each global batch that the schedule can take.
       scaling: how the hyper-parameters follow the global batch.
       noise_settings: arguments of each phase's `NoiseScale`; None if noise scales are not measured.
+      best_metric: the evaluation metric that chooses the best checkpoint; None chooses none.
+      stopping: when the run ends early; None: never.
+      evaluate_every: examples between evaluations; 0: only at the end.
     """
 
     total_examples: int
@@ -33,6 +37,9 @@ class RunPlan:
     batches: Mapping[int, BatchLayout]
     scaling: BatchScaling
     noise_settings: Mapping[str, Any] | None
+    best_metric: str | None
+    stopping: StoppingRule | None
+    evaluate_every: int
 
 
 def plan_run(
@@ -88,6 +95,9 @@ def plan_run(
         batches=batches,
         scaling=scaling,
         noise_settings=noise_settings,
+        best_metric=experiment.chosen_metric,
+        stopping=experiment.stopping_rule,
+        evaluate_every=experiment.examples("evaluate_every"),
     )
 
 
@@ -106,7 +116,7 @@ def _scaling(experiment: Experiment, schedule: BatchSchedule) -> BatchScaling:
 
 
 def _check_schedules(experiment: Experiment, schedule: BatchSchedule) -> None:
-    """Refuses batch and learning-rate schedules that need evaluations if there are none."""
+    """Refuses schedules and early stopping, which need evaluations, if there are none."""
     evaluate_every = experiment.examples("evaluate_every")
     phases = [phase.name for phase in experiment.task.phases()]
     schedule.check(phases=phases, evaluate_every=evaluate_every)
@@ -116,3 +126,8 @@ def _check_schedules(experiment: Experiment, schedule: BatchSchedule) -> None:
                 f"the learning rate of {name!r} follows {type(optimizer.schedule).__name__}, and "
                 "EVALUATE_EVERY = 0 makes no evaluations before the end; set EVALUATE_EVERY, such as '1ep'"
             )
+    if experiment.early_stopping is not None and not evaluate_every:
+        raise ConfigurationError(
+            "EarlyStopping decides after evaluations, and EVALUATE_EVERY = 0 makes none before the end; set "
+            "EVALUATE_EVERY, such as '1ep'"
+        )

@@ -78,13 +78,24 @@ class ScheduleState:
         """Factors on the learning rates that follow a metric, by optimizer."""
         return {name: self._read(f"rate/{name}/")["factor"] for name in self._metric_schedules}
 
-    def after_evaluation(self, metrics: Mapping[str, float]) -> None:
-        """Updates every schedule that follows a metric, with the metrics of an evaluation, by name."""
+    def after_evaluation(self, metrics: Mapping[str, float]) -> list[str]:
+        """Updates every schedule that follows a metric, with the metrics of an evaluation, by name.
+
+        Returns:
+          A line for each learning rate that changes.
+        """
+        before = self.plateau_factors()
         state = self._read("schedule/")
         self._write("schedule/", self._schedule.after_evaluation(state, metrics))
         for name, metric_schedule in self._metric_schedules.items():
             prefix = f"rate/{name}/"
             self._write(prefix, metric_schedule.observe(self._read(prefix), metrics))
+        return [
+            f"the learning rate of optimizer {name} changes by its schedule: factor {before[name]:.3g} to "
+            f"{factor:.3g}"
+            for name, factor in self.plateau_factors().items()
+            if factor != before[name]
+        ]
 
     def after_noise_scale(self, noise_scales: Mapping[str, NoiseScale]) -> None:
         """Updates the batch schedule with the noise scales measured so far, by phase."""

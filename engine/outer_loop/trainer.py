@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import keras
@@ -17,6 +18,7 @@ from engine.evaluation.evaluator import Evaluator
 from engine.experiment import Experiment
 from engine.inner_loop.train_loop import LoopResult, TrainLoop
 from engine.inner_loop.train_state import TrainState, build_state
+from engine.outer_loop.best_checkpoint import BestCheckpoint, check_measured
 from engine.outer_loop.loop_calls import LoopCaller
 from engine.outer_loop.nan_policy import NanPolicy, initial_counts
 from engine.outer_loop.preemption import PreemptionHandler
@@ -25,6 +27,7 @@ from engine.outer_loop.restoring import restore_newest
 from engine.outer_loop.run_actions import RunActions
 from engine.outer_loop.run_plan import RunPlan, plan_run
 from engine.outer_loop.schedule_state import ScheduleState, initial_schedule_state
+from engine.outer_loop.stopping import EarlyStop, initial_stopping_state, stopping_lines
 from engine.outer_loop.wall_time import WallTime
 from engine.reporting.reporter import Reporter, opening_line
 from engine.storage import checkpoints
@@ -44,6 +47,7 @@ class Summary:
       split: the split to evaluate the run on: "test" if there is one, else the evaluation split.
       metrics: of the last step, by name as in train.jsonl; empty if this call trained no step.
       train_sec: seconds that this call took.
+      stopped_early: why and where the run ended before its total; None if it reached it.
     """
 
     step: int
@@ -51,6 +55,7 @@ class Summary:
     split: str
     metrics: dict[str, float]
     train_sec: float
+    stopped_early: str | None
 
 
 class Trainer:
@@ -111,6 +116,13 @@ class Trainer:
             data=experiment.data,
             networks=self.state.evaluation_networks,
         )
+        check_measured(experiment, self.evaluator)
+        self._early_stop = EarlyStop(
+            self.plan.stopping,
+            total_examples=self.plan.total_examples,
+            examples_per_epoch=experiment.data.train_examples,
+            variables=self.state.outer_loop_state,
+        )
         self._replica_check: ReplicaConsistencyCheck | None = None
         if experiment.check_replicas_every and self.devices.replicas > 1:
             self._replica_check = ReplicaConsistencyCheck(self.devices, self.state.variables())
@@ -140,7 +152,7 @@ class Trainer:
             strategy=self.devices.strategy,
             seed=experiment.seed,
             initial_weights=experiment.initial_weights if is_new else None,
-            outer_loop_state=schedules | initial_counts(),
+            outer_loop_state=schedules | initial_counts() | initial_stopping_state(self.plan.stopping),
             noise_settings=self.plan.noise_settings,
         )
 
@@ -169,6 +181,19 @@ class Trainer:
         )
         return self._restored_at
 
+    def forget_best(self) -> None:
+        """Lets the next evaluation be the best, and saves that: for a run that goes on by another metric.
+
+        Raises:
+          ConfigurationError: the checkpoint could not be written.
+        """
+        self.state.best.assign(math.nan)
+        if self._restored_at is not None:
+            keep = self.experiment.keep_checkpoints
+            self._checkpointer.save(self.state, self.run_directory.checkpoints, keep=keep)
+            self._checkpointer.wait()
+            self._sync.barrier()
+
     def run(self) -> Summary:
         """Trains from the current position to the end of the run, and marks the run as done.
 
@@ -190,14 +215,10 @@ class Trainer:
         )
         try:
             reporter.log_config(self._config_text)
-            reporter.write_line(
-                opening_line(
-                    self.experiment, self.devices, self.state.networks, examples=self.examples, total=total
-                )
-            )
             zero_rates = find_zero_rates(self.plan, self.experiment.task)
-            for line in zero_rates.plan_lines() if self.examples < total else ():
-                reporter.write_line(f"warning: {line}")
+            if goes_on := self._early_stop.resume(self.examples):
+                reporter.write_line(goes_on)
+            self._write_opening(reporter, zero_rates)
             actions = self._make_actions(reporter, zero_rates)
             with PreemptionHandler() as preemption:
                 self._train(actions, preemption)
@@ -208,8 +229,27 @@ class Trainer:
             reporter.close()
         summary = self._summary(actions, train_sec=time.monotonic() - started)
         if is_chief:
-            self.run_directory.mark_done({"step": summary.step, "examples": summary.examples})
+            done: dict[str, object] = {"step": summary.step, "examples": summary.examples}
+            if summary.stopped_early:
+                done["stopped_early"] = summary.stopped_early
+            self.run_directory.mark_done(done)
         return summary
+
+    def _write_opening(self, reporter: Reporter, zero_rates: ZeroRates) -> None:
+        total, networks = self.plan.total_examples, self.state.networks
+        reporter.write_line(
+            self._early_stop.reason(self.examples)
+            or opening_line(self.experiment, self.devices, networks, examples=self.examples, total=total)
+        )
+        if not self._is_complete:
+            for line in stopping_lines(self.plan):
+                reporter.write_line(line)
+            for line in zero_rates.plan_lines():
+                reporter.write_line(f"warning: {line}")
+
+    @property
+    def _is_complete(self) -> bool:
+        return self.examples >= self.plan.total_examples or self._early_stop.is_over
 
     def _make_actions(self, reporter: Reporter, zero_rates: ZeroRates) -> RunActions:
         return RunActions(
@@ -219,6 +259,8 @@ class Trainer:
             evaluator=self.evaluator,
             schedule_state=self._schedule_state,
             nan_policy=self._nan_policy,
+            early_stop=self._early_stop,
+            best=BestCheckpoint(self.plan.best_metric, self.state.best),
             replica_check=self._replica_check,
             checkpointer=self._checkpointer,
             zero_rates=zero_rates,
@@ -234,11 +276,12 @@ class Trainer:
             split="test" if "test" in getattr(data, "splits", ()) else data.evaluation_split,
             metrics=last.result.metrics if last else {},
             train_sec=train_sec,
+            stopped_early=self._early_stop.reason(self.examples),
         )
 
     def _train(self, actions: RunActions, preemption: PreemptionHandler) -> None:
         total = self.plan.total_examples
-        if self.examples < total:
+        if not self._is_complete:
             self._wall_time.check_start()
         caller = LoopCaller(
             self.experiment,
@@ -248,7 +291,7 @@ class Trainer:
             state=self.state,
             schedule_state=self._schedule_state,
         )
-        while self.examples < total:
+        while not self._is_complete:
             try:
                 call = caller.call(actions.periodic)
             except OutOfMemoryError:
@@ -266,7 +309,7 @@ class Trainer:
             stop, caller.sec_per_step = self._sync.all_reduce(
                 stop=preemption.stop_reason is not None, sec_per_step=caller.sec_per_step
             )
-            if stop and self.examples < total:
+            if stop and not self._is_complete:
                 self._save_and_stop(actions, preemption.stop_reason or "another worker was asked to stop")
 
     def _time_is_nearly_over(self, actions: RunActions, loop_sec: float, reached: int) -> bool:

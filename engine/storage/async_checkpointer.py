@@ -44,6 +44,24 @@ class AsyncCheckpointer:
         if self._is_chief:
             self._writing = self._thread.submit(self._write, snapshot, directory, keep)
 
+    def save_again(self, source: str, directory: str, *, examples: int, keep: int) -> None:
+        """Starts to add a checkpoint to another directory, without writing its values again where it can.
+
+        Args:
+          source: the directory of the last `save`, which need not be complete yet.
+          directory: gets the checkpoint.
+          examples: its position.
+          keep: intact checkpoints that stay there, the new one included; at least 1.
+
+        Raises:
+          ConfigurationError: the previous write failed.
+        """
+        self.wait()
+        if self._is_chief:
+            self._writing = self._thread.submit(
+                checkpoints.write_again, source, directory, examples=examples, keep=keep
+            )
+
     def check(self) -> None:
         """Raises the error of a write that has ended; does not wait for one that is in progress.
 

@@ -30,6 +30,18 @@ def fsync(path: str) -> None:
         os.close(descriptor)
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Gives a file that never changes a second path, by a hard link; copies it where that is not possible."""
+    if not (gfile.is_url(source) or gfile.is_url(target)):
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # FAT, some network file systems, another device; a copy fails if it must
+            pass
+    tf.io.gfile.copy(source, target)
+    fsync(target)
+
+
 def write_text(path: str, text: str) -> None:
     """Writes a small file so that a reader sees the old text or the new one, never a part of it.
 

@@ -15,8 +15,9 @@ ones are removed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 from absl import logging
@@ -25,13 +26,11 @@ from data import gfile
 from engine.errors import ConfigurationError
 from engine.inner_loop.train_state import TrainState
 from engine.storage import manifest
-from engine.storage.atomic_files import fsync
-from engine.storage.checkpoint_reader import open_checkpoint
+from engine.storage.atomic_files import fsync, link_or_copy
+from engine.storage.checkpoint_reader import assign_variables, open_checkpoint
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
 _PREFIX = "state"
-# Prefixes of variables that only some batch schedules and precisions have.
-_OPTIONAL = ("decision/", "noise_scale/", "loss_scale/")
 # Prefixes of directories that are not checkpoints: being written, being removed, or moved aside for a new
 # checkpoint of the same position.
 _WRITING, _REMOVING, _REPLACED = "writing-", "removing-", "replaced-"
@@ -75,26 +74,51 @@ def write(snapshot: Snapshot, directory: str, *, keep: int) -> None:
     Raises:
       ConfigurationError: it cannot be written; the earlier checkpoints are unchanged.
     """
-    name = _name(snapshot.examples)
+    _add(directory, snapshot.examples, functools.partial(_write_files, snapshot), keep=keep)
+
+
+def write_again(source: str, directory: str, *, examples: int, keep: int) -> None:
+    """Adds an intact checkpoint of one directory to another one, then removes older ones there.
+
+    On a disk both then share their files by hard links, so the values take no further room; none of the
+    files is ever changed, and removing one checkpoint leaves the other. Where there are no links, as in a
+    store, the files are copied and read back.
+
+    Args:
+      source: holds the checkpoint.
+      directory: gets it; made if missing.
+      examples: its position.
+      keep: newest intact checkpoints that stay in `directory`; at least 1.
+
+    Raises:
+      ConfigurationError: it cannot be written; the earlier checkpoints are unchanged.
+    """
+    path = os.path.join(source, _name(examples))
+    _add(directory, examples, functools.partial(_link_files, path, examples=examples), keep=keep)
+
+
+def _add(directory: str, position: int, fill: Callable[[str], None], *, keep: int) -> None:
+    """Adds a checkpoint, whose files `fill` puts into the directory that it is given."""
+    name = _name(position)
     final = os.path.join(directory, name)
     temporary = final if gfile.is_url(directory) else os.path.join(directory, _WRITING + name)
     with reraise_write_errors(final):
         clean_up(directory)
         try:
             if gfile.is_url(directory) and tf.io.gfile.exists(final):
-                _remove(directory, snapshot.examples)
+                _remove(directory, position)
             tf.io.gfile.makedirs(temporary)
-            _write_files(snapshot, temporary)
+            fill(temporary)
             if temporary != final:
                 if tf.io.gfile.exists(final):
-                    _move_aside(directory, snapshot.examples)
+                    _move_aside(directory, position)
                 tf.io.gfile.rename(temporary, final)
         except (OSError, tf.errors.OpError):
             _remove_partial(temporary)  # the disk may be full
             raise
         fsync(directory)
         clean_up(directory)
-        _remove_old(directory, keep=keep, just_written=snapshot.examples)
+        _remove_old(directory, keep=keep, just_written=position)
 
 
 def list_checkpoints(directory: str) -> list[int]:
@@ -175,26 +199,7 @@ def load(train_state: TrainState, directory: str, position: int) -> None:
     """
     path = os.path.join(directory, _name(position), _PREFIX)
     with open_checkpoint(path) as reader:
-        _assign(train_state, reader, path)
-
-
-def _assign(train_state: TrainState, reader: tf.train.CheckpointReader, path: str) -> None:
-    stored = reader.get_variable_to_shape_map()
-    # A run may continue with another batch schedule or precision, whose own variables then start afresh.
-    variables = {
-        name: variable
-        for name, variable in train_state.variables().items()
-        if name in stored or not name.startswith(_OPTIONAL)
-    }
-    misfits = _misfits(reader, variables)
-    if misfits:
-        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        raise ConfigurationError(
-            f"{path}: does not fit the configured networks and optimizers ({', '.join(misfits[:3])}{more}); "
-            "use the configuration it was trained with, or another --workdir"
-        )
-    for name, variable in variables.items():
-        variable.assign(reader.get_tensor(name))
+        assign_variables(train_state, reader, path)
 
 
 def clean_up(directory: str) -> None:
@@ -228,23 +233,14 @@ def _write_files(snapshot: Snapshot, directory: str) -> None:
     manifest.write_manifest(directory, examples=snapshot.examples)
 
 
-def _misfits(reader: tf.train.CheckpointReader, variables: Mapping[str, tf.Variable]) -> list[str]:
-    """How a checkpoint differs from the variables: names, else shapes, else dtypes."""
-    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    surplus = {name for name in shapes.keys() - variables.keys() if not name.startswith(_OPTIONAL)}
-    return (
-        sorted(surplus | (variables.keys() - shapes.keys()))
-        or [
-            f"{name} of shape {shapes[name]}, here {variable.shape.as_list()}"
-            for name, variable in variables.items()
-            if shapes[name] != variable.shape.as_list()
-        ]
-        or [
-            f"{name} in {dtypes[name].name}, here {variable.dtype.name}"
-            for name, variable in variables.items()
-            if dtypes[name] != variable.dtype
-        ]
-    )
+def _link_files(source: str, directory: str, *, examples: int) -> None:
+    names = sorted(gfile.list_dir(source), key=lambda name: name == manifest.NAME)  # the manifest last
+    for name in names:
+        link_or_copy(os.path.join(source, name), os.path.join(directory, name))
+    fsync(directory)
+    damage = manifest.verify(directory, examples=examples)
+    if damage is not None:
+        raise OSError(f"{damage}: the disk or the memory is faulty")
 
 
 def _move_aside(directory: str, position: int) -> None:

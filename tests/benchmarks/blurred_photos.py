@@ -1,7 +1,7 @@
 """A real data set on which PSNR rises with training: photos of house fronts, blurred and as they are.
 
-The source is a folder of the CMP facades as pix2pix publishes them: train and val hold JPEG files with a
-photo in the left half. Photos are scaled down first, so that a 64x64 crop shows much of a front.
+The source is a folder of the CMP facades as pix2pix publishes them: train, val and test hold JPEG files with
+a photo in the left half. Photos are scaled down first, so that a 64x64 crop shows much of a front.
 """
 
 import pathlib
@@ -18,11 +18,11 @@ BLUR_RADIUS = 2.0
 SPLITS = ("train", "val")
 
 
-def prepare_blurred_photos(source, folder, data_dir):
+def prepare_blurred_photos(source, folder, data_dir, *, splits=SPLITS):
     """Writes the pairs into `folder` and prepares them in `data_dir`; does nothing if they are there."""
     if (pathlib.Path(data_dir) / NAME).exists():
         return
-    for split in SPLITS:
+    for split in splits:
         for path in sorted((pathlib.Path(source) / split).glob("*.jpg")):
             sharp = _photo(path)
             blurred = sharp.filter(ImageFilter.GaussianBlur(BLUR_RADIUS))

@@ -27,6 +27,17 @@ GROWING = (
     "SAMPLE_EVERY = 0",
     "PRECISION = 'float64'",
 )
+# The run of the tests below ends early at TOTAL: of its evaluations at 19 and 34 the second is no better.
+EARLY_END = (
+    "TOTAL_EXAMPLES = 50",
+    f"small_cyclegan.SmallCycleGan.noted = {TOTAL}",
+    "EVALUATE_EVERY = 17",
+    "experiment.Experiment.best_metric = 'cycle_A_psnr_db'",
+    "early_stopping.EarlyStopping.patience = 15",
+    "early_stopping.EarlyStopping.minimum_change = 100.0",
+    "early_stopping.EarlyStopping.smoothing = @smoothing.Exponential()",
+)
+GIN_FILES = (GIN_FILE, "gin/early_stopping.gin")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +53,7 @@ def on_two_workers(tmp_path_factory, made_up_images):
     return workdir
 
 
-def start(workdir, data_dir, *, workers=1, params=GROWING, gin_files=(GIN_FILE,)):
+def start(workdir, data_dir, *, workers=1, params=GROWING + EARLY_END, gin_files=GIN_FILES):
     """The processes of one training, the chief first."""
     command = [sys.executable, "-m", "engine.train", f"--workdir={workdir}"]
     command += [f"--gin_file={path}" for path in gin_files]
@@ -94,6 +105,7 @@ def test_two_workers_equal_one_process(tmp_path, made_up_images, on_two_workers)
     rows = read_rows(str(on_two_workers / "train.jsonl"))
     assert [(row["replicas"], row["accumulation"]) for row in rows] == [(2, 1)] * 6 + [(2, 2)] * 4
     assert_equal(on_two_workers, tmp_path)
+    assert "stopped early at 34 of 50 examples" in (on_two_workers / "DONE").read_text()
     state = variables(str(on_two_workers), TOTAL)
     assert_each_example_once(state["task/drawn"])
     assert state["task/input_pool_stored"] == 6 and state["task/input_pool_images"].any(axis=(1, 2, 3)).all()

@@ -1,0 +1,47 @@
+"""Names of evaluation metrics: which way each improves, and which one chooses the best checkpoint.
+
+An evaluation names the metrics of a reconstruction, or of one direction, by a name in front of the metric:
+"cycle_A_psnr_db". `data.imaging.metrics.HIGHER_IS_BETTER` lists the metrics themselves.
+"""
+
+from data.imaging.metrics import HIGHER_IS_BETTER, METRICS
+
+
+def metric_of(name: str) -> str | None:
+    """The metric that a name stands for: "psnr_db" for "psnr_db" and "cycle_A_psnr_db"; None if unknown."""
+    if name in HIGHER_IS_BETTER:
+        return name
+    ends = [metric for metric in HIGHER_IS_BETTER if name.endswith(f"_{metric}")]
+    return max(ends, key=len, default=None)
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether a higher value of the metric is better.
+
+    Raises:
+      KeyError: there is no such metric.
+    """
+    metric = metric_of(name)
+    if metric is None:
+        raise KeyError(name)
+    return HIGHER_IS_BETTER[metric]
+
+
+def needs_targets(name: str) -> bool:
+    """Whether the metric compares translations with their targets, which unpaired data do not have."""
+    return name in METRICS
+
+
+def default_metric(*, is_paired: bool) -> str | None:
+    """The metric that chooses the best checkpoint unless the user names one; None chooses none.
+
+    Args:
+      is_paired: whether each target is the ground truth of its input.
+    """
+    # Unpaired: "kid", as soon as evaluations measure it.
+    return "psnr_db" if is_paired else None
+
+
+def known_metrics() -> str:
+    """What a user may write, for error messages."""
+    return f"{', '.join(HIGHER_IS_BETTER)}, or one of a reconstruction such as 'cycle_A_psnr_db'"

@@ -21,9 +21,10 @@ from data import gfile
 from data.errors import DataError, MissingDatasetError
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
+from engine.evaluation.baselines import BASELINES, INPUT_ITSELF
 from engine.evaluation.contact_sheet import Extremes
 from engine.evaluation.details import write_details
-from engine.evaluation.evaluator import BASELINES, INPUT_ITSELF, Evaluator
+from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.results import Evaluation
 from engine.evaluation.text_table import table
 from engine.inference.picture_log import print_notes

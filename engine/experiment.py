@@ -12,6 +12,8 @@ from engine.distribution.gpus import numbers_of
 from engine.durations import Duration, examples_of, seconds_of
 from engine.early_stopping import EarlyStopping, StoppingRule
 from engine.errors import ConfigurationError
+from engine.evaluation.random_features import RandomFeatures
+from engine.feature_extractor import FeatureExtractor
 from engine.task import InitialWeights, MetricSchedule, Task
 from engine.training_data import TrainingData
 
@@ -60,6 +62,9 @@ class Experiment:
       best_metric: the evaluation metric that chooses RUN/best, by its name in eval.jsonl without "metric/";
         None: `data.imaging.metric_names.default_metric`. There is no best checkpoint if evaluations do not
         measure it, as psnr_db of unpaired data.
+      feature_extractor: of the features that KID and FID compare, such as
+        `models.application_features.ApplicationFeatures`; None measures neither. Figures of different
+        extractors are not comparable.
       early_stopping: ends the run when a metric has stopped improving; None: it ends at its total only.
     """
 
@@ -95,6 +100,7 @@ class Experiment:
     on_non_finite: str = "stop"
     best_metric: str | None = None
     early_stopping: EarlyStopping | None = None
+    feature_extractor: FeatureExtractor | None = RandomFeatures()
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -242,7 +248,7 @@ _FREE_TO_CHANGE = frozenset(
         "engine.experiment.Experiment": (
             "total_examples strategy cpu_replicas gpus determinism jit_compile steps_per_loop "
             "log_every save_every sample_every evaluate_every check_replicas_every keep_checkpoints "
-            "max_wall_time on_non_finite best_metric early_stopping largest_micro_batch memory_fraction "
+            "max_wall_time on_non_finite best_metric early_stopping feature_extractor largest_micro_batch memory_fraction "
             "memory_bytes"
         ),
         "engine.early_stopping.EarlyStopping": "metric patience minimum_change smoothing",

@@ -32,14 +32,13 @@ def needs_targets(name: str) -> bool:
     return name in METRICS
 
 
-def default_metric(*, is_paired: bool) -> str | None:
-    """The metric that chooses the best checkpoint unless the user names one; None chooses none.
+def default_metric(*, is_paired: bool) -> str:
+    """The metric that chooses the best checkpoint unless the user names one.
 
     Args:
       is_paired: whether each target is the ground truth of its input.
     """
-    # Unpaired: "kid", as soon as evaluations measure it.
-    return "psnr_db" if is_paired else None
+    return "psnr_db" if is_paired else "kid"
 
 
 def known_metrics() -> str:

@@ -167,5 +167,13 @@ METRICS: dict[str, Callable[..., tf.Tensor]] = {
 }
 """Name of a metric -> function of two batches [B, H, W, C] and their range that returns float64 [B]."""
 
-HIGHER_IS_BETTER = {"mae": False, "mse": False, "rmse": False, "psnr_db": True, "ssim": True}
-"""Name of a metric -> whether a higher value is better."""
+HIGHER_IS_BETTER = {
+    "mae": False,
+    "mse": False,
+    "rmse": False,
+    "psnr_db": True,
+    "ssim": True,
+    "kid": False,
+    "fid": False,
+}
+"""Name of a metric -> whether a higher value is better; KID and FID are of whole sets of images."""

@@ -42,6 +42,8 @@ class Evaluation:
       translations: of the networks; None for unpaired data.
       baseline_images: of each baseline, by its name; empty for unpaired data.
       reconstruction_images: of each of the task's reconstructions, by its name.
+      distances: KID and FID of the translations to the real images, "kid" and "fid"; for tasks that translate
+        both ways, also "back_kid" and "back_fid".
     """
 
     examples: int
@@ -50,6 +52,7 @@ class Evaluation:
     translations: ImageMetrics | None = None
     baseline_images: Mapping[str, ImageMetrics] = dataclasses.field(default_factory=dict)
     reconstruction_images: Mapping[str, ImageMetrics] = dataclasses.field(default_factory=dict)
+    distances: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def model(self) -> dict[str, float]:
@@ -69,11 +72,12 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, float]:
         """All metrics of the networks; those of a reconstruction begin with its name."""
-        return {name: float(np.mean(values)) for name, values in self.image_values.items()}
+        means = {name: float(np.mean(values)) for name, values in self.image_values.items()}
+        return means | dict(self.distances)
 
     @property
     def image_values(self) -> dict[str, np.ndarray]:
-        """The values behind `metrics`, one for each image."""
+        """The values behind `metrics`, one for each image; distances are of all images together."""
         values = dict(self.translations.values) if self.translations else {}
         for name, images in self.reconstruction_images.items():
             values |= {f"{name}_{metric}": found for metric, found in images.values.items()}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.prepare import prepare
-from engine.evaluation.evaluator import BASELINES
+from engine.evaluation.baselines import BASELINES
 from engine.gin_config import loader
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory

@@ -12,7 +12,8 @@ from engine.batching.batch_layout import rows_of_replicas
 from engine.distribution.devices import devices_of, make_devices
 from engine.distribution.precision import set_precision
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.evaluation.evaluator import BASELINES, Evaluator
+from engine.evaluation.baselines import BASELINES
+from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.sample_grid import join_columns
 from engine.evaluation.text_table import table
 from engine.experiment import Experiment
@@ -75,7 +76,7 @@ def test_whole_split_beside_its_baselines(noise_pairs, replicas):
         data=data,
         networks={},
     )
-    evaluator._batch = 4  # 5 images: 4 and 1, so that a replica goes without one
+    evaluator._translator._batch = 4  # 5 images: 4 and 1, so that a replica goes without one
     assert rows_of_replicas(1, 3) == (1, 0, 0)
     result = evaluator.evaluate("test", baselines=BASELINES)
     assert result.examples == 5
@@ -241,7 +242,7 @@ def test_an_output_that_is_not_finite_is_no_number(noise_pairs, replicas, where,
         data=data,
         networks={},
     )
-    evaluator._batch = 3
+    evaluator._translator._batch = 3
     with pytest.raises(NonFiniteOutputError, match=rf"^example {brightness.argmax()} of split 'test', "):
         evaluator.evaluate("test")
 

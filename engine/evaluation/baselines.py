@@ -1,0 +1,67 @@
+"""Baselines that need no training, for comparison with the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import tensorflow as tf
+
+from data import imaging
+from data.roles import INPUT, TARGET
+from engine.evaluation.picture_scale import PictureScale
+from engine.evaluation.split_translator import FORWARD, TranslatedBatch
+from engine.input_pipeline.distributed_batches import reraise_record_errors
+from engine.training_data import TrainingData
+
+BASELINES = INPUT_ITSELF, MEAN_TARGET = ("input", "mean target")
+"""The input itself, where the channels agree (enlarged by bicubic interpolation where it is smaller); and the
+mean training target for every image, which takes a pass over the training split."""
+
+
+class Baselines:
+    """Makes the images of baselines.
+
+    Args:
+      names: those of `BASELINES` that are wanted.
+      data: the mean target is of its training split.
+      scale: of the targets.
+    """
+
+    def __init__(self, names: Collection[str], *, data: TrainingData, scale: PictureScale):
+        self._names = names
+        self._scale = scale
+        self._mean_target = _mean_target(data, scale) if MEAN_TARGET in names else None
+
+    def images(self, batch: TranslatedBatch) -> dict[str, tf.Tensor]:
+        """By name of the baseline, [B, H, W, C] of the targets' scale."""
+        _, targets = batch.translations[FORWARD]
+        images = {}
+        if INPUT_ITSELF in self._names and INPUT in batch.inputs:
+            images[INPUT_ITSELF] = _enlarged(batch.inputs[INPUT], targets, self._scale)
+        if self._mean_target is not None:
+            images[MEAN_TARGET] = tf.broadcast_to(self._mean_target, tf.shape(targets))
+        return images
+
+
+def _mean_target(data: TrainingData, scale: PictureScale) -> tf.Tensor:
+    """The mean target of the training split, as prepared for evaluation: [H, W, C] of its scale."""
+    total, examples = 0.0, 0
+    with reraise_record_errors(data, "train"):
+        for batch in data.evaluation("train", batch=32):
+            pictures = tf.cast(scale.convert(data, batch[TARGET]), tf.float64)
+            total += tf.reduce_sum(pictures, axis=0)
+            examples += int(pictures.shape[0])
+    mean = total / examples
+    return tf.cast(mean if scale.dtype == "float32" else tf.round(mean), scale.dtype)
+
+
+def _enlarged(inputs: tf.Tensor, targets: tf.Tensor, scale: PictureScale) -> tf.Tensor:
+    """Inputs at the size of the targets, [B, H, W, C] of the scale."""
+    height, width = targets.shape[1:3]
+    if inputs.shape[1:3] == targets.shape[1:3]:
+        return inputs
+    low, high = scale.value_range
+    enlarged = imaging.enlarge(tf.cast(inputs, tf.float32), height=height, width=width)
+    if inputs.dtype.is_integer:
+        enlarged = tf.floor(enlarged + 0.5)
+    return tf.cast(tf.clip_by_value(enlarged, low, high), inputs.dtype)

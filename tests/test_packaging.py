@@ -70,6 +70,7 @@ def test_console_scripts_point_at_the_binaries():
         "gantry-data-service": "engine.data_service:run",
         "gantry-launch": "engine.launch:run",
         "gantry-tpu-job": "engine.tpu_job:run",
+        "gantry-events": "engine.events:run",
     }
     for target in PROJECT["scripts"].values():
         module, function = target.split(":")

@@ -14,17 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "engine": (
-        "errors training_data",
+        "errors training_data log_writer",
         "task durations cli",
         "distribution batching cloud",
         "inner_loop input_pipeline schedules batch_schedules",
         "storage evaluation adaptive_batch",
-        "experiment",
+        "experiment mlflow_tracker",
         "reporting gin_config",
         "outer_loop",
         "memory opened_run",
         "inference",
-        "train evaluate translate preview doctor launch tpu_job data_service",
+        "train evaluate translate preview doctor launch tpu_job data_service events",
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",

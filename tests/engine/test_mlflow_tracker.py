@@ -1,4 +1,4 @@
-"""The MLflow tracker: one line where MLflow is missing; one point at each position of a run that is resumed."""
+"""The MLflow tracker: one line where MLflow is missing; one point at each position of a resumed run."""
 
 import math
 import sys

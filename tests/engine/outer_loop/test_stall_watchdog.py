@@ -89,8 +89,8 @@ def test_what_a_run_waits_for(make_trainer, tmp_path):
     assert kinds[0] == "compiling the first step with batches of 2"
     stalled = [kind for kind in kinds if kind.startswith("stalled")]
     assert stalled[0] == (
-        "stalled: waiting for input: the batch of examples 6 to 7 has not arrived; check that the data set can "
-        "be read"
+        "stalled: waiting for input: the batch of examples 6 to 7 has not arrived; check that the data set "
+        "can be read"
     )
     assert stalled[-1] == (
         "stalled: the step at 10 examples does not end; its batch has arrived, so the devices compute"

@@ -1,16 +1,16 @@
-"""What a run reports: TensorBoard's data over HTTP, a killed and continued run, a tracker, the progress bar."""
+"""What a run reports: TensorBoard's data over HTTP, a continued run, a tracker, the progress bar."""
 
 import json
 import os
 import subprocess
 import sys
 import urllib.request
+import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.program import TensorBoard
 
 from engine.gin_config.diff import plain_settings
 from engine.log_writer import LogWriter
@@ -167,6 +167,9 @@ def test_histograms_hold_all_weights_and_the_profile_is_there(trained):
 @pytest.fixture(scope="module")
 def server(trained):
     """The address of a TensorBoard that shows the folder of the run."""
+    with warnings.catch_warnings():  # of what its text plug-in imports
+        warnings.simplefilter("ignore")
+        from tensorboard.program import TensorBoard
     board = TensorBoard()
     board.configure(
         argv=["tensorboard", f"--logdir={os.path.dirname(trained[0].path)}", "--port=0", "--load_fast=false"]

@@ -98,7 +98,7 @@ class _Watched:
         self._position = position
         self._describe = describe
         self._usual_sec = usual_sec
-        self._last: Hashable = object()
+        self._last = position()
         self._since = time.monotonic()
         self._reported_sec = 0.0
 

@@ -42,6 +42,7 @@ class ConsoleWriter(LogWriter):
             initial=run.done_examples,
             bar_format=_BAR,
             dynamic_ncols=True,
+            miniters=1,
             disable=None,  # only on a terminal
         )
 

@@ -13,11 +13,9 @@ from engine.mlflow_tracker import MlflowTracker
 from engine.storage.run_directory import RunDirectory, append_row
 
 
-def test_it_is_imported_only_to_start_and_named_if_it_is_missing(tmp_path, monkeypatch, synthetic_datasets):
+def test_it_is_imported_only_to_start_and_named_if_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    experiment, _ = loader.load_experiment(
-        gin_files=["gin/quickstart.gin", "gin/mlflow.gin"], gin_params=[f"DATA_DIR = {synthetic_datasets!r}"]
-    )
+    experiment, _ = loader.load_experiment(gin_files=["gin/quickstart.gin", "gin/mlflow.gin"])
     assert isinstance(experiment.tracker, MlflowTracker)
     with pytest.raises(ConfigurationError, match=r"mlflow is not installed; install .*\.\[mlflow\]") as error:
         experiment.tracker.start(ReportedRun(path=str(tmp_path), done_examples=0, total_examples=1))

@@ -1,9 +1,12 @@
 """What a run reports: TensorBoard's data over HTTP, a continued run, a tracker, the progress bar."""
 
+import fcntl
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
 import urllib.request
 import warnings
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from engine.gin_config.diff import plain_settings
 from engine.log_writer import LogWriter
@@ -44,12 +48,13 @@ def test_a_continued_run_has_one_point_at_each_position(tmp_path, restarted_at):
             path.write_bytes(path.read_bytes() + b"half an event")
     shown = EventAccumulator(run.tensorboard, size_guidance={"tensors": 0})  # 0: all
     shown.Reload()
-    # TensorFlow 2 writes scalars as tensors.
+    # TensorFlow 2 writes scalars as tensors. Files of one process and second have no order.
     points = [(point.step, tf.make_ndarray(point.tensor_proto).item()) for point in shown.Tensors("process")]
-    assert points == [(step, float(step > restarted_at)) for step in range(2, 21, 2)]
+    assert sorted(points) == [(step, float(step > restarted_at)) for step in range(2, 21, 2)]
     # Settings may have changed: TensorBoard shows those of the last start.
     (content,) = shown.PluginTagToContent("hparams").values()
-    assert b"\x01\x00\x00\x00\x00\x00\x00\xf0?" in content or b"\xf0?" in content  # 1.0, a double
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["process"].number_value == 1
 
 
 CONFIG = """
@@ -223,9 +228,7 @@ def test_tensorboard_serves_what_the_run_reported(trained, fetch):
     assert group["hparams"]["pix2pix.Pix2Pix.gan_loss"] == "bce"
     assert group["hparams"]["pix2pix.Pix2Pix.dropout"] is False
     named = json.loads(fetch("plugin/hparams/experiment", {"experimentName": ""}))
-    assert {"tag": "val/psnr_db", "group": NAME} in [each["name"] for each in named["metricInfos"]] or any(
-        each["name"]["tag"] == "val/psnr_db" for each in named["metricInfos"]
-    )
+    assert "val/psnr_db" in [each["name"]["tag"] for each in named["metricInfos"]]
 
 
 PROGRESS = """
@@ -245,6 +248,7 @@ reporter.close()
 
 def test_the_bar_on_a_terminal_and_none_in_a_file(tmp_path):
     ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRESS, str(tmp_path)], stdout=theirs, stderr=theirs, stdin=theirs
     )

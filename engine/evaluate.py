@@ -109,6 +109,7 @@ def _evaluate_pairs(trainer: Trainer, pairs: PicturePairs, extremes: Extremes) -
         devices=trainer.devices,
         data=pairs,
         networks=trainer.state.evaluation_networks,
+        extractor=trainer.experiment.feature_extractor,
     )
     evaluation = evaluator.evaluate(pairs.split, baselines=baselines, extremes=extremes)
     print_notes(pairs.notes_of_pictures, pictures=evaluation.examples * pairs.pictures_of_example)

@@ -14,6 +14,7 @@ from engine.early_stopping import EarlyStopping, StoppingRule
 from engine.errors import ConfigurationError
 from engine.evaluation.random_features import RandomFeatures
 from engine.feature_extractor import FeatureExtractor
+from engine.log_writer import LogWriter
 from engine.task import InitialWeights, MetricSchedule, Task
 from engine.training_data import TrainingData
 
@@ -59,6 +60,13 @@ class Experiment:
         stops as if interrupted; None: no limit.
       on_non_finite: what to do when a loss or gradient is not finite: "stop", "skip" or "restore"; see
         `engine.outer_loop.nan_policy`.
+      report_stalls_after: time such as "5m" without a new batch or step after which the run says what it
+        waits for; see `engine.outer_loop.stall_watchdog`. None: never.
+      histograms_every: period of histograms of all weights in TensorBoard; 0 means only at the end, None
+        never.
+      profile_at: position from which `profile_steps` steps are profiled for TensorBoard; None: never.
+      profile_steps: how many.
+      tracker: records the run somewhere else too, such as `engine.mlflow_tracker.MlflowTracker`.
       best_metric: the evaluation metric that chooses RUN/best, by its name in eval.jsonl without "metric/";
         None: `data.imaging.metric_names.default_metric`. There is no best checkpoint if evaluations do not
         measure it, as psnr_db of unpaired data.
@@ -98,9 +106,14 @@ class Experiment:
     keep_checkpoints: int = 3
     max_wall_time: str | None = None
     on_non_finite: str = "stop"
+    report_stalls_after: str | None = "5m"
+    histograms_every: Duration | None = None
+    profile_at: Duration | None = None
+    profile_steps: int = 10
+    tracker: LogWriter | None = None
     best_metric: str | None = None
     early_stopping: EarlyStopping | None = None
-    feature_extractor: FeatureExtractor | None = RandomFeatures()
+    feature_extractor: FeatureExtractor | None = dataclasses.field(default_factory=RandomFeatures)
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -110,7 +123,8 @@ class Experiment:
         self._check_colours()
 
     def _check_numbers(self) -> None:
-        for name, least in (("seed", 0), ("steps_per_loop", 1), ("keep_checkpoints", 1)):
+        least_values = (("seed", 0), ("steps_per_loop", 1), ("keep_checkpoints", 1), ("profile_steps", 1))
+        for name, least in least_values:
             if getattr(self, name) < least:
                 raise ConfigurationError(
                     f"{name.upper()} = {getattr(self, name)}: must be at least {least}; raise it"
@@ -118,14 +132,18 @@ class Experiment:
         # How long an epoch is only the data know, which are not read yet.
         for name in ("total_examples", "log_every", "save_every", "sample_every", "evaluate_every"):
             examples_of(getattr(self, name), examples_per_epoch=10**9, name=name.upper())
+        for name in ("histograms_every", "profile_at"):
+            if getattr(self, name) is not None:
+                examples_of(getattr(self, name), examples_per_epoch=10**9, name=f"Experiment.{name}")
         if self.seed >= 2**32:
             raise ConfigurationError(f"SEED = {self.seed}: must be below 2**32; lower it")
         if not 0 < self.memory_fraction <= 1:
             raise ConfigurationError(
                 f"Experiment.memory_fraction = {self.memory_fraction}: must lie in (0, 1]; 0.8 is usual"
             )
-        if self.max_wall_time is not None:
-            seconds_of(self.max_wall_time, name="Experiment.max_wall_time")
+        for name in ("max_wall_time", "report_stalls_after"):
+            if getattr(self, name) is not None:
+                seconds_of(getattr(self, name), name=f"Experiment.{name}")
 
     def _check_devices(self) -> None:
         micro = self.largest_micro_batch
@@ -248,12 +266,14 @@ _FREE_TO_CHANGE = frozenset(
         "engine.experiment.Experiment": (
             "total_examples strategy cpu_replicas gpus determinism jit_compile steps_per_loop "
             "log_every save_every sample_every evaluate_every check_replicas_every keep_checkpoints "
-            "max_wall_time on_non_finite best_metric early_stopping feature_extractor largest_micro_batch memory_fraction "
-            "memory_bytes"
+            "max_wall_time on_non_finite best_metric early_stopping feature_extractor largest_micro_batch "
+            "memory_fraction memory_bytes report_stalls_after histograms_every profile_at profile_steps "
+            "tracker"
         ),
         "engine.early_stopping.EarlyStopping": "metric patience minimum_change smoothing",
         "engine.smoothing.CentredWindow": "evaluations",
         "engine.smoothing.Exponential": "decay",
+        "engine.mlflow_tracker.MlflowTracker": "uri experiment run_name",
         "data.pairs.PairedImages": "data_dir",
         "data.unpaired.UnpairedImages": "data_dir",
         "data.single.SingleImages": "data_dir",

@@ -9,8 +9,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
+UNLOCKED = ("bench", "mlflow")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {name: extra for name, extra in PROJECT["optional-dependencies"].items() if name != "bench"}
+EXTRAS = {name: e for name, e in PROJECT["optional-dependencies"].items() if name not in UNLOCKED}
 LOCKS = {extra: (ROOT / f"requirements-{extra}.lock").read_text() for extra in EXTRAS}
 
 
@@ -72,6 +73,7 @@ def test_console_scripts_point_at_the_binaries():
         "gantry-tpu-job": "engine.tpu_job:run",
         "gantry-report": "engine.report:run",
         "gantry-sweep": "engine.sweep:run",
+        "gantry-events": "engine.events:run",
     }
     for target in PROJECT["scripts"].values():
         module, function = target.split(":")

@@ -14,18 +14,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "engine": (
-        "errors training_data feature_extractor",
+        "errors training_data feature_extractor log_writer",
         "task durations smoothing cli",
         "distribution batching cloud",
         "inner_loop input_pipeline schedules batch_schedules early_stopping",
         "storage evaluation adaptive_batch",
-        "experiment",
+        "experiment mlflow_tracker",
         "reporting gin_config",
         "outer_loop",
         "memory opened_run",
         "inference run_reports",
         "sweeps",
-        "train evaluate translate preview doctor launch tpu_job data_service report sweep",
+        "train evaluate translate preview doctor launch tpu_job data_service report sweep events",
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",

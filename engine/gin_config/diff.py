@@ -108,6 +108,29 @@ def best_metric(text: str) -> str | None:
     return ast.literal_eval(setting.value) if setting else None
 
 
+def plain_settings(text: str, *, leave_out: Collection[str]) -> dict[str, bool | int | float | str]:
+    """The parameters that a config.gin binds, flat, for tools that compare runs by them.
+
+    Args:
+      text: of a config.gin.
+      leave_out: full names of parameters, such as "data.supply.Supply.cache".
+
+    Returns:
+      Name in the text, such as "pix2pix.Pix2Pix.gan_loss" -> value; what is no number and no text, such as a
+      tuple or another class, is text.
+    """
+    plain: dict[str, bool | int | float | str] = {}
+    for setting in _settings(text).values():
+        if setting.full_name in leave_out:
+            continue
+        try:
+            value = ast.literal_eval(setting.value)
+        except (ValueError, SyntaxError):  # @name()
+            value = setting.value
+        plain[setting.label] = value if isinstance(value, bool | int | float | str) else str(value)
+    return plain
+
+
 def _total(settings: Mapping[str, _Setting], examples_per_epoch: int | None) -> int | None:
     setting = settings.get(f"/{_TOTAL}")
     length = _length(_value(setting, None), None, examples_per_epoch) if setting else None

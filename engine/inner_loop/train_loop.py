@@ -117,11 +117,20 @@ class TrainLoop:
         self._patterns = list(dict.fromkeys(due))
         self._pattern_of_step = [self._patterns.index(pattern) for pattern in due]
         self._metric_names: dict[int, list[str]] = {}  # by pattern, written while tracing
+        with tf.device("CPU:0"):  # so that another thread can read them while a GPU computes
+            self._asked, self._arrived = (tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2))
 
     @property
     def traces(self) -> int:
         """How often a step (with accumulation: a phase) was traced. Each replica counts."""
         return self._replica_step.traces
+
+    def batches(self) -> tuple[int, int]:
+        """Batches that the loop has asked the input for, and those that arrived, since it was built.
+
+        Another thread may read them while the loop runs: while they differ, the loop waits for input.
+        """
+        return int(self._asked.numpy()), int(self._arrived.numpy())
 
     def run(
         self,
@@ -244,6 +253,7 @@ class TrainLoop:
         """The next batch, and `wait_sec` plus the time that it took since the tensors in `after`."""
         with tf.control_dependencies(after):  # after the previous step
             asked = now()
+            self._asked.assign_add(1)
         batch = iterator.get_next()
         arrived = [
             tensor
@@ -251,6 +261,7 @@ class TrainLoop:
             for tensor in self._strategy.experimental_local_results(values)
         ]
         with tf.control_dependencies(arrived):
+            self._arrived.assign_add(1)
             return batch, wait_sec + (now() - asked)
 
     def _one_step(self, batch: Batch, done: tf.Tensor, inputs: _LoopInputs) -> tuple[tf.Tensor, tf.Tensor]:

@@ -19,6 +19,7 @@ from engine.input_pipeline.distributed_batches import distributed_batches, rerai
 from engine.outer_loop.periodic_action import PeriodicAction, steps_until_next
 from engine.outer_loop.run_plan import RunPlan
 from engine.outer_loop.schedule_state import ScheduleState
+from engine.outer_loop.stall_watchdog import StallWatchdog
 
 LOOP_SEC = 5.0
 """A call starts no step after this many seconds, so that signals are answered soon."""
@@ -53,6 +54,7 @@ class LoopCaller:
       loop: the compiled loop.
       state: every variable of the run.
       schedule_state: gives the global batch and the factors on the learning rates.
+      watchdog: reports calls that hang.
 
     Attributes:
       sec_per_step: seconds per step of the last call; infinite while the current batch size has not run.
@@ -67,6 +69,7 @@ class LoopCaller:
         loop: TrainLoop,
         state: TrainState,
         schedule_state: ScheduleState,
+        watchdog: StallWatchdog,
     ):
         self._experiment = experiment
         self._plan = plan
@@ -74,25 +77,38 @@ class LoopCaller:
         self._loop = loop
         self._state = state
         self._schedule_state = schedule_state
+        self._watchdog = watchdog
         self._iterator: tf.distribute.DistributedIterator = None
         self._batch: BatchLayout | None = None
         self.sec_per_step = math.inf
 
-    def call(self, actions: Sequence[PeriodicAction]) -> LoopCall:
+    def call(self, actions: Sequence[PeriodicAction], *, most_steps: int | None = None) -> LoopCall:
         """Runs at least one step, up to the next action, the next change of the batch, or for `LOOP_SEC`.
 
         Args:
           actions: of the run.
+          most_steps: that the call may take; None if any number.
 
         Raises:
           ConfigurationError, data.errors.DataError: XLA refuses the step, or a record cannot be used.
           OutOfMemoryError: a step did not fit into memory.
         """
         before, step = int(self._state.examples.numpy()), int(self._state.step.numpy())
-        batch = self._batch_at(before)
+        with self._watchdog.watch(
+            describe=lambda: f"stalled: waiting for the input to be opened at {before} examples",
+        ):
+            batch = self._batch_at(before)
         num_steps = self._num_steps(actions, before, batch)
+        if most_steps is not None:
+            num_steps = min(num_steps, most_steps)
+        is_first = math.isinf(self.sec_per_step)
         began = time.monotonic()
-        result = self._run_loop(batch, num_steps=num_steps, step=step, examples=before)
+        with self._watchdog.watch(
+            position=self._loop.batches,
+            describe=_Waiting(self._devices, self._loop, batch=batch, before=before, is_first=is_first),
+            usual_sec=0.0 if is_first else self.sec_per_step,
+        ):
+            result = self._run_loop(batch, num_steps=num_steps, step=step, examples=before)
         sec = time.monotonic() - began
         self.sec_per_step = sec / result.steps
         self._state.step.assign(step + result.steps)
@@ -149,3 +165,45 @@ class LoopCaller:
                 )
         except tf.errors.ResourceExhaustedError as error:
             raise OutOfMemoryError(examples=examples, micro_batch=batch.micro_batch) from error
+
+
+class _Waiting:
+    """Says what a call of the compiled loop is waiting for.
+
+    Args:
+      devices: of the run.
+      loop: that is called.
+      batch: the layout of its batches.
+      before: examples drawn before the call.
+      is_first: whether it is the first call with this batch size, which may compile.
+    """
+
+    def __init__(self, devices: Devices, loop: TrainLoop, *, batch: BatchLayout, before: int, is_first: bool):
+        self._devices = devices
+        self._loop = loop
+        self._batch = batch
+        self._before = before
+        self._is_first = is_first
+        self._arrived_before = loop.batches()[1]
+
+    def __call__(self) -> str:
+        asked, arrived = self._loop.batches()
+        done = arrived - self._arrived_before
+        size = self._batch.global_batch
+        position = self._before + done * size
+        if asked > arrived:
+            return (
+                f"stalled: waiting for input: the batch of examples {position} to {position + size - 1} has "
+                "not arrived; check that the data set can be read"
+            )
+        other = ""
+        if self._devices.is_multi_worker:
+            other = ", or an all-reduce waits for another worker, whose output says why"
+        elif self._devices.replicas > 1:
+            other = ", or an all-reduce waits for one of them"
+        if self._is_first:
+            return f"compiling the first step with batches of {size}{other if done else ''}"
+        return (
+            f"stalled: the step at {position - size} examples does not end; its batch has arrived, so the "
+            f"devices compute{other}"
+        )

@@ -96,6 +96,8 @@ class RunActions:
             actions.append(PeriodicAction(update_every, self.update_batch_schedule))
         actions.append(PeriodicAction(every("evaluate_every"), self.evaluate))
         actions.append(PeriodicAction(every("sample_every"), self.sample))
+        if self._experiment.histograms_every is not None:
+            actions.append(PeriodicAction(every("histograms_every"), self.log_weights))
         actions.append(PeriodicAction(every("save_every"), self.save))
         return actions
 
@@ -185,6 +187,11 @@ class RunActions:
                 networks=self._state.evaluation_networks,
             )
         self.reporter.log_samples(self._sample_grid.render(), examples=self._examples)
+
+    def log_weights(self) -> None:
+        """Logs histograms of all weights."""
+        networks = {f"averaged_{name}": network for name, network in self._state.averaged.items()}
+        self.reporter.log_weights({**self._state.networks, **networks}, examples=self._examples)
 
     def save(self) -> None:
         """Starts to write a checkpoint."""

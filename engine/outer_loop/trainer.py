@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import math
 import time
 
@@ -16,17 +18,20 @@ from engine.distribution.worker_sync import WorkerSync
 from engine.errors import DivergenceError, OutOfMemoryError, RunInterruptedError, not_finite
 from engine.evaluation.evaluator import Evaluator
 from engine.experiment import Experiment
+from engine.gin_config.diff import plain_settings
 from engine.inner_loop.train_loop import LoopResult, TrainLoop
 from engine.inner_loop.train_state import TrainState, build_state
 from engine.outer_loop.best_checkpoint import BestCheckpoint, check_measured
 from engine.outer_loop.loop_calls import LoopCaller
 from engine.outer_loop.nan_policy import NanPolicy, initial_counts
 from engine.outer_loop.preemption import PreemptionHandler
+from engine.outer_loop.profiling import ProfilerWindow
 from engine.outer_loop.rate_warnings import ZeroRates, find_zero_rates
 from engine.outer_loop.restoring import restore_newest
 from engine.outer_loop.run_actions import RunActions
 from engine.outer_loop.run_plan import RunPlan, plan_run
 from engine.outer_loop.schedule_state import ScheduleState, initial_schedule_state
+from engine.outer_loop.stall_watchdog import StallWatchdog
 from engine.outer_loop.stopping import EarlyStop, initial_stopping_state, stopping_lines
 from engine.outer_loop.wall_time import WallTime
 from engine.reporting.reporter import Reporter, opening_line
@@ -115,6 +120,7 @@ class Trainer:
             devices=self.devices,
             data=experiment.data,
             networks=self.state.evaluation_networks,
+            extractor=experiment.feature_extractor,
         )
         check_measured(experiment, self.evaluator)
         self._early_stop = EarlyStop(
@@ -209,10 +215,8 @@ class Trainer:
             self.run_directory.clear_leftovers()
             self.run_directory.cut_logs(self.examples)
             self.run_directory.clear_done()
-        total, is_chief = self.plan.total_examples, self.devices.is_chief
-        reporter = Reporter(
-            self.run_directory, total_examples=total, done_examples=self.examples, is_chief=is_chief
-        )
+        is_chief = self.devices.is_chief
+        reporter = self._make_reporter()
         try:
             reporter.log_config(self._config_text)
             zero_rates = find_zero_rates(self.plan, self.experiment.task)
@@ -220,8 +224,14 @@ class Trainer:
                 reporter.write_line(goes_on)
             self._write_opening(reporter, zero_rates)
             actions = self._make_actions(reporter, zero_rates)
-            with PreemptionHandler() as preemption:
-                self._train(actions, preemption)
+            # Each worker says itself what it waits for.
+            report = reporter.write_line if is_chief else functools.partial(print, flush=True)
+            with (
+                PreemptionHandler() as preemption,
+                StallWatchdog(self.experiment.report_stalls_after, report=report) as watchdog,
+                contextlib.closing(self._make_profiler()) as profiler,
+            ):
+                self._train(actions, preemption, watchdog, profiler)
                 self._checkpointer.wait()
             self._sync.barrier()  # no worker ends before the chief has written everything
         finally:
@@ -251,6 +261,26 @@ class Trainer:
     def _is_complete(self) -> bool:
         return self.examples >= self.plan.total_examples or self._early_stop.is_over
 
+    def _make_reporter(self) -> Reporter:
+        experiment = self.experiment
+        return Reporter(
+            self.run_directory,
+            total_examples=self.plan.total_examples,
+            done_examples=self.examples,
+            is_chief=self.devices.is_chief,
+            examples_per_epoch=experiment.data.train_examples,
+            hyper_parameters=plain_settings(self._config_text, leave_out=experiment.free_to_change),
+            tracker=experiment.tracker,
+        )
+
+    def _make_profiler(self) -> ProfilerWindow:
+        return ProfilerWindow(
+            self.experiment,
+            self.run_directory.tensorboard,
+            start_examples=self.examples,
+            records=self.devices.is_chief,
+        )
+
     def _make_actions(self, reporter: Reporter, zero_rates: ZeroRates) -> RunActions:
         return RunActions(
             self.experiment,
@@ -279,7 +309,13 @@ class Trainer:
             stopped_early=self._early_stop.reason(self.examples),
         )
 
-    def _train(self, actions: RunActions, preemption: PreemptionHandler) -> None:
+    def _train(
+        self,
+        actions: RunActions,
+        preemption: PreemptionHandler,
+        watchdog: StallWatchdog,
+        profiler: ProfilerWindow,
+    ) -> None:
         total = self.plan.total_examples
         if not self._is_complete:
             self._wall_time.check_start()
@@ -290,13 +326,15 @@ class Trainer:
             loop=self.loop,
             state=self.state,
             schedule_state=self._schedule_state,
+            watchdog=watchdog,
         )
         while not self._is_complete:
             try:
-                call = caller.call(actions.periodic)
+                call = caller.call(actions.periodic, most_steps=profiler.before_call(self.examples))
             except OutOfMemoryError:
                 self._checkpointer.wait()
                 raise
+            profiler.after_call(call.result.steps)
             self.run_directory.check_lock()  # before anything is written
             self._nan_policy.after_loop(finite=call.result.finite, steps=call.result.steps)
             if not call.result.finite:
@@ -306,9 +344,12 @@ class Trainer:
             if self._time_is_nearly_over(actions, *caller.longest_next_call(call.batch)):
                 preemption.request_stop(f"max_wall_time = {self._wall_time.limit!r} is nearly over")
             # Workers that do different numbers of steps, or save at different steps, would wait forever.
-            stop, caller.sec_per_step = self._sync.all_reduce(
-                stop=preemption.stop_reason is not None, sec_per_step=caller.sec_per_step
-            )
+            with watchdog.watch(
+                describe=lambda: "stalled: waiting for another worker, whose output says why"
+            ):
+                stop, caller.sec_per_step = self._sync.all_reduce(
+                    stop=preemption.stop_reason is not None, sec_per_step=caller.sec_per_step
+                )
             if stop and not self._is_complete:
                 self._save_and_stop(actions, preemption.stop_reason or "another worker was asked to stop")
 

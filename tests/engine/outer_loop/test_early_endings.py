@@ -303,7 +303,7 @@ def test_signal_during_the_set_up_is_one_line(number, capfd):
 
 
 HANGS_UP = """
-import fcntl, signal, sys, termios, time
+import fcntl, itertools, signal, sys, termios, time
 ignored, folder = sys.argv[1] == "ignored", sys.argv[2]
 fcntl.ioctl(1, termios.TIOCSCTTY, 0)
 signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
@@ -316,9 +316,9 @@ with PreemptionHandler() as preemption:
     reporter = Reporter(run, total_examples=100, done_examples=0)
     reporter.write_line("training")
     deadline = time.monotonic() + 20
-    while True:
+    for examples in itertools.count(1):
         time.sleep(0.1)
-        reporter.update_progress(reporter._bar.n + 1)
+        reporter.update_progress(examples)
         if preemption.stop_reason or not sys.stdin.isatty() or time.monotonic() > deadline:
             break
     reporter.write_line(f"stopped: {preemption.stop_reason}")

@@ -2,17 +2,20 @@
 
   python -m engine.evaluate --workdir=runs/quickstart --split=test
   python -m engine.evaluate --workdir=runs/mine --input=PHOTOS --target=DRAWINGS
+  python -m engine.evaluate runs/first runs/second
 
 The table also has two baselines that need no training. Files of the same name in both folders are a pair.
 They are read and resized as those of the run's data set, which need not be there; without it, one baseline,
 the mean training target, is left out.
+Metrics of every image go to the directory evaluations of the run, with a picture of the worst and the best.
+Two runs are compared image by image: the difference has an interval that tells whether it is chance.
 In a notebook: `from engine.evaluate import evaluate; evaluate(workdir=..., split="test")`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 from absl import flags
@@ -22,6 +25,7 @@ from data.errors import DataError, MissingDatasetError
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
 from engine.evaluation.baselines import BASELINES, INPUT_ITSELF
+from engine.evaluation.comparison import compare, comparison_table
 from engine.evaluation.contact_sheet import Extremes
 from engine.evaluation.details import write_details
 from engine.evaluation.evaluator import Evaluator
@@ -178,10 +182,23 @@ def define_flags(values: flags.FlagValues) -> None:
         flags.DEFINE_string(name, default, text, flag_values=values)
 
 
-def main(values: flags.FlagValues) -> None:
-    """Runs the program with parsed flags."""
+def main(values: flags.FlagValues, arguments: Sequence[str] = ()) -> None:
+    """Runs the program with parsed flags; the other arguments are run directories."""
+    runs = [*([values.workdir] if values.workdir else []), *arguments]
+    if len(runs) > 2:
+        raise ConfigurationError(f"{runs[2]!r}: one run can be evaluated, or two compared; leave it out")
+    if not runs:
+        raise ConfigurationError("no --workdir given; name the run: --workdir=runs/NAME")
+    evaluations = [_evaluate_and_print(values, run) for run in runs]
+    if len(runs) == 2:
+        first, second = runs
+        differences = compare(*evaluations, names=(first, second))
+        print(comparison_table(differences, names=(first, second)))
+
+
+def _evaluate_and_print(values: flags.FlagValues, workdir: str) -> Evaluation:
     evaluation = evaluate(
-        workdir=values.workdir,
+        workdir=workdir,
         split=values.split,
         checkpoint=values.checkpoint,
         data_dir=values.data_dir,
@@ -190,15 +207,16 @@ def main(values: flags.FlagValues) -> None:
         side_map=values.side_map,
         side_vector=values.side_vector,
     )
-    measured = read_rows(RunDirectory(values.workdir).eval_log)[-1]
-    print(f"{values.workdir}, {values.checkpoint} checkpoint: {measured['examples']} examples")
+    measured = read_rows(RunDirectory(workdir).eval_log)[-1]
+    print(f"{workdir}, {values.checkpoint} checkpoint: {measured['examples']} examples")
     print(table(evaluation, split=measured["split"]))
-    print(f"files of the run:\n{_files(RunDirectory(values.workdir))}")
+    print(f"files of the run:\n{_files(RunDirectory(workdir))}")
+    return evaluation
 
 
 def run() -> None:
     """Runs the program from the command line."""
-    run_program(main, define_flags)
+    run_program(main, define_flags, takes_arguments=True)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from data import imaging
+from data.description import DataDescription, ImageFormat
 from engine.adaptive_batch import GrowOnPlateau
 from engine.batching.batch_layout import rows_of_replicas
 from engine.distribution.devices import devices_of, make_devices
@@ -256,3 +257,69 @@ def test_nothing_can_follow_a_metric_of_unpaired_data(noise_pairs):
     growing = GrowOnPlateau(start=1, maximum=2, patience=1)
     with pytest.raises(ConfigurationError, match=r"GrowOnPlateau.*unpaired.*schedule by position"):
         experiment(batch_schedule=growing)
+
+
+class Stored:
+    """Test pictures of any depth, whose inputs are almost the targets."""
+
+    evaluation_split = "test"
+    is_paired = True
+    colour_space = "rgb"
+
+    def __init__(self, inputs, targets, value_range):
+        low, high = value_range
+        self.pictures = {
+            role: ((2 * (x.astype(np.float64) - low) / (high - low)) - 1).astype(np.float32)
+            for role, x in (("input", inputs), ("target", targets))
+        }
+        self.example_spec = {
+            role: tf.TensorSpec(x.shape[1:], tf.float32) for role, x in self.pictures.items()
+        }
+        stored = ImageFormat(channels=3, dtype=targets.dtype.name, value_range=value_range)
+        self.description = DataDescription(
+            dataset="stored",
+            train_examples=1,
+            evaluation_split="test",
+            is_paired=True,
+            colour_space="rgb",
+            shapes={},
+            dtypes={},
+            images={"input": stored, "target": stored},
+        )
+
+    def evaluation(self, split, *, batch):
+        return tf.data.Dataset.from_tensor_slices(self.pictures).batch(batch)
+
+
+class Unchanged(Darker):
+    def translate(self, networks, batch):
+        return batch["input"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value_range"),
+    [("uint16", (0, 65535)), ("uint16", (0, 4095)), ("float32", (-20.0, 60.0)), ("uint8", (0, 18))],
+)
+def test_metrics_are_at_the_depth_of_the_data(dtype, value_range):
+    low, high = value_range
+    draws = np.random.default_rng(7)
+    targets = draws.uniform(low, high, (3, 20, 24, 3))
+    step = 1 if dtype != "float32" else 0.01
+    inputs = np.clip(np.round(targets) + step * draws.integers(-5, 6, targets.shape), low, high)
+    targets, inputs = np.round(targets).astype(dtype), inputs.astype(dtype)
+    evaluator = Evaluator(
+        task=Unchanged(),
+        devices=devices_of(tf.distribute.get_strategy()),
+        data=Stored(inputs, targets, value_range),
+        networks={},
+    )
+    found = evaluator.evaluate("test", baselines=["input"])
+    psnr_db = [
+        peak_signal_noise_ratio(target.astype(np.float64), made.astype(np.float64), data_range=high - low)
+        for target, made in zip(targets, inputs, strict=True)
+    ]
+    assert found.model["psnr_db"] == pytest.approx(np.mean(psnr_db), abs=1e-4)
+    errors = np.abs(inputs.astype(np.float64) - targets)
+    assert found.model["mae"] == pytest.approx(errors.mean(), rel=1e-4)
+    assert found.baselines["input"] == found.model
+    assert f"on [{low:g}, {high:g}]" in table(found, split="test")

@@ -142,6 +142,7 @@ class Evaluator:
             baseline_images={name: results.pop(name) for name in BASELINES if name in results},
             reconstruction_images=results,
             distances={} if distances is None else distances.results(),
+            extractor="" if self._features is None else self._features.identity,
         )
 
     def _columns(self, batch: TranslatedBatch, row: int) -> dict[str, np.ndarray]:

@@ -61,6 +61,11 @@ class Features:
         self._extractor = extractor
         self._network: FeatureNetwork | None = None
 
+    @property
+    def identity(self) -> str:
+        """Names the extractor."""
+        return self._extractor.identity
+
     def of(self, images: tf.Tensor, scale: PictureScale) -> np.ndarray:
         """Images [B, H, W, C] of a scale -> float32 [B, D]."""
         if self._network is None:

@@ -44,6 +44,7 @@ class Evaluation:
       reconstruction_images: of each of the task's reconstructions, by its name.
       distances: KID and FID of the translations to the real images, "kid" and "fid"; for tasks that translate
         both ways, also "back_kid" and "back_fid".
+      extractor: names the features that they compare.
     """
 
     examples: int
@@ -53,6 +54,7 @@ class Evaluation:
     baseline_images: Mapping[str, ImageMetrics] = dataclasses.field(default_factory=dict)
     reconstruction_images: Mapping[str, ImageMetrics] = dataclasses.field(default_factory=dict)
     distances: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    extractor: str = ""
 
     @property
     def model(self) -> dict[str, float]:

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from engine.evaluation.feature_sets import DISTANCES
 from engine.evaluation.intervals import mean_interval
 from engine.evaluation.picture_scale import PictureScale
 from engine.evaluation.results import Evaluation, ImageMetrics
+from engine.evaluation.split_translator import BACK, FORWARD
+
+_DIRECTIONS = {
+    FORWARD: "translations to real targets",
+    BACK: "translations back to real inputs",
+}
 
 
 def table(evaluation: Evaluation, *, split: str) -> str:
-    """The evaluation as a text table: the model, its baselines and its reconstructions, one in each row."""
+    """The evaluation as a text table: the model, its baselines and its reconstructions, one in each row.
+
+    Distances between sets of images follow.
+    """
     rows = {"model": evaluation.translations} if evaluation.translations else {}
     rows |= {f"baseline: {name}": images for name, images in evaluation.baseline_images.items()}
     rows |= evaluation.reconstruction_images
-    if not rows:
-        return f"{split}: {evaluation.examples} images, unpaired: there is no target to compare with"
-    width = max(len(name) for name in rows)
-    scale = PictureScale(value_range=evaluation.value_range)
-    lines = [
-        f"{split}: {evaluation.examples} images; metrics on {scale}, averaged over the images, with the 95 % "
-        "interval of the mean",
-        f"{'':{width}}  {'MAE':>9}  {'MSE':>10}  {'RMSE':>9}  {'PSNR dB':>8} {'':16}  {'SSIM':>7}",
-    ]
-    lines += [f"{name:{width}}  {_row(images)}" for name, images in rows.items()]
+    lines = [f"{split}: {evaluation.examples} images"]
+    if rows:
+        scale = PictureScale(value_range=evaluation.value_range)
+        lines[0] += f"; metrics on {scale}, averaged over the images, with the 95 % interval of the mean"
+        width = max(len(name) for name in rows)
+        lines.append(
+            f"{'':{width}}  {'MAE':>9}  {'MSE':>10}  {'RMSE':>9}  {'PSNR dB':>8} {'':16}  {'SSIM':>7}"
+        )
+        lines += [f"{name:{width}}  {_row(images)}" for name, images in rows.items()]
+    for way, direction in _DIRECTIONS.items():
+        if f"{way}kid" in evaluation.distances:
+            kid, fid = (evaluation.distances[f"{way}{name}"] for name in DISTANCES)
+            lines.append(f"{direction}: KID {kid:.4g}, FID {fid:.4g} ({evaluation.extractor})")
+    if len(lines) == 1:
+        lines[0] += ", unpaired: there is no target to compare with"
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from data import imaging
 from data.roles import INPUT, TARGET
+from engine.evaluation.kept_statistics import KeptStatistics
 from engine.evaluation.picture_scale import PictureScale
 from engine.evaluation.split_translator import FORWARD, TranslatedBatch
 from engine.input_pipeline.distributed_batches import reraise_record_errors
@@ -45,13 +46,18 @@ class Baselines:
 
 def _mean_target(data: TrainingData, scale: PictureScale) -> tf.Tensor:
     """The mean target of the training split, as prepared for evaluation: [H, W, C] of its scale."""
-    total, examples = 0.0, 0
-    with reraise_record_errors(data, "train"):
-        for batch in data.evaluation("train", batch=32):
-            pictures = tf.cast(scale.convert(data, batch[TARGET]), tf.float64)
-            total += tf.reduce_sum(pictures, axis=0)
-            examples += int(pictures.shape[0])
-    mean = total / examples
+    kept, what = KeptStatistics(data), f"mean target on {scale} in {scale.dtype}"
+    found = kept.load("train", what)
+    if found is None:
+        total, examples = tf.constant(0.0, tf.float64), 0
+        with reraise_record_errors(data, "train"):
+            for batch in data.evaluation("train", batch=32):
+                pictures = tf.cast(scale.convert(data, batch[TARGET]), tf.float64)
+                total += tf.reduce_sum(pictures, axis=0)
+                examples += int(pictures.shape[0])
+        found = {"mean": (total / examples).numpy()}
+        kept.save("train", what, found)
+    mean = tf.constant(found["mean"])
     return tf.cast(mean if scale.dtype == "float32" else tf.round(mean), scale.dtype)
 
 

@@ -16,8 +16,9 @@ from engine.errors import ConfigurationError
 from engine.evaluation import random_features
 from engine.evaluation.baselines import BASELINES, Baselines
 from engine.evaluation.contact_sheet import ORDER_BY, Extremes, ShownImage
-from engine.evaluation.feature_sets import DISTANCES, DistanceCollector, Features, FeatureSet
+from engine.evaluation.feature_sets import DISTANCES, DistanceCollector, Features
 from engine.evaluation.image_metrics import MetricCollector
+from engine.evaluation.kept_statistics import KeptStatistics
 from engine.evaluation.picture_scale import to_8_bits
 from engine.evaluation.random_features import RandomFeatures
 from engine.evaluation.results import Evaluation
@@ -70,7 +71,6 @@ class Evaluator:
         if isinstance(extractor, RandomFeatures) and min(height, width) < random_features.MIN_IMAGE_SIZE:
             extractor = None
         self._features = None if extractor is None else Features(extractor)
-        self._real_features: dict[str, dict[str, FeatureSet]] = {}
 
     @functools.cached_property
     def metric_names(self) -> tuple[str, ...]:
@@ -86,9 +86,13 @@ class Evaluator:
         reconstructions = traced.get_concrete_function(example).structured_outputs
         measured = tuple(METRICS) if self._data.is_paired else ()
         measured += tuple(f"{name}_{metric}" for name in reconstructions for metric in METRICS)
-        ways = (FORWARD, BACK) if self._task.translates_back else (FORWARD,)
         distances = DISTANCES if self._features is not None else ()
-        return measured + tuple(f"{way}{name}" for way in ways for name in distances)
+        return measured + tuple(f"{way}{name}" for way in self._ways for name in distances)
+
+    @property
+    def _ways(self) -> dict[str, str]:
+        """The directions in which the task translates, with the role of what comes out."""
+        return {FORWARD: TARGET} | ({BACK: INPUT} if self._task.translates_back else {})
 
     def evaluate(
         self, split: str, *, baselines: Collection[str] = (), extremes: Extremes | None = None
@@ -110,7 +114,12 @@ class Evaluator:
         others = Baselines(wanted, data=self._data, scale=scales[TARGET])
         distances = None
         if self._features is not None:
-            distances = DistanceCollector(self._features, self._real_features.setdefault(split, {}))
+            distances = DistanceCollector(
+                self._features,
+                split=split,
+                kept=KeptStatistics(self._data),
+                scales={way: scales[role] for way, role in self._ways.items()},
+            )
         for batch in self._translator.batches(split):
             batch_names = batch.decoded_names()
             if self._data.is_paired:
@@ -131,7 +140,7 @@ class Evaluator:
                 collector.add(name, *pair, self._translator.scale_of_reconstruction(name))
             if distances is not None:
                 for way, pair in batch.translations.items():
-                    distances.add(way, *pair, scales[TARGET if way == FORWARD else INPUT])
+                    distances.add(way, *pair)
             names += batch_names
         results = collector.results()
         return Evaluation(

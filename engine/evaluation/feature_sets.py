@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
 
 from engine.evaluation.frechet_distance import FeatureMoments, frechet_distance
+from engine.evaluation.kept_statistics import KeptStatistics
 from engine.evaluation.kernel_distance import FeatureSample, kernel_distance
 from engine.evaluation.picture_scale import PictureScale
 from engine.feature_extractor import FeatureExtractor, FeatureNetwork
@@ -22,6 +24,28 @@ class FeatureSet:
     def __init__(self) -> None:
         self._moments: FeatureMoments | None = None
         self._sample = FeatureSample()
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Restores what `arrays` returned."""
+        made = cls()
+        made._moments = FeatureMoments(len(arrays["mean"]))
+        made._moments.count = int(arrays["count"])
+        made._moments.mean, made._moments.scatter = arrays["mean"], arrays["scatter"]
+        made._sample.add(arrays["rows"])
+        return made
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that the distances need, by name; empty without images."""
+        if self._moments is None:
+            return {}
+        moments = self._moments
+        return {
+            "count": np.array(moments.count),
+            "mean": moments.mean,
+            "scatter": moments.scatter,
+            "rows": self._sample.rows(),
+        }
 
     @property
     def count(self) -> int:
@@ -83,34 +107,52 @@ class DistanceCollector:
 
     Args:
       features: computes the features.
-      real: sets of real images of this split that are known from an earlier pass, by direction. They get the
-        sets of this pass at its end.
+      split: that is evaluated.
+      kept: keeps the features of its real images.
+      scales: of the images, by direction: "" or "back_", which stands before the names of the distances.
     """
 
-    def __init__(self, features: Features, real: MutableMapping[str, FeatureSet]) -> None:
+    def __init__(
+        self,
+        features: Features,
+        *,
+        split: str,
+        kept: KeptStatistics,
+        scales: Mapping[str, PictureScale],
+    ) -> None:
         self._features = features
-        self._known = real
-        self._made: dict[str, FeatureSet] = {}
-        self._real: dict[str, FeatureSet] = {}
+        self._split = split
+        self._kept = kept
+        self._scales = scales
+        self._made = {way: FeatureSet() for way in scales}
+        self._real = {way: FeatureSet() for way in scales}
+        self._known: dict[str, FeatureSet] = {}
+        for way in scales:
+            if arrays := kept.load(split, self._what(way)):
+                self._known[way] = FeatureSet.from_arrays(arrays)
 
-    def add(self, way: str, made: tf.Tensor, real: tf.Tensor, scale: PictureScale) -> None:
+    def add(self, way: str, made: tf.Tensor, real: tf.Tensor) -> None:
         """Adds a batch.
 
         Args:
-          way: direction, "" or "back_".
+          way: direction.
           made: translations [B, H, W, C].
           real: images of the domain of the translations, which need not correspond to them.
-          scale: of both.
         """
-        self._made.setdefault(way, FeatureSet()).add(self._features.of(made, scale))
+        self._made[way].add(self._features.of(made, self._scales[way]))
         if way not in self._known:
-            self._real.setdefault(way, FeatureSet()).add(self._features.of(real, scale))
+            self._real[way].add(self._features.of(real, self._scales[way]))
 
     def results(self) -> dict[str, float]:
         """By name, such as "kid" and "back_kid". The pass is over then."""
-        self._known.update(self._real)
-        return {
-            f"{way}{name}": distance
-            for way, made in self._made.items()
-            for name, distance in made.distances(self._known[way]).items()
-        }
+        distances: dict[str, float] = {}
+        for way, made in self._made.items():
+            if way not in self._known:
+                self._known[way] = self._real[way]
+                self._kept.save(self._split, self._what(way), self._real[way].arrays())
+            distances |= {f"{way}{name}": x for name, x in made.distances(self._known[way]).items()}
+        return distances
+
+    def _what(self, way: str) -> str:
+        scale = self._scales[way]
+        return f"{way}features by {self._features.identity} of images on {scale} in {scale.dtype}"

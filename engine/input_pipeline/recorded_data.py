@@ -40,10 +40,14 @@ class RecordedData:
     Args:
       data: the data set; it need not exist until examples are asked for.
       description: what the run recorded.
+
+    Attributes:
+      source: the data set.
+      description: as given.
     """
 
     def __init__(self, data: TrainingData, description: DataDescription):
-        self._data = data
+        self.source = data
         self.description = description
 
     @property
@@ -85,20 +89,20 @@ class RecordedData:
     ) -> tf.data.Dataset:
         """The batches of the data set; see `TrainingData.batches`."""
         self._check_files()
-        return self._data.batches(position_examples=position_examples, global_batch=global_batch, rows=rows)
+        return self.source.batches(position_examples=position_examples, global_batch=global_batch, rows=rows)
 
     def evaluation(self, split: str, *, batch: int) -> tf.data.Dataset:
         """A split of the data set; see `TrainingData.evaluation`."""
         self._check_files()
-        return self._data.evaluation(split, batch=batch)
+        return self.source.evaluation(split, batch=batch)
 
     def check_records(self, split: str, position_examples: int | None = None) -> None:
         """Raises an error that names the first unusable record of a split."""
-        self._data.check_records(split, position_examples)
+        self.source.check_records(split, position_examples)
 
     def notes(self) -> Sequence[str]:
         """Messages of reading for the log."""
-        return self._data.notes()
+        return self.source.notes()
 
     def _check_files(self) -> None:
         """Checks that networks see the examples in the files as they saw those of the training.
@@ -107,7 +111,7 @@ class RecordedData:
           ConfigurationError: the data set was prepared anew, with other shapes or value ranges.
           data.errors.DataError: the data set cannot be used.
         """
-        now = describe(self._data)
+        now = describe(self.source)
         for what, trained, found in (
             ("examples of shapes", self.description.shapes, now.shapes),
             ("images stored as", _formats(self.description), self._recorded_formats(now)),

@@ -128,7 +128,7 @@ def test_without_side_information_nothing_changes(source, run_prepare):
     data, batch = batches_of(source)
     assert list(data.example_spec) == ["input", "target"] and batch.keys() == {"input", "target", "id"}
     metadata = json.loads(next(pathlib.Path(source / "datasets").rglob("metadata.json")).read_text())
-    assert metadata.keys() == {"layout", "smallest_height", "smallest_width", "digests"}
+    assert metadata.keys() == {"layout", "alpha", "smallest_height", "smallest_width", "digests"}
 
 
 def test_pictures_of_one_name_in_several_splits(tmp_path, save, run_prepare):

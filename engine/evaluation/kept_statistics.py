@@ -1,0 +1,93 @@
+"""Statistics of real images that are computed once, and kept beside the data set for all runs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from data import gfile
+from engine.input_pipeline.recorded_data import describe
+from engine.training_data import HasFingerprint, TrainingData
+
+
+class KeptStatistics:
+    """Arrays about the real images of a split, in the folder `.cache` beside the data sets.
+
+    They are found again only for the same examples, prepared for networks in the same way. Where nothing can
+    be written they are computed again each time.
+
+    Args:
+      data: the data set; nothing is kept for one without a fingerprint or a folder.
+    """
+
+    def __init__(self, data: TrainingData) -> None:
+        self._data = data
+
+    def load(self, split: str, what: str) -> dict[str, np.ndarray] | None:
+        """The arrays that were kept, by name; None if there are none.
+
+        Args:
+          split: of the data set.
+          what: says what they are, and how they were computed.
+        """
+        path = self._path(split, what)
+        if path is None or not gfile.exists(path):
+            return None
+        try:
+            with tf.io.gfile.GFile(path, "rb") as file, np.load(io.BytesIO(file.read())) as arrays:
+                return dict(arrays)
+        except (OSError, tf.errors.OpError, ValueError, zipfile.BadZipFile):  # damaged, or not readable
+            return None
+
+    def save(self, split: str, what: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keeps arrays, if that is possible here.
+
+        Args:
+          split: as of `load`.
+          what: as of `load`.
+          arrays: by name.
+        """
+        path = self._path(split, what)
+        if path is None:
+            return
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **arrays)
+        temporary = f"{path}.{uuid.uuid4().hex}"  # several evaluations may keep the same at once
+        try:
+            tf.io.gfile.makedirs(os.path.dirname(path))
+            with tf.io.gfile.GFile(temporary, "wb") as file:
+                file.write(content.getvalue())
+            tf.io.gfile.rename(temporary, path, overwrite=True)
+        except (OSError, tf.errors.OpError):  # such as a read-only disk, as data sets on Kaggle
+            return
+
+    def _path(self, split: str, what: str) -> str | None:
+        source: Any = self._data
+        while hasattr(source, "source"):  # a run's own record of its data wraps the data set
+            source = source.source
+        folder, splits = getattr(source, "data_dir", None), getattr(source, "splits", ())
+        fingerprint = source.fingerprint() if isinstance(source, HasFingerprint) else None
+        if folder is None or split not in splits or fingerprint is None:
+            return None
+        description = describe(source)
+        identity = {
+            "data": json.loads(description.to_json()),
+            "contents": fingerprint,
+            # Where the task is to undo augmentations, they apply in evaluation too.
+            "augmentations": repr(getattr(source, "augmentations", ())),
+            "split": split,
+            "what": what,
+        }
+        text = json.dumps(identity, sort_keys=True, default=str)
+        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        name = description.dataset.replace("/", "_")
+        return os.path.join(os.path.expanduser(folder), ".cache", f"{name}-{split}-{digest}.npz")

@@ -3,6 +3,7 @@
 import data.quiet_tensorflow  # noqa: F401
 
 # isort: split
+import gc
 import itertools
 import os
 
@@ -14,6 +15,7 @@ from engine.distribution.precision import set_precision
 from engine.experiment import Experiment
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
+from models.pix2pix import Pix2Pix
 from tests.helpers.small_training import NoisePairs, SmallPix2Pix
 
 # Three logical CPUs, so that 1, 2 and 3 replicas can be compared in one process. This must come before
@@ -22,6 +24,10 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
 )
 
+# What was imported stays: the collector need not walk through it again and again while networks are traced.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000)
 
 # Two processes take the files from this list first, so that neither ends with a long one alone.
 SLOW_FILES = (
@@ -70,6 +76,12 @@ def real_images() -> str:
 @pytest.fixture
 def small_pix2pix():
     return SmallPix2Pix
+
+
+@pytest.fixture
+def small_networks(monkeypatch) -> None:
+    """Every pix2pix, of a gin file too, gets the networks of `SmallPix2Pix`."""
+    monkeypatch.setattr(Pix2Pix, "networks", SmallPix2Pix.networks)
 
 
 @pytest.fixture(scope="session")

@@ -251,6 +251,9 @@ def train_small(synthetic_datasets, tmp_path_factory):
         workdir = str(directory / name)
         small = {
             "DATA_DIR": synthetic_datasets,
+            "LOAD_SIZE": 36,
+            "CROP_SIZE": 32,
+            "pix2pix.Pix2Pix.generator": "unet_32",
             "pix2pix.Pix2Pix.generator_filters": 2,
             "pix2pix.Pix2Pix.discriminator_filters": 2,
             "PRECISION": "float64",

@@ -21,7 +21,7 @@ from engine.input_pipeline.recorded_data import describe
 from engine.opened_run import open_run
 from engine.task import LATENT_CODE, Task
 from models.networks.generators import check_image_size
-from models.networks.layers import INFERENCE_NORMS, BatchNorm
+from models.networks.norms import INFERENCE_NORMS, BatchNorm
 from models.pytorch.weights import load_generator
 
 
@@ -66,7 +66,7 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     Args:
       path: the .pth file.
       network: the architecture it must have; None takes whatever the file holds.
-      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is "batch_statistics", as in the
+      norm_mode: one of `models.networks.norms.INFERENCE_NORMS`; None is "batch_statistics", as in the
         reference's test program.
 
     Raises:
@@ -106,7 +106,7 @@ def translator_of_run(
     Args:
       workdir: run directory.
       checkpoint: "latest", "best", or a position in examples.
-      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is the setting of the run's task.
+      norm_mode: one of `models.networks.norms.INFERENCE_NORMS`; None is the setting of the run's task.
       side_vector: side information for every picture, if the networks take a vector: numbers such as
         "0.3,1", or the name of a class of the run's data set.
       direction: "AtoB" or "BtoA"; None is the direction of the run.

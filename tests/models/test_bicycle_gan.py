@@ -19,7 +19,8 @@ from models.bicycle_gan import BicycleGan
 from models.latent_networks import LatentNetworks, resnet_encoder
 from models.losses import kl_from_standard_normal
 from models.networks.conditioning import SideShapes, TiledConcatenation
-from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import normalise
 from models.networks.unet import unet
 from models.regularisation import Regularisation
 from models.scaled_discriminators import HalveSize, ScaledDiscriminators

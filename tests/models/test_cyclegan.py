@@ -16,7 +16,8 @@ from engine.schedules import LinearDecay
 from engine.task import Adam, Seeds
 from models.cyclegan import CycleGan
 from models.networks.joint_pass import pass_both
-from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import normalise
 from models.pix2pix import Pix2Pix
 from models.regularisation import Regularisation
 from tests.helpers.goldens import (

@@ -14,7 +14,8 @@ from engine.input_pipeline.distributed_batches import distributed_batches
 from engine.storage import checkpoints
 from engine.storage.run_directory import read_rows
 from engine.task import Adam, Phase, Task
-from models.networks.layers import image_input, normalise, variable_dtype
+from models.networks.layers import image_input, variable_dtype
+from models.networks.norms import normalise
 from models.regularisation import Regularisation
 from tests.helpers.small_training import NoisePairs
 

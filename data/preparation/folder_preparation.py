@@ -10,7 +10,9 @@ from typing import Any
 from data.errors import DataError
 from data.preparation import image_set_builder, splits, tfds_writer
 from data.preparation.example_encoder import ExampleEncoder
-from data.preparation.layouts import LAYOUTS, FolderReader, SkippedExample, check_strict
+from data.preparation.examples import SkippedExample, check_strict
+from data.preparation.folder_reader import FolderReader
+from data.preparation.layouts import LAYOUTS
 from data.preparation.report import Report
 from data.preparation.side_files import Attached, SideFiles
 from data.preparation.splits import Division, Source

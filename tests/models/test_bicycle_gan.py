@@ -452,7 +452,7 @@ def test_it_learns_that_one_input_has_two_answers(make_trainer):
     trainer = make_trainer(task, data, total_examples=1)
     (plan,) = plans_of(4, None, 1, 1)
     batches = distributed_batches(trainer.devices, data, position_examples=0, plan=plan)
-    trainer.loop.run(batches, num_steps=250, step=0, examples=0, plan=plan)
+    trainer.loop.run(batches, num_steps=250, step=0, examples=0, layout=plan)
     grey, red, blue = next(iter(tf.data.Dataset.range(1000, 1016).map(data.pair).batch(16)))
     networks = trainer.state.evaluation_networks
     columns = [task.preview(networks, {"input": grey, "target": target}) for target in (red, blue)]

@@ -102,7 +102,7 @@ def test_five_steps_of_the_reference(make_trainer, replicas):
     plan = BatchLayout(global_batch=1, replicas=replicas)
     iterator = distributed_batches(trainer.devices, images, position_examples=0, plan=plan)
     for step in range(5):
-        metrics = trainer.loop.run(iterator, num_steps=1, step=step, examples=step, plan=plan).metrics
+        metrics = trainer.loop.run(iterator, num_steps=1, step=step, examples=step, layout=plan).metrics
         for reference, ours in REFERENCE_LOSSES.items():
             loss = sum(metrics[f"loss/{name}"] for name in ours)
             np.testing.assert_allclose(

@@ -57,7 +57,9 @@ def by_engine(trainer, largest):
     plan = BatchLayout(global_batch=BATCH, replicas=trainer.devices.replicas, largest_micro_batch=largest)
     batches = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=plan)
     norms = [
-        trainer.loop.run(batches, num_steps=1, step=t, examples=BATCH * t, plan=plan).metrics["grad_norm/fit"]
+        trainer.loop.run(batches, num_steps=1, step=t, examples=BATCH * t, layout=plan).metrics[
+            "grad_norm/fit"
+        ]
         for t in range(STEPS)
     ]
     networks = trainer.state.networks

@@ -292,11 +292,11 @@ def test_out_of_memory_goes_on_with_smaller_pieces_to_the_same_weights(
 ):
     run_loop, refused = TrainLoop.run, []
 
-    def with_little_memory(self, iterator, *, plan, **kwargs):
-        if plan.micro_batch > 2:
-            refused.append((kwargs["examples"], plan.micro_batch))
+    def with_little_memory(self, iterator, *, layout, **kwargs):
+        if layout.micro_batch > 2:
+            refused.append((kwargs["examples"], layout.micro_batch))
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-        return run_loop(self, iterator, plan=plan, **kwargs)
+        return run_loop(self, iterator, layout=layout, **kwargs)
 
     monkeypatch.setattr(TrainLoop, "run", with_little_memory)
     run, weights = train_small("little")

@@ -3,6 +3,7 @@
 import data.quiet_tensorflow  # noqa: F401
 
 # isort: split
+import fcntl
 import gc
 import itertools
 import os
@@ -10,7 +11,8 @@ import os
 import pytest
 import tensorflow as tf
 
-from data.synthetic.facades import prepare_synthetic
+from data.synthetic.facades import NAME, prepare_synthetic
+from data.tfrecords.prepared_dataset import find_dataset
 from engine.distribution.precision import set_precision
 from engine.experiment import Experiment
 from engine.outer_loop.trainer import Trainer
@@ -86,9 +88,15 @@ def small_networks(monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def synthetic_datasets(tmp_path_factory) -> str:
-    """A data directory in which the embedded data set is prepared."""
-    directory = str(tmp_path_factory.mktemp("datasets"))
-    prepare_synthetic(directory)
+    """A data directory in which the embedded data set is prepared, once for all processes of the run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    directory = str(folder / "synthetic_datasets")
+    with open(folder / "synthetic_datasets.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not find_dataset(NAME, directory):
+            prepare_synthetic(directory)
     return directory
 
 

@@ -208,7 +208,7 @@ def test_interruption_leaves_nothing(save, run_prepare, tmp_path, monkeypatch, e
 
 
 def test_a_full_disk(save, run_prepare, tmp_path, monkeypatch):
-    def write(self, *, examples_per_shard):
+    def write(self, *, examples_per_shard, directory):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(image_set_builder.ImageSetBuilder, "write", write)

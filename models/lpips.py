@@ -188,8 +188,8 @@ class Lpips:
                     )
                 return tensors[name].astype(np.float32)
         raise ConfigurationError(
-            f"Lpips.weights: no file has {' or '.join(names)}; give the files of torchvision's classifier and "
-            f"of LPIPS's linear layers for network = {self.network!r}"
+            f"Lpips.weights: no file has {' or '.join(names)}; give the files of torchvision's classifier "
+            f"and of LPIPS's linear layers for network = {self.network!r}"
         )
 
 

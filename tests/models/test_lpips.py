@@ -8,7 +8,7 @@ from engine.errors import ConfigurationError
 from models.lpips import Lpips
 from models.pytorch.state_dict_file import write_state_dict
 
-# Zhang et al. 2018, and torchvision: (number in `features`, inputs, outputs, kernel); "pool" and "tap" between.
+# As torchvision: (number in `features`, inputs, outputs, kernel), with "pool" and "tap" between.
 ALEX = [
     (0, 3, 64, 11), "tap", "pool", (3, 64, 192, 5), "tap", "pool", (6, 192, 384, 3), "tap",
     (8, 384, 256, 3), "tap", (10, 256, 256, 3), "tap",
@@ -81,7 +81,7 @@ def images(network):
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def stored(request, tmp_path_factory):
-    """A network, its tensors, and the files that hold them: torchvision's as .pth, the linear ones as .npz."""
+    """A network, its tensors, and the files that hold them: one .pth, one .npz."""
     folder = tmp_path_factory.mktemp(request.param)
     backbone, linear = random_weights(request.param)
     write_state_dict(str(folder / "backbone.pth"), backbone)

@@ -154,7 +154,8 @@ class Lpips:
 
     def _convolutions(self, tensors: Mapping[str, np.ndarray]) -> list[list[_Convolution]]:
         """The convolutions of each stage."""
-        channels, found = 3, []
+        channels = 3
+        found: list[list[_Convolution]] = []
         for number, stage in enumerate(_BACKBONES[self.network], start=1):
             found.append([])
             for k in stage.convolutions:

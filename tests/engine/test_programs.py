@@ -15,6 +15,8 @@ from PIL import Image
 
 import engine.doctor
 import engine.evaluate
+import engine.report
+import engine.sweep
 import engine.train
 from engine.batching.memory_model import MemoryModel
 from engine.cli import program
@@ -129,7 +131,7 @@ def test_binding_that_nothing_used(run_train, tmp_path):
 
 
 def test_help_says_everything():
-    for module in (engine.train, engine.evaluate, engine.doctor):
+    for module in (engine.train, engine.evaluate, engine.doctor, engine.report, engine.sweep):
         text = program.help_text(module.__doc__, module.define_flags)
         values = FlagValues()
         module.define_flags(values)

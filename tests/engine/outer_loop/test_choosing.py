@@ -225,13 +225,13 @@ def test_plans_say_what_chooses_and_when_a_run_would_end(make_run):
         "Best checkpoint: the lowest mae on val, measured every 4 examples"
     )
     assert stopping_lines(run.plan) == [
-        "Early stopping: when mae has not improved by more than 0.5 for 24 examples (2 epochs); at example 28 "
-        "at the earliest"
+        "Early stopping: when mae has not improved by more than 0.5 for 24 examples (2 epochs); at example "
+        "28 at the earliest"
     ]
     run = make_run(early_stopping=EarlyStopping(patience="3ep", metric="ssim"), evaluate_every=5)
     assert stopping_lines(run.plan)[0].endswith(
-        "ssim has not improved for 36 examples (3 epochs); at example 45 at the earliest; TOTAL_EXAMPLES = 40 "
-        "ends the run before that"
+        "ssim has not improved for 36 examples (3 epochs); at example 45 at the earliest; TOTAL_EXAMPLES = "
+        "40 ends the run before that"
     )
     end = make_run(evaluate_every=0)
     assert best_line(end.plan, end.experiment.data).endswith(

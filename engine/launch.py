@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import BinaryIO, NoReturn
 
-from engine.cli.program import BAD_INPUT, DONE, INTERRUPTED
+from engine.cli.program import BAD_INPUT, DONE, INTERRUPTED, print_error
 
 _DETAILS = """
 The command is started once for each worker. TF_CONFIG names free ports of the loopback interface. Each line
@@ -231,7 +231,7 @@ def _forward(prefix: bytes, source: BinaryIO, sink: BinaryIO) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{message}; --help lists the flags\n")
+        sys.exit(print_error(f"{message}; --help lists the flags", BAD_INPUT))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -319,8 +319,9 @@ def test_paths_that_cannot_be_are_refused_in_one_line(run, capfd, trained, discr
     assert capfd.readouterr().err.count("\n") == 1
     with pytest.raises((ConfigurationError, UnicodeEncodeError)):  # the programs print both as one line
         TorchWeights(files={"d": str(wrong)})({"d": discriminator})
-    with pytest.raises((ConfigurationError, UnicodeEncodeError)):
-        save_reference(discriminator, str(wrong))
+    if kind != "loop":  # the file takes the place of such a link, as of any other file
+        with pytest.raises((ConfigurationError, UnicodeEncodeError)):
+            save_reference(discriminator, str(wrong))
     assert set(tmp_path.rglob("*")) == before  # no empty folders either
 
 

@@ -136,7 +136,7 @@ def tf_configs(workers: int) -> list[str]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(print_error(f"{message}; --help lists the flags", BAD_INPUT))
+        sys.exit(print_error(f"{message}; --help lists the flags", BAD_INPUT))
 
 
 def main(arguments: Sequence[str]) -> int:

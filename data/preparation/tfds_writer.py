@@ -142,14 +142,21 @@ def _not_writable(data_dir: str, reason: str) -> DataError:
     )
 
 
+@contextlib.contextmanager
+def _data_dir(data_dir: str) -> Iterator[None]:
+    """Makes the folder of the data sets, as `gfile.new_dir` does."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(gfile.new_dir(data_dir))
+        except (OSError, tf.errors.OpError) as error:
+            raise _not_writable(data_dir, gfile.reason_of(error)) from error
+        yield
+
+
 def _publish_on_disk(write_files: _WriteFiles, name: str, data_dir: str, *, overwrite: bool) -> None:
     target = pathlib.Path(data_dir, name)
-    try:
-        os.makedirs(data_dir, exist_ok=True)
-    except OSError as error:
-        raise _not_writable(data_dir, error.strerror or str(error)) from error
-    # Inside data_dir, so that the rename stays in one file system.
-    with _temporary_directory(name, data_dir) as temporary:
+    # The temporary directory is inside data_dir, so that the rename stays in one file system.
+    with _data_dir(data_dir), _temporary_directory(name, data_dir) as temporary:
         write_files(data_dir=temporary)
         if overwrite and target.exists():
             os.rename(target, pathlib.Path(temporary, "replaced"))

@@ -35,7 +35,7 @@ from engine.inference.picture_log import print_notes
 from engine.inference.picture_pairs import PicturePairs
 from engine.opened_run import open_run
 from engine.outer_loop.trainer import Trainer
-from engine.reporting.log_rows import evaluation_row
+from engine.reporting.log_rows import evaluation_row, interval_row
 from engine.storage.run_directory import RunDirectory, append_row, read_rows
 
 
@@ -95,7 +95,7 @@ def evaluate(
             "--input=FOLDER --target=FOLDER"
         ) from error
     row = evaluation_row(evaluation, split=split, step=trainer.step, examples=trainer.examples)
-    append_row(trainer.run_directory.eval_log, row)
+    append_row(trainer.run_directory.eval_log, row | interval_row(evaluation))
     write_details(trainer.run_directory, evaluation, extremes, split=split, examples=trainer.examples)
     return evaluation
 

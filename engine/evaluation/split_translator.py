@@ -120,6 +120,8 @@ class SplitTranslator:
             name: tf.pad(values, [[0, tf.maximum(0, 1 - rows)]] + [[0, 0]] * (values.shape.rank - 1))
             for name, values in batch.items()
         }
+        # A task may join images with what a network of float64 makes of them.
+        padded = {name: tf.cast(values, keras.config.floatx()) for name, values in padded.items()}
         inputs = self._task.input_picture(padded)
         translations = {FORWARD: (self._task.translate(self._networks, padded), padded[TARGET])}
         if self._task.translates_back:

@@ -247,6 +247,14 @@ class ImageDataset:
         in_unit_range = self._augments_evaluation and bool(self.augmentations)
         return self._normalised(examples.batch(batch), in_unit_range=in_unit_range)
 
+    def role_examples(self, split: str) -> dict[str, int]:
+        """How many images of each role a split has. Of unpaired domains, the smaller one begins again.
+
+        Args:
+          split: a key of `splits`.
+        """
+        return {role: stream.part.examples for stream in self._streams[split] for role in stream.sources}
+
     def check_records(self, split: str, position_examples: int | None = None) -> None:
         """Reads records of a split until one cannot be used.
 

@@ -139,8 +139,9 @@ class DistanceCollector:
           made: translations [B, H, W, C].
           real: images of the domain of the translations, which need not correspond to them.
         """
-        self._made[way].add(self._features.of(made, self._scales[way]))
-        if way not in self._known:
+        if made.shape[0]:  # some kernels fail on empty batches
+            self._made[way].add(self._features.of(made, self._scales[way]))
+        if way not in self._known and real.shape[0]:
             self._real[way].add(self._features.of(real, self._scales[way]))
 
     def results(self) -> dict[str, float]:

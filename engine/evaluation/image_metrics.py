@@ -29,7 +29,7 @@ class MetricCollector:
     def add(
         self, name: str, images: tf.Tensor, references: tf.Tensor, scale: PictureScale
     ) -> dict[str, np.ndarray]:
-        """Measures a batch; returns its metrics, [B] by name.
+        """Measures a batch; returns its metrics, [B] by name; none of an empty batch.
 
         Args:
           name: how the images were made.
@@ -37,6 +37,8 @@ class MetricCollector:
           references: likewise.
           scale: of both.
         """
+        if not images.shape[0]:  # some kernels fail on empty batches
+            return {}
         with tf.device("CPU:0"):  # accelerators may lack float64
             values = {key: x.numpy() for key, x in self._measure(images, references, scale).items()}
         self._batches.setdefault(name, []).append(values)

@@ -9,13 +9,12 @@ import os
 import uuid
 import zipfile
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from data import gfile
-from engine.input_pipeline.recorded_data import describe
+from engine.input_pipeline.recorded_data import describe, unwrapped
 from engine.training_data import HasFingerprint, TrainingData
 
 
@@ -71,9 +70,7 @@ class KeptStatistics:
             return
 
     def _path(self, split: str, what: str) -> str | None:
-        source: Any = self._data
-        while hasattr(source, "source"):  # a run's own record of its data wraps the data set
-            source = source.source
+        source = unwrapped(self._data)
         folder, splits = getattr(source, "data_dir", None), getattr(source, "splits", ())
         fingerprint = source.fingerprint() if isinstance(source, HasFingerprint) else None
         if folder is None or split not in splits or fingerprint is None:

@@ -16,6 +16,7 @@ from engine.errors import NonFiniteOutputError
 from engine.evaluation.picture_scale import PictureScale
 from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.input_pipeline.pictures import to_picture
+from engine.input_pipeline.recorded_data import unwrapped
 from engine.task import Task
 from engine.training_data import TrainingData
 
@@ -80,7 +81,7 @@ class SplitTranslator:
 
     def scale_of_reconstruction(self, name: str) -> PictureScale:
         """See `Task.reconstructions`."""
-        return self.scales[INPUT if name.endswith(f"_{INPUT}") else TARGET]
+        return self.scales[_role_of(name)]
 
     def batches(self, split: str) -> Iterator[TranslatedBatch]:
         """Yields the batches of a split, in order.
@@ -100,8 +101,32 @@ class SplitTranslator:
                 if not np.all(translated.is_finite):
                     example = done + int(np.argmin(translated.is_finite))
                     raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
+                yield self._without_repeated(split, translated, done)
                 done += int(translated.is_finite.shape[0])
-                yield translated
+
+    def _without_repeated(self, split: str, batch: TranslatedBatch, done: int) -> TranslatedBatch:
+        """Leaves out images that count already, as the smaller of two unpaired domains begins again.
+
+        Args:
+          split: that is translated.
+          batch: of the split.
+          done: examples before the batch.
+        """
+        source = unwrapped(self._data)
+        if self._data.is_paired or not hasattr(source, "role_examples"):
+            return batch
+        left = {role: max(0, count - done) for role, count in source.role_examples(split).items()}
+        made_from = {FORWARD: (INPUT, TARGET), BACK: (TARGET, INPUT)}
+        return batch._replace(
+            translations={
+                way: (made[: left[made_from[way][0]]], real[: left[made_from[way][1]]])
+                for way, (made, real) in batch.translations.items()
+            },
+            reconstructions={
+                name: (made[: left[_role_of(name)]], real[: left[_role_of(name)]])
+                for name, (made, real) in batch.reconstructions.items()
+            },
+        )
 
     @tf.function(autograph=False, reduce_retracing=True)
     def _translate(self, batch: Mapping[str, tf.Tensor]) -> TranslatedBatch:
@@ -159,6 +184,11 @@ class SplitTranslator:
         else:
             pictures = scale.convert(self._data, inputs)
         return {INPUT: pictures} if pictures.shape[-1] == targets.shape[-1] else {}
+
+
+def _role_of(reconstruction: str) -> str:
+    """The role whose images a reconstruction makes; see `Task.reconstructions`."""
+    return INPUT if reconstruction.endswith(f"_{INPUT}") else TARGET
 
 
 def _distributable(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

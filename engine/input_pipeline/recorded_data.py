@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -25,6 +26,14 @@ def describe(data: TrainingData) -> DataDescription:
         dataset=type(data).__name__,
         crop_size=(height, width) if height and width else None,
     )
+
+
+def unwrapped(data: TrainingData) -> Any:
+    """The data set itself, which a run's record of it may wrap; users write their own kinds."""
+    source: Any = data
+    while isinstance(source, RecordedData):
+        source = source.source
+    return source
 
 
 class RecordedData:

@@ -89,7 +89,7 @@ def draw(seed: int) -> Configuration:
     replicas = drawn.choice([1, 1, 1, 2, 3]), drawn.choice([1, 1, 1, 1, 2, 3])
     total = drawn.randint(5, 12)
     params = [
-        *([f'DIRECTION = "{direction}"'] if direction != "AtoB" else []),
+        *([f'DIRECTION = "{direction}"'] if layout != "single" else []),
         f"TOTAL_EXAMPLES = {total}",
         f"SEED = {drawn.choice([0, 1, 2**31])}",
         f"STEPS_PER_LOOP = {drawn.choice([1, 1, 2])}",

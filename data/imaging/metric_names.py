@@ -6,6 +6,12 @@ An evaluation names the metrics of a reconstruction, or of one direction, by a n
 
 from data.imaging.metrics import HIGHER_IS_BETTER, METRICS
 
+MORE_METRICS = ("ms_ssim", "luma_psnr_db", "luma_ssim", "mask_iou", "mask_dice", "pixel_accuracy")
+"""Metrics of images that an evaluation measures where a user chooses them."""
+
+LEARNED_METRIC = "lpips"
+"""Measured where its weights are given."""
+
 
 def metric_of(name: str) -> str | None:
     """The metric that a name stands for: "psnr_db" for "psnr_db" and "cycle_A_psnr_db"; None if unknown."""
@@ -29,7 +35,7 @@ def higher_is_better(name: str) -> bool:
 
 def needs_targets(name: str) -> bool:
     """Whether the metric compares translations with their targets, which unpaired data do not have."""
-    return name in METRICS
+    return name in (*METRICS, *MORE_METRICS, LEARNED_METRIC)
 
 
 def default_metric(*, is_paired: bool) -> str:

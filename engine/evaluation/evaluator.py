@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from data.imaging.metric_names import LEARNED_METRIC
 from data.imaging.metrics import METRICS
 from data.roles import INPUT, TARGET
 from engine.distribution.devices import Devices
@@ -17,13 +18,14 @@ from engine.evaluation import random_features
 from engine.evaluation.baselines import BASELINES, Baselines
 from engine.evaluation.contact_sheet import ORDER_BY, Extremes, ShownImage
 from engine.evaluation.feature_sets import DISTANCES, DistanceCollector, Features
-from engine.evaluation.image_metrics import MetricCollector
+from engine.evaluation.image_metrics import Metric, MetricCollector
 from engine.evaluation.kept_statistics import KeptStatistics
+from engine.evaluation.metric_choice import check_shapes, luma_border, metrics_of
 from engine.evaluation.picture_scale import to_8_bits
 from engine.evaluation.random_features import RandomFeatures
 from engine.evaluation.results import Evaluation
 from engine.evaluation.split_translator import BACK, FORWARD, SplitTranslator, TranslatedBatch
-from engine.feature_extractor import FeatureExtractor
+from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.task import Task
 from engine.training_data import TrainingData
 
@@ -44,6 +46,10 @@ class Evaluator:
       networks: by name; `evaluate` uses their values at that time.
       extractor: of the features that KID and FID compare; None measures neither. The default one needs images
         of at least 16 pixels, and measures neither of smaller ones.
+      more_metrics: names of further metrics, of `data.imaging.metric_names.MORE_METRICS`.
+      lpips: also measures "lpips"; its weights are read at first use.
+      dropout: see `SplitTranslator`.
+      mode: says with which weights and in which mode the networks compute, for tables.
 
     Raises:
       ConfigurationError: the images are too small for the metrics.
@@ -57,6 +63,10 @@ class Evaluator:
         data: TrainingData,
         networks: Mapping[str, keras.Model],
         extractor: FeatureExtractor | None = None,
+        more_metrics: Sequence[str] = (),
+        lpips: LearnedMetric | None = None,
+        dropout: bool = False,
+        mode: str = "",
     ):
         height, width, _ = data.example_spec[TARGET].shape
         if min(height, width) < MIN_IMAGE_SIZE:
@@ -67,7 +77,12 @@ class Evaluator:
         self._task = task
         self._data = data
         self._networks = networks
-        self._translator = SplitTranslator(task=task, devices=devices, data=data, networks=networks)
+        self._more_metrics = tuple(more_metrics)
+        self._lpips = lpips
+        self._mode = mode
+        self._translator = SplitTranslator(
+            task=task, devices=devices, data=data, networks=networks, dropout=dropout
+        )
         if isinstance(extractor, RandomFeatures) and min(height, width) < random_features.MIN_IMAGE_SIZE:
             extractor = None
         self._features = None if extractor is None else Features(extractor)
@@ -84,10 +99,32 @@ class Evaluator:
             lambda batch: dict(self._task.reconstructions(self._networks, batch)), autograph=False
         )
         reconstructions = traced.get_concrete_function(example).structured_outputs
-        measured = tuple(METRICS) if self._data.is_paired else ()
-        measured += tuple(f"{name}_{metric}" for name in reconstructions for metric in METRICS)
+        metrics = metrics_of(self._data, self._more_metrics)
+        names = [*metrics, *([] if self._lpips is None else [LEARNED_METRIC])]
+        measured = tuple(names) if self._data.is_paired else ()
+        measured += tuple(f"{name}_{metric}" for name in reconstructions for metric in names)
         distances = DISTANCES if self._features is not None else ()
         return measured + tuple(f"{way}{name}" for way in self._ways for name in distances)
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics of images, by name.
+
+        Raises:
+          ConfigurationError: the weights of one cannot be read, or one cannot measure the images of the data
+            set.
+        """
+        metrics = metrics_of(self._data, self._more_metrics)
+        if self._lpips is not None:
+            metrics[LEARNED_METRIC] = self._lpips.build()
+        roles = [TARGET] if self._data.is_paired else []
+        if type(self._task).reconstructions is not Task.reconstructions:
+            roles = [INPUT, TARGET]
+        for name in metrics.keys() - METRICS.keys():
+            for role in roles:
+                shape = self._data.example_spec[role].shape
+                check_shapes(name, metrics[name], shape, self._translator.scales[role])
+        return metrics
 
     @property
     def _ways(self) -> dict[str, str]:
@@ -108,7 +145,7 @@ class Evaluator:
           NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
         names: list[str] = []
-        collector = MetricCollector()
+        collector = MetricCollector(self.metrics)
         scales = self._translator.scales
         wanted = baselines if self._data.is_paired else ()
         others = Baselines(wanted, data=self._data, scale=scales[TARGET])
@@ -152,6 +189,8 @@ class Evaluator:
             reconstruction_images=results,
             distances={} if distances is None else distances.results(),
             extractor="" if self._features is None else self._features.identity,
+            mode=self._mode,
+            luma_border=luma_border(self._data),
         )
 
     def _columns(self, batch: TranslatedBatch, row: int) -> dict[str, np.ndarray]:

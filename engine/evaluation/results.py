@@ -45,6 +45,8 @@ class Evaluation:
       distances: KID and FID of the translations to the real images, "kid" and "fid"; for tasks that translate
         both ways, also "back_kid" and "back_fid".
       extractor: names the features that they compare.
+      mode: says with which weights and in which mode the networks computed; may be empty.
+      luma_border: pixels that luma metrics leave out on each side.
     """
 
     examples: int
@@ -55,6 +57,8 @@ class Evaluation:
     reconstruction_images: Mapping[str, ImageMetrics] = dataclasses.field(default_factory=dict)
     distances: Mapping[str, float] = dataclasses.field(default_factory=dict)
     extractor: str = ""
+    mode: str = ""
+    luma_border: int = 0
 
     @property
     def model(self) -> dict[str, float]:

@@ -87,6 +87,14 @@ class Evaluator:
             extractor = None
         self._features = None if extractor is None else Features(extractor)
 
+    @property
+    def image_metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics of the translations' images; none if targets do not correspond to inputs."""
+        if not self._data.is_paired:
+            return ()
+        learned = () if self._lpips is None else (LEARNED_METRIC,)
+        return (*metrics_of(self._data, self._more_metrics), *learned)
+
     @functools.cached_property
     def metric_names(self) -> tuple[str, ...]:
         """Names of the metrics of each evaluation, as in `Evaluation.metrics`. Traces the reconstructions."""
@@ -101,7 +109,7 @@ class Evaluator:
         reconstructions = traced.get_concrete_function(example).structured_outputs
         metrics = metrics_of(self._data, self._more_metrics)
         names = [*metrics, *([] if self._lpips is None else [LEARNED_METRIC])]
-        measured = tuple(names) if self._data.is_paired else ()
+        measured = self.image_metric_names
         measured += tuple(f"{name}_{metric}" for name in reconstructions for metric in names)
         distances = DISTANCES if self._features is not None else ()
         return measured + tuple(f"{way}{name}" for way in self._ways for name in distances)
@@ -120,7 +128,7 @@ class Evaluator:
         roles = [TARGET] if self._data.is_paired else []
         if type(self._task).reconstructions is not Task.reconstructions:
             roles = [INPUT, TARGET]
-        for name in metrics.keys() - METRICS.keys():
+        for name in [name for name in metrics if name not in METRICS]:
             for role in roles:
                 shape = self._data.example_spec[role].shape
                 check_shapes(name, metrics[name], shape, self._translator.scales[role])
@@ -148,7 +156,13 @@ class Evaluator:
         collector = MetricCollector(self.metrics)
         scales = self._translator.scales
         wanted = baselines if self._data.is_paired else ()
-        others = Baselines(wanted, data=self._data, scale=scales[TARGET])
+        others = Baselines(
+            wanted,
+            data=self._data,
+            split=split,
+            scale=scales[TARGET],
+            metrics=self.image_metric_names if self._lpips is None else None,
+        )
         distances = None
         if self._features is not None:
             distances = DistanceCollector(
@@ -182,10 +196,13 @@ class Evaluator:
         results = collector.results()
         return Evaluation(
             examples=len(names),
+            split=split,
             names=tuple(names) if any(names) else (),
             value_range=scales[TARGET].value_range,
             translations=results.pop(_MODEL, None),
-            baseline_images={name: results.pop(name) for name in BASELINES if name in results},
+            baseline_images=others.results(
+                {name: results.pop(name) for name in BASELINES if name in results}
+            ),
             reconstruction_images=results,
             distances={} if distances is None else distances.results(),
             extractor="" if self._features is None else self._features.identity,

@@ -37,6 +37,8 @@ class Evaluation:
 
     Attributes:
       examples: images evaluated.
+      split: the name under which the run's files hold the evaluation.
+      position: of the checkpoint, in examples of the training; None if it is not of a checkpoint.
       names: of the examples, in order; empty if the data has no names.
       value_range: lowest and highest possible value of an image, on which the metrics are.
       translations: of the networks; None for unpaired data.
@@ -50,6 +52,8 @@ class Evaluation:
     """
 
     examples: int
+    split: str = ""
+    position: int | None = None
     names: tuple[str, ...] = ()
     value_range: tuple[float, float] = (0.0, 255.0)
     translations: ImageMetrics | None = None

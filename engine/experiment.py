@@ -292,9 +292,9 @@ _FREE_TO_CHANGE = frozenset(
         "engine.experiment.Experiment": (
             "total_examples strategy cpu_replicas gpus determinism jit_compile steps_per_loop "
             "log_every save_every sample_every evaluate_every check_replicas_every keep_checkpoints "
-            "max_wall_time on_non_finite best_metric early_stopping feature_extractor metrics lpips largest_micro_batch "
+            "max_wall_time on_non_finite best_metric early_stopping feature_extractor largest_micro_batch "
             "memory_fraction memory_bytes report_stalls_after histograms_every profile_at profile_steps "
-            "tracker"
+            "tracker metrics lpips"
         ),
         "engine.early_stopping.EarlyStopping": "metric patience minimum_change smoothing",
         "engine.smoothing.CentredWindow": "evaluations",

@@ -15,7 +15,7 @@ from data.roles import INPUT, TARGET
 from engine.distribution.devices import Devices
 from engine.errors import ConfigurationError
 from engine.evaluation import random_features
-from engine.evaluation.baselines import BASELINES, Baselines
+from engine.evaluation.baselines import BASELINES, MEAN_TARGET, Baselines
 from engine.evaluation.contact_sheet import ORDER_BY, Extremes, ShownImage
 from engine.evaluation.feature_sets import DISTANCES, DistanceCollector, Features
 from engine.evaluation.image_metrics import Metric, MetricCollector
@@ -135,6 +135,14 @@ class Evaluator:
         return metrics
 
     @property
+    def _kept_baselines(self) -> tuple[str, ...]:
+        """Baselines whose metrics depend on the data set only: weights in files may change."""
+        if self._lpips is not None:
+            return ()
+        # A task may show another picture as its input.
+        return BASELINES if type(self._task).input_picture is Task.input_picture else (MEAN_TARGET,)
+
+    @property
     def _ways(self) -> dict[str, str]:
         """The directions in which the task translates, with the role of what comes out."""
         return {FORWARD: TARGET} | ({BACK: INPUT} if self._task.translates_back else {})
@@ -161,7 +169,8 @@ class Evaluator:
             data=self._data,
             split=split,
             scale=scales[TARGET],
-            metrics=self.image_metric_names if self._lpips is None else None,
+            metrics=self.image_metric_names,
+            kept=self._kept_baselines,
         )
         distances = None
         if self._features is not None:
@@ -194,15 +203,14 @@ class Evaluator:
                     distances.add(way, *pair)
             names += batch_names
         results = collector.results()
+        measured = [name for name in BASELINES if name in results]
         return Evaluation(
             examples=len(names),
             split=split,
             names=tuple(names) if any(names) else (),
             value_range=scales[TARGET].value_range,
             translations=results.pop(_MODEL, None),
-            baseline_images=others.results(
-                {name: results.pop(name) for name in BASELINES if name in results}
-            ),
+            baseline_images=others.results({name: results.pop(name) for name in measured}),
             reconstruction_images=results,
             distances={} if distances is None else distances.results(),
             extractor="" if self._features is None else self._features.identity,

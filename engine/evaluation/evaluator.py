@@ -18,7 +18,7 @@ from engine.evaluation import random_features
 from engine.evaluation.baselines import BASELINES, MEAN_TARGET, Baselines
 from engine.evaluation.contact_sheet import ORDER_BY, Extremes, ShownImage
 from engine.evaluation.feature_sets import DISTANCES, DistanceCollector, Features
-from engine.evaluation.image_metrics import Metric, MetricCollector
+from engine.evaluation.image_metrics import ImageMeasurement, MetricCollector
 from engine.evaluation.kept_statistics import KeptStatistics
 from engine.evaluation.metric_choice import check_shapes, luma_border, metrics_of
 from engine.evaluation.picture_scale import to_8_bits
@@ -115,8 +115,8 @@ class Evaluator:
         return measured + tuple(f"{way}{name}" for way in self._ways for name in distances)
 
     @functools.cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """The metrics of images, by name.
+    def measurement(self) -> ImageMeasurement:
+        """Computes the metrics of images.
 
         Raises:
           ConfigurationError: the weights of one cannot be read, or one cannot measure the images of the data
@@ -132,7 +132,7 @@ class Evaluator:
             for role in roles:
                 shape = self._data.example_spec[role].shape
                 check_shapes(name, metrics[name], shape, self._translator.scales[role])
-        return metrics
+        return ImageMeasurement(metrics)
 
     @property
     def _kept_baselines(self) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ class Evaluator:
           NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
         names: list[str] = []
-        collector = MetricCollector(self.metrics)
+        collector = MetricCollector(self.measurement)
         scales = self._translator.scales
         wanted = baselines if self._data.is_paired else ()
         others = Baselines(
@@ -187,8 +187,11 @@ class Evaluator:
                 found = collector.add(_MODEL, images, targets, scales[TARGET])
                 if extremes is not None:
                     for row, name in enumerate(batch_names):
+                        value = float(found[ORDER_BY][row])
+                        if not extremes.takes(value):
+                            continue
                         image = ShownImage(
-                            value=float(found[ORDER_BY][row]),
+                            value=value,
                             example=len(names) + row,
                             name=name,
                             columns=self._columns(batch, row),

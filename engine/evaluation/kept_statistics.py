@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import gfile
+from data.errors import DataError
 from engine.input_pipeline.recorded_data import describe
 from engine.training_data import HasFingerprint, TrainingData
 
@@ -74,8 +75,12 @@ class KeptStatistics:
         source: Any = self._data
         while hasattr(source, "source"):  # a run's own record of its data wraps the data set
             source = source.source
-        folder, splits = getattr(source, "data_dir", None), getattr(source, "splits", ())
-        fingerprint = source.fingerprint() if isinstance(source, HasFingerprint) else None
+        folder = getattr(source, "data_dir", None)
+        try:
+            splits = getattr(source, "splits", ())
+            fingerprint = source.fingerprint() if isinstance(source, HasFingerprint) else None
+        except DataError:  # pictures in folders need no data set
+            return None
         if folder is None or split not in splits or fingerprint is None:
             return None
         description = describe(source)

@@ -181,22 +181,11 @@ class Evaluator:
                 scales={way: scales[role] for way, role in self._ways.items()},
             )
         for batch in self._translator.batches(split):
-            batch_names = batch.decoded_names()
             if self._data.is_paired:
                 images, targets = batch.translations[FORWARD]
                 found = collector.add(_MODEL, images, targets, scales[TARGET])
                 if extremes is not None:
-                    for row, name in enumerate(batch_names):
-                        value = float(found[ORDER_BY][row])
-                        if not extremes.takes(value):
-                            continue
-                        image = ShownImage(
-                            value=value,
-                            example=len(names) + row,
-                            name=name,
-                            columns=self._columns(batch, row),
-                        )
-                        extremes.add(image)
+                    self._add_extremes(extremes, batch, found[ORDER_BY], first=len(names))
                 for name, images in others.images(batch).items():
                     collector.add(name, images, targets, scales[TARGET])
             for name, pair in batch.reconstructions.items():
@@ -204,7 +193,7 @@ class Evaluator:
             if distances is not None:
                 for way, pair in batch.translations.items():
                     distances.add(way, *pair)
-            names += batch_names
+            names += batch.decoded_names()
         results = collector.results()
         measured = [name for name in BASELINES if name in results]
         return Evaluation(
@@ -220,6 +209,17 @@ class Evaluator:
             mode=self._mode,
             luma_border=luma_border(self._data),
         )
+
+    def _add_extremes(
+        self, extremes: Extremes, batch: TranslatedBatch, values: np.ndarray, *, first: int
+    ) -> None:
+        """Shows the examples of a batch to `extremes`; the first is at this position in the split."""
+        names = batch.decoded_names()
+        for row, value in enumerate(values):
+            if extremes.takes(value):
+                columns = self._columns(batch, row)
+                image = ShownImage(value=float(value), example=first + row, name=names[row], columns=columns)
+                extremes.add(image)
 
     def _columns(self, batch: TranslatedBatch, row: int) -> dict[str, np.ndarray]:
         scale = self._translator.scales[TARGET]

@@ -69,6 +69,27 @@ class DataDescription:
     label_roles: tuple[str, ...] = ()
     one_hot: Mapping[str, OneHot] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def of(cls, data: Any, *, dataset: str, **more: Any) -> Self:
+        """Describes a data set by the members that every one has.
+
+        Args:
+          data: the data set; see `engine.training_data.TrainingData`.
+          dataset: its name.
+          **more: the fields that cannot be told from these members.
+        """
+        spec = data.example_spec
+        return cls(
+            dataset=dataset,
+            train_examples=data.train_examples,
+            evaluation_split=data.evaluation_split,
+            is_paired=data.is_paired,
+            colour_space=data.colour_space,
+            shapes={name: tuple(feature.shape) for name, feature in spec.items()},
+            dtypes={name: feature.dtype.name for name, feature in spec.items()},
+            **more,
+        )
+
     def to_json(self) -> str:
         """The description as text."""
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Reading files on a disk, or in an object store that TensorFlow supports by URL (gs://, ram://, ...).
+"""Files and folders on a disk, or in an object store that TensorFlow supports by URL (gs://, ram://, ...).
 
 For paths on a disk, Python's own functions are used, which handle names that are not UTF-8, links and
 devices. For URLs, `tf.io.gfile` is used; its errors become the `OSError` that a disk would raise.
@@ -75,6 +75,32 @@ def size_and_mtime(path: Path) -> tuple[int, int]:
     with _os_errors(path):
         status = tf.io.gfile.stat(path)
     return status.length, status.mtime_nsec
+
+
+@contextlib.contextmanager
+def new_dir(path: Path) -> Iterator[None]:
+    """Makes a directory and its parents, unless they exist, for the block to write in.
+
+    If that or the block fails, as with a path that is too long, the directories that it made are removed,
+    unless they hold files.
+
+    Raises:
+      OSError, tf.errors.OpError: a directory cannot be made.
+    """
+    path = os.fspath(path)
+    made: list[str] = []
+    parent = path
+    while not is_url(path) and parent and not os.path.lexists(parent):
+        made.append(parent)
+        parent = os.path.dirname(parent)
+    try:
+        tf.io.gfile.makedirs(path)
+        yield
+    except BaseException:
+        for directory in made:
+            with contextlib.suppress(OSError):  # was not made, or holds files
+                os.rmdir(directory)
+        raise
 
 
 def open_binary(path: Path) -> io.BufferedReader:

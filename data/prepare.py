@@ -37,7 +37,7 @@ from data.formats.image_info import MAX_PIXELS
 from data.formats.raw_video import VideoFormat
 from data.preparation import prepare_flags, tfds_catalog
 from data.preparation.folder_preparation import FolderPreparation
-from data.preparation.layouts import FolderReader
+from data.preparation.folder_reader import FolderReader
 from data.preparation.report import Report
 from data.preparation.side_files import MAP_VALUES, SideFiles
 from data.preparation.splits import Division
@@ -83,8 +83,8 @@ def prepare(
       source: folder of the images, with or without folders train, val, test.
       name: of the data set: lower-case letters, digits and underscores, beginning with a letter.
       data_dir: folder of the prepared data sets; nothing is written anywhere else.
-      match_a: as of `data.preparation.layouts.FolderReader`.
-      match_b: as of `data.preparation.layouts.FolderReader`.
+      match_a: as of `data.preparation.folder_reader.FolderReader`.
+      match_b: as of `data.preparation.folder_reader.FolderReader`.
       val_fraction: as of `data.preparation.splits.Division`.
       test_fraction: as of `data.preparation.splits.Division`.
       group: as of `data.preparation.splits.Division`.

@@ -15,6 +15,7 @@ worker takes the next shuffle window when it is ready. Ctrl-C ends the program.
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 
 import tensorflow as tf
@@ -24,6 +25,7 @@ from data.errors import DataError
 from engine.cli.program import run_program
 
 _LOOPBACK = "localhost"
+_CONNECT_SEC = 10.0
 
 
 def start(
@@ -41,7 +43,7 @@ def start(
       The service's address, "grpc://host:port", and the servers, which stop when they are deleted.
 
     Raises:
-      DataError: there are no workers, or the port is taken.
+      DataError: there are no workers, the port is taken, or no dispatcher answers.
     """
     if workers < 1:
         raise DataError(f"workers = {workers}: must be at least 1; raise it")
@@ -52,10 +54,24 @@ def start(
         except (tf.errors.OpError, RuntimeError) as error:
             raise DataError(f"port = {port}: cannot be used ({error}); choose another") from error
         dispatcher = f"{address}:{servers[0].target.rpartition(':')[2]}"
+    _check_reachable(dispatcher)
     for _ in range(workers):
         config = service.WorkerConfig(dispatcher_address=dispatcher, worker_address=f"{address}:%port%")
         servers.append(service.WorkerServer(config))
     return f"grpc://{dispatcher}", servers
+
+
+def _check_reachable(dispatcher: str) -> None:
+    """Checks that a dispatcher answers: TensorFlow's worker would wait for it forever, deaf to signals."""
+    host, _, port = dispatcher.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SEC).close()
+    except (OSError, ValueError, OverflowError) as error:  # ValueError: no number, no name of a host
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"dispatcher {dispatcher!r}: does not answer ({reason}); give HOST:PORT of one that runs, and an "
+            "address of this machine that others can reach"
+        ) from error
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.cli.child_processes import ChildProcess, ProcessGuard
-from engine.cli.program import BAD_INPUT, DONE, INTERRUPTED
+from engine.cli.program import BAD_INPUT, DONE, INTERRUPTED, print_error
 
 _DETAILS = """
 The command is started once for each worker. TF_CONFIG names free ports of the loopback interface. Each line
@@ -136,7 +136,7 @@ def tf_configs(workers: int) -> list[str]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{message}; --help lists the flags\n")
+        sys.exit(print_error(f"{message}; --help lists the flags", BAD_INPUT))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,9 +10,9 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
+from data import gfile
 from data.roles import INPUT, SIDE_MAP, TARGET
 from engine.cli.gin_flags import define_gin_flags
 from engine.cli.program import run_program
@@ -90,9 +90,8 @@ def preview(
         experiment.data, experiment.task, examples=examples, position_examples=position_examples
     )
     with reraise_write_errors(f"--output={output}", remedy="choose another path"):
-        if os.path.dirname(output):
-            tf.io.gfile.makedirs(os.path.dirname(output))
-        write_png(output, sheet)
+        with gfile.new_dir(os.path.dirname(output) or os.curdir):
+            write_png(output, sheet)
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -25,7 +25,7 @@ import sys
 
 from absl import flags
 
-from engine.cli.program import run_program
+from engine.cli.program import print_error, run_program
 from engine.cloud.gcloud import DryRun, GcloudError, Shell
 from engine.cloud.tpu_job import FAILED, TpuJob, git, say
 from engine.cloud.tpu_job_flags import check, define_flags
@@ -47,8 +47,7 @@ def main(values: flags.FlagValues) -> None:
     try:
         code = TpuJob(**arguments, shell=DryRun() if values.dry_run else Shell()).run()
     except GcloudError as error:
-        print(" ".join(str(error).split()), file=sys.stderr, flush=True)
-        code = FAILED
+        code = print_error(error, FAILED)
     sys.exit(code)
 
 

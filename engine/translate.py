@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 from absl import flags
 
+from data import gfile
 from data.errors import DataError
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError, NonFiniteOutputError
@@ -170,10 +171,10 @@ def _check_flags(
 def _write(stem: str, files: Mapping[str, bytes], output: str) -> str:
     """Writes the files of a translation; returns the path of the first."""
     with reraise_write_errors(f"--output={output}", remedy="choose another folder"):
-        tf.io.gfile.makedirs(output)
-        for extension, content in files.items():
-            with tf.io.gfile.GFile(stem + extension, "wb") as file:
-                file.write(content)
+        with gfile.new_dir(output):
+            for extension, content in files.items():
+                with tf.io.gfile.GFile(stem + extension, "wb") as file:
+                    file.write(content)
     return stem + next(iter(files))
 
 

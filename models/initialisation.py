@@ -9,7 +9,7 @@ import keras
 
 from engine.errors import ConfigurationError
 from engine.task import InitialWeights
-from models.networks.layers import BatchNorm
+from models.networks.norms import BatchNorm
 
 
 def _scaled(scale: float, fan: str) -> keras.initializers.Initializer:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import keras
 
 from engine.errors import ConfigurationError, check_at_least
-from models.networks import layers
+from models.networks import layers, norms
 from models.networks.conditioning import SideShapes
 from models.networks.generators import build_generator, check_image_size
 
@@ -57,13 +57,13 @@ def resnet_encoder(
     """
 
     def activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        x = layers.normalise(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
+        x = norms.normalise(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
         return keras.layers.LeakyReLU(0.2, name=f"{name}_activation")(x)
 
     def residual_block(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
         """[B, H, W, C] -> [B, H/2, W/2, width], with the activation before each convolution."""
         y = activate(x, f"{name}_1")
-        y = layers.Conv(x.shape[-1], 3, padding=1, use_bias=layers.has_bias(norm), name=f"{name}_conv_1")(y)
+        y = layers.Conv(x.shape[-1], 3, padding=1, use_bias=norms.has_bias(norm), name=f"{name}_conv_1")(y)
         y = activate(y, f"{name}_2")
         y = layers.Conv(width, 3, padding=1, name=f"{name}_conv_2")(y)
         y = keras.layers.AveragePooling2D(2, name=f"{name}_pool")(y)

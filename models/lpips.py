@@ -154,7 +154,8 @@ class Lpips:
 
     def _convolutions(self, tensors: Mapping[str, np.ndarray]) -> list[list[_Convolution]]:
         """The convolutions of each stage."""
-        channels, found = 3, []
+        channels = 3
+        found: list[list[_Convolution]] = []
         for number, stage in enumerate(_BACKBONES[self.network], start=1):
             found.append([])
             for k in stage.convolutions:
@@ -188,8 +189,8 @@ class Lpips:
                     )
                 return tensors[name].astype(np.float32)
         raise ConfigurationError(
-            f"Lpips.weights: no file has {' or '.join(names)}; give the files of torchvision's classifier and "
-            f"of LPIPS's linear layers for network = {self.network!r}"
+            f"Lpips.weights: no file has {' or '.join(names)}; give the files of torchvision's classifier "
+            f"and of LPIPS's linear layers for network = {self.network!r}"
         )
 
 

@@ -3,17 +3,21 @@
 import data.quiet_tensorflow  # noqa: F401
 
 # isort: split
+import fcntl
+import gc
 import itertools
 import os
 
 import pytest
 import tensorflow as tf
 
-from data.synthetic.facades import prepare_synthetic
+from data.synthetic.facades import NAME, prepare_synthetic
+from data.tfrecords.prepared_dataset import find_dataset
 from engine.distribution.precision import set_precision
 from engine.experiment import Experiment
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
+from models.pix2pix import Pix2Pix
 from tests.helpers.small_training import NoisePairs, SmallPix2Pix
 
 # Three logical CPUs, so that 1, 2 and 3 replicas can be compared in one process. This must come before
@@ -22,6 +26,10 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
 )
 
+# What was imported stays: the collector need not walk through it again and again while networks are traced.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000)
 
 # Two processes take the files from this list first, so that neither ends with a long one alone.
 SLOW_FILES = (
@@ -72,11 +80,23 @@ def small_pix2pix():
     return SmallPix2Pix
 
 
+@pytest.fixture
+def small_networks(monkeypatch) -> None:
+    """Every pix2pix, of a gin file too, gets the networks of `SmallPix2Pix`."""
+    monkeypatch.setattr(Pix2Pix, "networks", SmallPix2Pix.networks)
+
+
 @pytest.fixture(scope="session")
 def synthetic_datasets(tmp_path_factory) -> str:
-    """A data directory in which the embedded data set is prepared."""
-    directory = str(tmp_path_factory.mktemp("datasets"))
-    prepare_synthetic(directory)
+    """A data directory in which the embedded data set is prepared, once for all processes of the run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    directory = str(folder / "synthetic_datasets")
+    with open(folder / "synthetic_datasets.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not find_dataset(NAME, directory):
+            prepare_synthetic(directory)
     return directory
 
 

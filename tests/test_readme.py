@@ -32,9 +32,7 @@ SMALL = (
     "LOAD_SIZE = 36",
     "CROP_SIZE = 32",
     "STRATEGY = 'one_device'",
-    "pix2pix.Pix2Pix.generator = 'unet_32'",
-    "pix2pix.Pix2Pix.generator_filters = 2",
-    "pix2pix.Pix2Pix.discriminator_filters = 2",
+    "pix2pix.Pix2Pix.generator = 'unet_32'",  # the pictures are as large as it takes
 )
 """What makes a published configuration train in seconds."""
 
@@ -51,7 +49,7 @@ def commands():
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch, synthetic_datasets):
+def folder(tmp_path, monkeypatch, synthetic_datasets, small_networks):
     """A working directory that is like the checkout, with the folders of pictures that README.md names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

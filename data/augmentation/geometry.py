@@ -12,19 +12,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from data import imaging
-from data.augmentation import base, filtering
+from data.augmentation import base, boxes, filtering
+from data.augmentation.boxes import Box
 from data.errors import DataError
-
-_ATTEMPTS = 10
-
-
-class Box(NamedTuple):
-    """A rectangle in pixels: int32 scalars."""
-
-    top: tf.Tensor
-    left: tf.Tensor
-    height: tf.Tensor
-    width: tf.Tensor
 
 
 class Mirrored(NamedTuple):
@@ -66,32 +56,7 @@ class RandomResizedCrop:
 
     def draw(self, seed: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> Box:
         """Draws the part to cut out of an image of that size, for a seed int64 [2]."""
-        height, width = tf.cast(height, tf.int32), tf.cast(width, tf.int32)
-        # float64 and tf.round (halves to even) give exactly the boxes of torchvision's arithmetic.
-        h, w = tf.cast(height, tf.float64), tf.cast(width, tf.float64)
-        seeds = tf.unstack(tf.random.split(seed, 4))
-        shape, dtype = [_ATTEMPTS], tf.float64
-        area = h * w * tf.random.stateless_uniform(shape, seeds[0], *self.scale, dtype)
-        low, high = self.ratio
-        ratio = tf.exp(tf.random.stateless_uniform(shape, seeds[1], math.log(low), math.log(high), dtype))
-        widths = tf.cast(tf.round(tf.sqrt(area * ratio)), tf.int32)  # [attempts]
-        heights = tf.cast(tf.round(tf.sqrt(area / ratio)), tf.int32)
-        fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-        first, any_fits = tf.argmax(tf.cast(fits, tf.int32)), tf.reduce_any(fits)
-
-        # If none fits: centred, as wide and as high as the ratio allows.
-        widest = tf.cast(tf.round(tf.minimum(w, h * high)), tf.int32)
-        highest = tf.cast(tf.round(tf.minimum(h, w / low)), tf.int32)
-        part_width = tf.where(any_fits, widths[first], tf.maximum(widest, 1))
-        part_height = tf.where(any_fits, heights[first], tf.maximum(highest, 1))
-        top = _random_below(seeds[2], height - part_height + 1)
-        left = _random_below(seeds[3], width - part_width + 1)
-        return Box(
-            tf.where(any_fits, top, (height - part_height) // 2),
-            tf.where(any_fits, left, (width - part_width) // 2),
-            part_height,
-            part_width,
-        )
+        return boxes.draw_shape_and_position(seed, height, width, scale=self.scale, ratio=self.ratio)
 
     def __call__(
         self,
@@ -152,16 +117,7 @@ class Crop:
         self, seed: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor, size: tuple[int, int]
     ) -> Box:
         """Draws a rectangle of that size, in coordinates of the padded image, for a seed int64 [2]."""
-        rows, columns = height + 2 * self.pad, width + 2 * self.pad
-        # The draw must wait for the assertion, or it would fail first, with an unclear message.
-        fits = tf.debugging.assert_less_equal(
-            tf.stack(size), tf.stack([rows, columns]), "the crop is larger than the padded image"
-        )
-        with tf.control_dependencies([] if fits is None else [fits]):
-            seeds = tf.unstack(tf.random.split(seed, 2))
-        top = _random_below(seeds[0], rows - size[0] + 1)
-        left = _random_below(seeds[1], columns - size[1] + 1)
-        return Box(top, left, tf.convert_to_tensor(size[0]), tf.convert_to_tensor(size[1]))
+        return boxes.draw_position(seed, height + 2 * self.pad, width + 2 * self.pad, size)
 
     def __call__(
         self, images: dict[str, tf.Tensor], seed: tf.Tensor, *, size: tuple[int, int] | None = None
@@ -325,7 +281,3 @@ def _size(images: dict[str, tf.Tensor]) -> tuple[int | tf.Tensor, int | tf.Tenso
     image = next(iter(images.values()))
     dynamic = tf.unstack(tf.shape(image)[:2])
     return tuple(known or size for known, size in zip(image.shape[:2], dynamic, strict=True))
-
-
-def _random_below(seed: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
-    return tf.random.stateless_uniform([], seed, 0, limit, tf.int32)

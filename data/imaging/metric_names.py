@@ -4,7 +4,10 @@ An evaluation names the metrics of a reconstruction, or of one direction, by a n
 "cycle_A_psnr_db". `data.imaging.metrics.HIGHER_IS_BETTER` lists the metrics themselves.
 """
 
-from data.imaging.metrics import HIGHER_IS_BETTER, METRICS
+from data.imaging.metrics import HIGHER_IS_BETTER
+
+_OF_DISTRIBUTIONS = ("fid", "kid")
+"""Metrics that compare the translations of a split with its real images, whether these are paired or not."""
 
 MORE_METRICS = ("ms_ssim", "luma_psnr_db", "luma_ssim", "mask_iou", "mask_dice", "pixel_accuracy")
 """Metrics of images that an evaluation measures where a user chooses them."""
@@ -35,7 +38,7 @@ def higher_is_better(name: str) -> bool:
 
 def needs_targets(name: str) -> bool:
     """Whether the metric compares translations with their targets, which unpaired data do not have."""
-    return name in (*METRICS, *MORE_METRICS, LEARNED_METRIC)
+    return name == metric_of(name) and name not in _OF_DISTRIBUTIONS
 
 
 def default_metric(*, is_paired: bool) -> str:

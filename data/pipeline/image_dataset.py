@@ -16,13 +16,13 @@ from data.errors import DataError
 from data.pipeline import cropping, image_cache, normalisation
 from data.pipeline.example_decoder import ImageSource
 from data.pipeline.example_stream import ExampleStream
+from data.pipeline.split_parts import HELD_OUT, split_parts
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
 from data.supply import Supply
 from data.synthetic import facades
 from data.tfrecords import fingerprint, prepared_dataset
 from data.tfrecords.prepared_dataset import PreparedDataset, Records
 
-HELD_OUT = "train_held_out"
 _SECOND_STREAM = 0x9E3779B97F4A7C15
 """Added to the seed of the second of two streams, which are shuffled and augmented independently."""
 
@@ -158,15 +158,9 @@ class ImageDataset:
     @property
     def description(self) -> DataDescription:
         """What a run has to know of the data set to be used without it."""
-        spec = self.example_spec
-        return DataDescription(
+        return DataDescription.of(
+            self,
             dataset=self.dataset,
-            train_examples=self.train_examples,
-            evaluation_split=self.evaluation_split,
-            is_paired=self.is_paired,
-            colour_space=self.colour_space,
-            shapes={name: tuple(of_feature.shape) for name, of_feature in spec.items()},
-            dtypes={name: of_feature.dtype.name for name, of_feature in spec.items()},
             images={
                 role: stream.image_format(role)
                 for stream in self._streams["train"]
@@ -344,16 +338,13 @@ class ImageDataset:
         self._resize_and_crop.check_sizes(opened.metadata, where=opened.directory)
         normalisation.check_channels(sources, self.colour_space, where=opened.directory)
         streams = {}
-        for split, stored_names in names.items():
-            stored = [opened.splits[name] for name in stored_names]
-            holds_out = split == "train" and "val" not in names and opened.holds_out
-            parts_of = self._parts(split, stored, stored_names=stored_names, holds_out=holds_out)
-            for name, parts in parts_of.items():
-                largest = max(part.examples for part in parts)
-                streams[name] = tuple(
-                    self._stream(number, *of_stream, epoch_examples=largest)
-                    for number, of_stream in enumerate(zip(stored, parts, sources, strict=True))
-                )
+        parts = split_parts(opened, names, train_fraction=self.train_fraction, seed=self.seed)
+        for name, of_streams in parts.items():
+            largest = max(part.examples for _, part in of_streams)
+            streams[name] = tuple(
+                self._stream(number, stored, part, of_stream, epoch_examples=largest)
+                for number, ((stored, part), of_stream) in enumerate(zip(of_streams, sources, strict=True))
+            )
         return streams
 
     def _sources_with_map(self, opened: PreparedDataset) -> tuple[Mapping[str, ImageSource], ...]:
@@ -368,32 +359,6 @@ class ImageDataset:
             alpha=opened.has_alpha(SIDE_MAP),
         )
         return tuple({**of_stream, SIDE_MAP: side_map} for of_stream in sources)
-
-    def _parts(
-        self, split: str, stored: Sequence[Records], *, stored_names: Sequence[str], holds_out: bool
-    ) -> dict[str, list[Records]]:
-        """Divides a stored split.
-
-        Args:
-          split: its name.
-          stored: its records, for each stream.
-          stored_names: its names in the data set, for each stream.
-          holds_out: whether its end is held out for evaluation.
-
-        Returns:
-          Name of a split -> its records, for each stream.
-        """
-        if split != "train":
-            return {split: list(stored)}
-        train, parts = list(stored), {}
-        if holds_out:
-            divided = [
-                prepared_dataset.split_held_out(records, split=name, where=self._opened.directory)
-                for records, name in zip(stored, stored_names, strict=True)
-            ]
-            train = [kept for kept, _ in divided]
-            parts[HELD_OUT] = [held_out for _, held_out in divided]
-        return {split: [records.fraction(self.train_fraction, self.seed) for records in train]} | parts
 
     def _stream(
         self,

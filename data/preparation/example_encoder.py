@@ -11,7 +11,8 @@ import tqdm
 
 from data.errors import DataError
 from data.imaging.value_statistics import ValueStatistics
-from data.preparation.layouts import LAYOUTS, Example, SkippedExample, check_strict
+from data.preparation.examples import Example, SkippedExample, check_strict
+from data.preparation.layouts import LAYOUTS
 from data.preparation.leakage import Digests
 from data.preparation.parallel_map import map_in_order
 from data.preparation.survey import ImageReader, Survey

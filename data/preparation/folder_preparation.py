@@ -8,9 +8,11 @@ import re
 from typing import Any
 
 from data.errors import DataError
-from data.preparation import splits, tfds_writer
+from data.preparation import image_set_builder, splits, tfds_writer
 from data.preparation.example_encoder import ExampleEncoder
-from data.preparation.layouts import LAYOUTS, FolderReader, SkippedExample, check_strict
+from data.preparation.examples import SkippedExample, check_strict
+from data.preparation.folder_reader import FolderReader
+from data.preparation.layouts import LAYOUTS
 from data.preparation.report import Report
 from data.preparation.side_files import Attached, SideFiles
 from data.preparation.splits import Division, Source
@@ -120,7 +122,7 @@ class FolderPreparation:
                 splits={split: functools.partial(encoder.examples, split) for split in surveyed.splits},
                 metadata=lambda: self._metadata(attached, surveyed, encoder, skipped),
                 examples_per_shard={
-                    split: tfds_writer.examples_per_shard(
+                    split: image_set_builder.examples_per_shard(
                         examples=len(examples),
                         record_bytes=surveyed.record_bytes[split],
                         readers=self.readers,

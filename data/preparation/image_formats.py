@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from data.errors import DataError
 from data.formats.image_info import ImageInfo
-from data.preparation.layouts import Example
+from data.preparation.examples import Example
 from data.tfrecords.image_encoding import StoredFormat, common_format
 
 ValueRange = tuple[float, float]

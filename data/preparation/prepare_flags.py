@@ -11,7 +11,7 @@ from absl import flags
 from data.errors import DataError
 from data.formats import image_reader
 from data.formats.raw_video import PIXEL_FORMATS, VideoFormat
-from data.preparation import tfds_writer
+from data.preparation import image_set_builder
 from data.preparation.layouts import LAYOUTS
 from data.preparation.side_files import MAP_KINDS, MAP_VALUES
 
@@ -40,8 +40,8 @@ _STRINGS = (
 _INTEGERS = (
     ("max_pixels", image_reader.MAX_PIXELS, "Images with more pixels are skipped before they are decoded."),
     ("readers", 8, "Smallest number of files per split; as many can be read in parallel. The target size of "
-     f"a file is {tfds_writer.SHARD_BYTES // 2**20} MiB, that of a shuffle window, and its limit is "
-     f"{tfds_writer.MOST_SHARD_BYTES // 2**20} MiB, enough for remote storage."),
+     f"a file is {image_set_builder.SHARD_BYTES // 2**20} MiB, that of a shuffle window, and its limit is "
+     f"{image_set_builder.MOST_SHARD_BYTES // 2**20} MiB, enough for remote storage."),
     ("threads", None, "Number of images read and encoded in parallel; by default one per CPU."),
 )  # fmt: skip
 _VIDEO_ENUMS = (

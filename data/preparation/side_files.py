@@ -17,7 +17,9 @@ from data.errors import DataError
 from data.formats.image_info import ImageRef
 from data.formats.image_reader import is_image_name
 from data.formats.raw_video import VideoFormat
-from data.preparation.layouts import LAYOUTS, Example, FolderReader, SkippedExample
+from data.preparation.examples import Example, SkippedExample
+from data.preparation.folder_reader import FolderReader
+from data.preparation.layouts import LAYOUTS
 from data.preparation.split_folders import SPLITS
 from data.preparation.splits import Source
 from data.roles import SIDE_VECTOR

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from data import gfile
 from data.errors import DataError
-from data.preparation.layouts import LAYOUTS, Example, FolderReader
+from data.preparation.examples import Example
+from data.preparation.folder_reader import FolderReader
+from data.preparation.layouts import LAYOUTS
 
 SPLITS = ("train", "val", "test")
 

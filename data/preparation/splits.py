@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from data import gfile
 from data.errors import DataError
 from data.formats.image_reader import is_image_name
-from data.preparation.layouts import LAYOUTS, Example, FolderReader, SkippedExample, compile_pattern
+from data.preparation.examples import Example, SkippedExample
+from data.preparation.folder_reader import FolderReader, compile_pattern
+from data.preparation.layouts import LAYOUTS
 from data.preparation.split_folders import SPLITS, read_split_folders
 
 _ByDomain = Mapping[str, list[Example]]

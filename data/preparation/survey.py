@@ -16,8 +16,9 @@ from data.errors import DataError
 from data.formats import image_reader
 from data.formats.image_info import ImageInfo, ImageRef
 from data.formats.raw_video import VideoFormat
+from data.preparation.examples import Example, SkippedExample
 from data.preparation.image_formats import FeatureInfos, ValueRange
-from data.preparation.layouts import LAYOUTS, Example, SkippedExample
+from data.preparation.layouts import LAYOUTS
 from data.preparation.parallel_map import map_in_order
 from data.roles import SIDE_MAP
 from data.tfrecords.image_encoding import StoredFormat

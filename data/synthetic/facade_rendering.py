@@ -72,12 +72,13 @@ def _mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarra
 
 def _inside(mask: np.ndarray) -> list[np.ndarray]:
     """Distances in pixels of each masked pixel to the last masked one left, right, above and below."""
-    along = {0: np.arange(SIZE)[:, None], 1: np.arange(SIZE)[None, :]}
+    places = np.arange(SIZE, dtype=np.int16)  # small, so that accumulating is fast
+    along = {0: places[:, None], 1: places[None, :]}
     distances = []
     for axis, step in ((1, 1), (1, -1), (0, 1), (0, -1)):
         flipped = np.flip(mask, axis) if step < 0 else mask
-        outside = np.maximum.accumulate(np.where(flipped, -1, along[axis]), axis=axis)
-        distance = along[axis] - outside - 1
+        outside = np.maximum.accumulate(np.where(flipped, np.int16(-1), along[axis]), axis=axis)
+        distance = (along[axis] - outside - 1).astype(np.int64)
         distances.append(np.flip(distance, axis) if step < 0 else distance)
     return distances
 
@@ -100,13 +101,15 @@ def _top_of(mask: np.ndarray) -> np.ndarray:
     return _Y - _inside(mask)[2]
 
 
-def _sky(mask: np.ndarray) -> np.ndarray:
+@functools.cache
+def _sky() -> np.ndarray:
     blue = _mix(_colour((112, 164, 222)), _colour((214, 230, 242)), np.clip(_Y / 48, 0, 1))
     clouds = np.clip(0.9 * _noise(4) + 0.5 * _noise(3) + 0.2 * _noise(2) - 0.3, 0, 1)
     return _mix(blue, _colour((250, 250, 252)), 0.8 * clouds)
 
 
-def _plaster(mask: np.ndarray) -> np.ndarray:
+@functools.cache
+def _plaster() -> np.ndarray:
     return _colour((232, 211, 170), 1 + 0.020 * _noise(3) + 0.015 * _noise(1))
 
 
@@ -120,11 +123,13 @@ def _blocks(rgb: Rgb, joint: Rgb, height: int, width: int, variation: float) -> 
     return _mix(_colour(rgb, light), _colour(joint), 0.75 * joints)
 
 
-def _brick(mask: np.ndarray) -> np.ndarray:
+@functools.cache
+def _brick() -> np.ndarray:
     return _blocks((176, 88, 66), (206, 186, 166), 4, 8, 0.09)
 
 
-def _stone(mask: np.ndarray) -> np.ndarray:
+@functools.cache
+def _stone() -> np.ndarray:
     return _blocks((176, 172, 164), (142, 138, 132), 8, 16, 0.04)
 
 
@@ -228,10 +233,10 @@ def _trunk(mask: np.ndarray) -> np.ndarray:
 
 
 _PAINTS: dict[Part, Callable[[np.ndarray], np.ndarray]] = {
-    Part.SKY: _sky,
-    Part.PLASTER: _plaster,
-    Part.BRICK: _brick,
-    Part.STONE: _stone,
+    Part.SKY: lambda _: _sky(),
+    Part.PLASTER: lambda _: _plaster(),
+    Part.BRICK: lambda _: _brick(),
+    Part.STONE: lambda _: _stone(),
     Part.WINDOW: _window,
     Part.DOOR: _door,
     Part.CORNICE: functools.partial(_moulding, (228, 218, 198)),

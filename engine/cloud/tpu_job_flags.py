@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import shlex
+import stat
 import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
@@ -81,10 +85,16 @@ def check(values: flags.FlagValues, *, checkout: Path = CHECKOUT) -> dict[str, A
             f"--workdir={values.workdir}: must be in a bucket, because a VM's disk is deleted with it; write "
             "gs://BUCKET/runs/NAME"
         )
+    if wrong := re.search(r"[*?\[\]{}#\x00-\x1f]", values.workdir):
+        _refuse(
+            f"--workdir={values.workdir}: gcloud takes {wrong[0]!r} as a pattern or refuses it; choose a "
+            "path without it"
+        )
     if values.valid_until_duration and not values.queued:
         _refuse("--valid_until_duration: applies to queued requests only; add --queued")
     if not (checkout / ".git").exists():
         _refuse(f"{checkout}: not a git repository, so its files cannot be listed; use a clone")
+    output = _output(values.output or f"runs/{values.name}")
     return {
         "vm": TpuVm(
             name=values.name,
@@ -104,7 +114,7 @@ def check(values: flags.FlagValues, *, checkout: Path = CHECKOUT) -> dict[str, A
             *(["--allow_config_change"] if values.allow_config_change else []),
         ],
         "workdir": values.workdir,
-        "output": values.output or f"runs/{values.name}",
+        "output": output,
         "checkout": checkout,
         "keep_vm": values.keep_vm,
         "max_restarts": values.max_restarts,
@@ -131,20 +141,43 @@ def _runtime(values: flags.FlagValues) -> str:
 
 def _in_checkout(path: str, checkout: Path) -> str:
     """The path of a gin file, relative to the checkout. The file must be one that is copied to the VM."""
-    found = next((p.resolve() for p in (Path(path), checkout / path) if p.is_file()), None)
+    path.encode()  # a path that is not UTF-8 is refused here, not after a VM was created
+    found = next((p.resolve() for p in (Path(path), checkout / path) if os.path.isfile(p)), None)
     if found is None:
-        _refuse(f"--gin_file={path}: no such file here or in {checkout}")
+        _refuse(f"--gin_file={path}: no such file here or in {checkout}; check the path")
     if not found.is_relative_to(checkout):
         _refuse(f"--gin_file={path}: lies outside {checkout}, so it is not copied to the VM; move it there")
     relative = found.relative_to(checkout).as_posix()
     known = subprocess.run(
-        ["git", "-C", str(checkout), "ls-files", "--error-unmatch", relative],
+        ["git", "--literal-pathspecs", "-C", str(checkout), "ls-files", "--error-unmatch", "--", relative],
         capture_output=True,
         check=False,
     )
     if known.returncode:
-        _refuse(f"--gin_file={path}: git does not track it, so it is not copied; run git add {relative}")
+        _refuse(
+            f"--gin_file={path}: git does not track it, so it is not copied; run git add "
+            f"{shlex.quote(relative)}"
+        )
     return relative
+
+
+def _output(path: str) -> str:
+    """The local folder, as a path that no command takes for a flag."""
+    path.encode()
+    existing = Path(path)
+    missing = []  # names of folders that are made at the end
+    while not os.path.lexists(existing):
+        missing.append(existing.name)
+        existing = existing.parent
+    try:
+        if not stat.S_ISDIR(os.stat(existing).st_mode):
+            _refuse(f"--output={path}: {existing} is not a folder; choose another")
+        for name in [*missing, path]:
+            with contextlib.suppress(FileNotFoundError):  # so the system accepts its length
+                os.stat(existing / name)
+    except OSError as error:
+        _refuse(f"--output={path}: cannot be used ({error.strerror}); choose another folder")
+    return os.path.join(os.curdir, path) if path.startswith("-") else path
 
 
 def _refuse(message: str) -> NoReturn:

@@ -130,6 +130,8 @@ class SplitTranslator:
         # The last batch may leave a replica without an example; some oneDNN kernels fail on empty batches.
         # oneDNN stays on all the same: it is 5 times as fast as TensorFlow's own CPU kernels.
         padded = {name: _at_least_one_row(values) for name, values in batch.items()}
+        # A task may join images with what a network of float64 makes of them.
+        padded = {name: tf.cast(values, keras.config.floatx()) for name, values in padded.items()}
         positions = _at_least_one_row(positions)
         keys = tf.stack([tf.fill(tf.shape(positions), _DROPOUT_SEED), positions], axis=1)  # [B, 2]
         inputs = self._task.input_picture(padded)

@@ -21,7 +21,7 @@ class EvaluationMode:
 
     Attributes:
       weights: "averaged", by EMA, or "raw", those in training; None: averaged where the run averages any.
-      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is the setting of the run's task.
+      norm_mode: one of `models.networks.norms.INFERENCE_NORMS`; None is the setting of the run's task.
       dropout: whether dropout is active, as when the reference tests pix2pix.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import keras
 
 from engine.errors import ConfigurationError
-from models.networks.layers import INFERENCE_NORMS, BatchNorm
+from models.networks.norms import INFERENCE_NORMS, BatchNorm
 
 
 def check_norm_mode(norm_mode: str | None) -> None:

@@ -18,7 +18,7 @@ from engine.inference.evaluation_mode import EvaluationMode
 from engine.inference.picture_log import print_notes
 from engine.inference.picture_pairs import PicturePairs
 from engine.outer_loop.trainer import Trainer
-from engine.reporting.log_rows import evaluation_row
+from engine.reporting.log_rows import evaluation_row, interval_row
 from engine.storage.run_directory import append_row, read_rows
 
 
@@ -90,7 +90,7 @@ class RunEvaluator:
             pictures = evaluation.examples * self._pairs.pictures_of_example
             print_notes(self._pairs.notes_of_pictures, pictures=pictures)
         row = evaluation_row(evaluation, split=self.split, step=trainer.step, examples=trainer.examples)
-        append_row(trainer.run_directory.eval_log, row)
+        append_row(trainer.run_directory.eval_log, row | interval_row(evaluation))
         write_details(
             trainer.run_directory, evaluation, extremes, split=self.split, examples=trainer.examples
         )

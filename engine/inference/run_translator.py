@@ -35,7 +35,7 @@ def translator_of_run(
     Args:
       workdir: run directory.
       checkpoint: "latest", "best", or a position in examples.
-      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is the setting of the run's task.
+      norm_mode: one of `models.networks.norms.INFERENCE_NORMS`; None is the setting of the run's task.
       side_vector: side information for every picture, if the networks take a vector: numbers such as
         "0.3,1", or the name of a class of the run's data set.
       side_map: folder with a map for each picture, if the networks take maps.

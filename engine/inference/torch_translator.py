@@ -20,7 +20,7 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     Args:
       path: the .pth file.
       network: the architecture it must have; None takes whatever the file holds.
-      norm_mode: one of `models.networks.layers.INFERENCE_NORMS`; None is "batch_statistics", as in the
+      norm_mode: one of `models.networks.norms.INFERENCE_NORMS`; None is "batch_statistics", as in the
         reference's test program.
 
     Raises:

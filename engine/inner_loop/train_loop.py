@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -25,6 +25,7 @@ from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import run_on_replicas
 from engine.distribution.xla import compiles_with_xla, reraise_xla_errors
 from engine.inner_loop.gradient_accumulation import AccumulatedStep
+from engine.inner_loop.loop_inputs import LoopInputs, traced_inputs
 from engine.inner_loop.phase_update import APPLIED, NOT_FINITE, PhaseSettings, phase_settings
 from engine.inner_loop.replica_step import ReplicaStep, StepInputs
 from engine.inner_loop.step_undo import StepUndo, moved_variables
@@ -54,22 +55,6 @@ class LoopResult:
     metrics: dict[str, float]
     data_wait_sec: float
     finite: bool
-
-
-class _LoopInputs(NamedTuple):
-    """Arguments of the compiled loop; see `TrainLoop._traced_inputs`.
-
-    Attributes:
-      start: inputs of the first step.
-      warmup: of the learning rates.
-      plateau_factors: on the learning rate, by optimizer.
-      accumulation: micro-batches in a step; None if each step is one micro-batch.
-    """
-
-    start: StepInputs
-    warmup: WarmupState
-    plateau_factors: dict[str, tf.Tensor]
-    accumulation: tf.Tensor | int | None
 
 
 class TrainLoop:
@@ -139,7 +124,7 @@ class TrainLoop:
         num_steps: int,
         step: int,
         examples: int,
-        plan: BatchLayout,
+        layout: BatchLayout,
         warmup: WarmupState | None = None,
         plateau_factors: Mapping[str, float] | None = None,
         within_sec: float = math.inf,
@@ -147,11 +132,11 @@ class TrainLoop:
         """Runs up to `num_steps` steps from the given position, at least one.
 
         Args:
-          iterator: of `engine.input_pipeline.distributed_batches.distributed_batches` for the same plan.
+          iterator: of `engine.input_pipeline.distributed_batches.distributed_batches` for the same layout.
           num_steps: the most steps to run.
           step: steps done before.
           examples: examples drawn before.
-          plan: the layout of the batches.
+          layout: of the batches.
           warmup: None before the first change of the batch.
           plateau_factors: on the learning rate, by optimizer; a missing one is 1.
           within_sec: no step starts after so many seconds. Ignored with several workers, which have to run
@@ -162,7 +147,15 @@ class TrainLoop:
         """
         if self._devices.is_multi_worker:
             within_sec = math.inf
-        inputs = self._traced_inputs(step, examples, plan, warmup or WarmupState(), plateau_factors or {})
+        factors = plateau_factors or {}
+        inputs = traced_inputs(
+            step=step,
+            examples=examples,
+            layout=layout,
+            warmup=warmup or WarmupState(),
+            plateau_factors={name: factors.get(name, 1.0) for name in self._task.optimizers},
+            static_sizes=layout.static_shapes or self._under_xla,
+        )
         with reraise_xla_errors() if self._under_xla else contextlib.nullcontext():
             done, metrics, outcome, wait_sec = self._loop(
                 iterator, tf.constant(num_steps, tf.int64), inputs, tf.constant(within_sec, tf.float64)
@@ -176,44 +169,12 @@ class TrainLoop:
             finite=int(outcome) < NOT_FINITE,
         )
 
-    def _traced_inputs(
-        self,
-        step: int,
-        examples: int,
-        plan: BatchLayout,
-        warmup: WarmupState,
-        plateau_factors: Mapping[str, float],
-    ) -> _LoopInputs:
-        """Arguments of the compiled loop: tensors for values that may change without a new trace.
-
-        The loop is traced again for each value of a Python int. Sizes are Python ints if shapes have to be
-        known while tracing.
-        """
-        size = int if plan.static_shapes or self._under_xla else tf.constant
-        return _LoopInputs(
-            start=StepInputs(
-                step=tf.constant(step, tf.int64),
-                examples=tf.constant(examples, tf.int64),
-                global_batch=size(plan.global_batch),
-                micro_batch=size(plan.micro_batch) if plan.is_padded else None,
-            ),
-            warmup=WarmupState(
-                previous_growth=tf.constant(warmup.previous_growth, tf.float64),
-                changed_at_examples=tf.constant(warmup.changed_at_examples, tf.int64),
-            ),
-            plateau_factors={
-                name: tf.constant(plateau_factors.get(name, 1.0), tf.float64)
-                for name in self._task.optimizers
-            },
-            accumulation=size(plan.accumulation) if plan.accumulation > 1 else None,
-        )
-
     @tf.function(autograph=False)
     def _loop(
         self,
         iterator: tf.distribute.DistributedIterator,
         num_steps: tf.Tensor,
-        inputs: _LoopInputs,
+        inputs: LoopInputs,
         within_sec: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """(steps done, metrics of the last step, its outcome, seconds spent waiting for batches)."""
@@ -264,7 +225,7 @@ class TrainLoop:
             self._arrived.assign_add(1)
             return batch, wait_sec + (now() - asked)
 
-    def _one_step(self, batch: Batch, done: tf.Tensor, inputs: _LoopInputs) -> tuple[tf.Tensor, tf.Tensor]:
+    def _one_step(self, batch: Batch, done: tf.Tensor, inputs: LoopInputs) -> tuple[tf.Tensor, tf.Tensor]:
         """(metrics, outcome) of one step on every replica (in cross-replica context)."""
         start = inputs.start
         of_step = start._replace(

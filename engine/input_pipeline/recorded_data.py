@@ -20,14 +20,9 @@ def describe(data: TrainingData) -> DataDescription:
         return own
     spec = data.example_spec
     height, width = spec[INPUT].shape[:2] if INPUT in spec else (None, None)
-    return DataDescription(
+    return DataDescription.of(
+        data,
         dataset=type(data).__name__,
-        train_examples=data.train_examples,
-        evaluation_split=data.evaluation_split,
-        is_paired=data.is_paired,
-        colour_space=data.colour_space,
-        shapes={name: tuple(feature.shape) for name, feature in spec.items()},
-        dtypes={name: feature.dtype.name for name, feature in spec.items()},
         crop_size=(height, width) if height and width else None,
     )
 

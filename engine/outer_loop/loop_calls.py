@@ -158,7 +158,7 @@ class LoopCaller:
                     num_steps=num_steps,
                     step=step,
                     examples=examples,
-                    plan=batch,
+                    layout=batch,
                     warmup=self._schedule_state.warmup(),
                     plateau_factors=self._schedule_state.plateau_factors(),
                     within_sec=LOOP_SEC,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.noise_scale import NoiseScale
 from engine.distribution.host_memory import resident_bytes
+from engine.evaluation.intervals import mean_interval
 from engine.evaluation.results import Evaluation
 
 
@@ -55,6 +56,16 @@ def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: i
         **{f"metric/{name}": value for name, value in evaluation.metrics.items()},
         "time_unix": time.time(),
     }
+
+
+def interval_row(evaluation: Evaluation) -> dict[str, float]:
+    """The 95 % interval of each mean of an evaluation, for a row of eval.jsonl."""
+    row = {}
+    for name, values in evaluation.image_values.items():
+        interval = mean_interval(values)
+        if interval is not None:
+            row[f"metric_low/{name}"], row[f"metric_high/{name}"] = interval
+    return row
 
 
 class Speed:

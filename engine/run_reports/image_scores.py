@@ -1,4 +1,4 @@
-"""Scores of single images, where an evaluation has written them into RUN/evaluation/.
+"""Scores of single images, where an evaluation has written them into RUN/evaluations/.
 
 There, each `NAME.csv` is a table with a header: one row for each image, a column that names it, and a column
 for each metric. A picture beside it that begins with the same NAME shows some of its images, such as the
@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from data import gfile
+from engine.evaluation.intervals import mean_interval
 from engine.run_reports import quantities
 from engine.run_reports.run_record import RunRecord, is_number
 from engine.run_reports.sample_frames import Frame, data_url, encode, read_picture
 from engine.storage.file_errors import reraise_read_errors
 
-DIRECTORY = "evaluation"
+DIRECTORY = "evaluations"
 _SHOWN = 4
-_RESAMPLES = 2000
 _MOST_SHEETS = 8
 _PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -38,7 +38,7 @@ class ImageScores:
       metric: the one by which the images are ordered; empty if no column is a known metric.
       count: number of images.
       mean: of the metric.
-      interval: 95 % interval of the mean, by the percentile bootstrap over images.
+      interval: 95 % interval of the mean; see `engine.evaluation.intervals`.
       worst, best: (name of the image, value), the most extreme first.
       sheets: (caption, picture).
     """
@@ -119,7 +119,7 @@ def _score(path: str, *, title: str) -> ImageScores:
         metric=metric,
         count=len(scored),
         mean=float(values.mean()),
-        interval=_bootstrap(values),
+        interval=mean_interval(values) or (math.nan, math.nan),
         worst=scored[:_SHOWN],
         best=scored[: -_SHOWN - 1 : -1],
     )
@@ -130,10 +130,3 @@ def _number(text: str | None) -> float:
         return float(text or "")
     except ValueError:  # a row that was not written whole
         return math.nan
-
-
-def _bootstrap(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of values [N]."""
-    counts = np.random.default_rng(0).multinomial(len(values), [1 / len(values)] * len(values), _RESAMPLES)
-    low, high = np.percentile(counts @ values / len(values), [2.5, 97.5])
-    return float(low), float(high)

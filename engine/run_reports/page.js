@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
   const MARGIN = { left: 54, right: 10, top: 8 };
+  const MOST_VALUES = 8;
   const hidden = new Set();
   const charts = [];
 
@@ -124,6 +125,7 @@
   function read(chart, at) {
     if (!chart.lines) return;
     const several = chart.lines.length > 1;
+    const readings = [];
     chart.values.replaceChildren();
     chart.cursor.setAttribute("visibility", at === null ? "hidden" : "visible");
     if (at !== null) {
@@ -136,13 +138,18 @@
       dot.setAttribute("visibility", at === null ? "hidden" : "visible");
       dot.setAttribute("cx", chart.x(chart.panel.step && at !== null ? Math.min(at, line.x[line.x.length - 1]) : line.x[found]));
       dot.setAttribute("cy", chart.y(line.y[found]));
-      if (n < 8) {
+      if (chart.lines.length <= MOST_VALUES) {
         const text = document.createElement("span");
         text.textContent = shown(line.y[found]);
         if (several) text.style.color = colour(line.run);
         chart.values.appendChild(text);
       }
+      readings.push(line.y[found]);
     });
+    if (chart.lines.length > MOST_VALUES) {
+      const ends = [Math.min(...readings), Math.max(...readings)];
+      chart.values.textContent = ends.map(shown).join(" to ");
+    }
   }
   const where = document.querySelector(".where");
   function point(at) {

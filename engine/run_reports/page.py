@@ -100,7 +100,7 @@ def _curves(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> str:
     if len(runs) > 1:
         keys = "".join(
             f'<button type="button" data-run="{n}" aria-pressed="true">'
-            f"{tables.key(n)}{html.escape(run.name)}</button>"
+            f"{tables.key(n)}{tables.name_of(run)}</button>"
             for n, run in enumerate(runs)
         )
     bar = f'<div class="bar">{keys}<span class="where">last values</span></div>'
@@ -151,7 +151,7 @@ def _samples(runs: Sequence[RunRecord], frames: Sequence[Sequence[Frame]]) -> st
         if not own:
             continue
         last = own[-1]
-        caption = f"<figcaption>{tables.key(n)}{html.escape(run.name)}</figcaption>" if len(runs) > 1 else ""
+        caption = f"<figcaption>{tables.key(n)}{tables.name_of(run)}</figcaption>" if len(runs) > 1 else ""
         grids += (
             f'<figure class="{"small" if last.width < _SMALL_PIXELS else ""}">{caption}'
             f'<img data-run="{n}" width="{last.width}" height="{last.height}" src="{last.source}" '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +16,13 @@ _MOST_DIGITS_OF_A_SETTING = 300
 
 
 def key(run: int) -> str:
-    """The coloured mark of a run."""
-    return f'<span class="key" style="background:var(--c{run % 8})"></span>'
+    """The coloured mark of a run, drawn as its line is."""
+    return f'<span class="key d{run // 8 % 4}" style="border-color:var(--c{run % 8})"></span>'
+
+
+def name_of(run: RunRecord) -> str:
+    """The name of a run, which may be broken between its parts."""
+    return re.sub("([,/])", r"\1<wbr>", html.escape(run.name))
 
 
 def task_of(run: RunRecord) -> str:
@@ -55,7 +61,7 @@ def _class(names: str) -> str:
 
 
 def _own_class(cell: str) -> str:
-    return "name" if cell.startswith('<span class="key"') else ""
+    return "name" if cell.startswith('<span class="key ') else ""
 
 
 def overview(runs: Sequence[RunRecord]) -> str:
@@ -70,7 +76,7 @@ def overview(runs: Sequence[RunRecord]) -> str:
         return f'<dl class="card figures" style="margin:0">{cells}</dl>'
     names = list(dict.fromkeys(name for each in facts for name in each))
     rows = [
-        [f"{key(n)}{html.escape(run.name)}"]
+        [f"{key(n)}{name_of(run)}"]
         + [f"{value}<br><small>{more}</small>" if more else value for value, more in _all_of(each, names)]
         for n, (run, each) in enumerate(zip(runs, facts, strict=True))
     ]
@@ -160,7 +166,7 @@ def _metric_table(runs: Sequence[RunRecord], rows: Sequence[Mapping[str, Any]], 
     for n, (run, row) in enumerate(zip(runs, rows, strict=True)):
         if not row:
             continue
-        cells = [f"{key(n) if len(runs) > 1 else ''}{html.escape(run.name)}", f"{row['examples']:,}"]
+        cells = [f"{key(n) if len(runs) > 1 else ''}{name_of(run)}", f"{row['examples']:,}"]
         intervals = intervals_of(row)
         for name in names:
             value = row.get(f"metric/{name}")
@@ -223,7 +229,7 @@ def settings(runs: Sequence[RunRecord]) -> str:
             [f"<code>{html.escape(name)}</code>", *(f"<code>{html.escape(value)}</code>" for value in values)]
             for name, values in found.items()
         ]
-        head = ["Setting", *(f"{key(n)}{html.escape(run.name)}" for n, run in enumerate(runs))]
+        head = ["Setting", *(f"{key(n)}{name_of(run)}" for n, run in enumerate(runs))]
         parts.append("<h3>Different between the runs</h3>")
         parts.append(_table(head, rows) if rows else '<p class="empty">No setting differs.</p>')
     for run in runs:

@@ -72,10 +72,10 @@ class RunDirectory:
         """
         probe = os.path.join(self.path, f".writable-{uuid.uuid4().hex}")  # several workers do this at once
         with reraise_write_errors(f"--workdir={self.path}", remedy="choose a directory you may write to"):
-            tf.io.gfile.makedirs(self.path)
-            with tf.io.gfile.GFile(probe, "w") as file:
-                file.write("")
-            tf.io.gfile.remove(probe)
+            with gfile.new_dir(self.path):
+                with tf.io.gfile.GFile(probe, "w") as file:
+                    file.write("")
+                tf.io.gfile.remove(probe)
 
     @contextlib.contextmanager
     def hold_lock(self) -> Iterator[None]:

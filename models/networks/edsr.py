@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from data import imaging
 from engine.errors import ConfigurationError
-from models.networks import layers
+from models.networks import layers, norms
 from models.networks.conditioning import NO_SIDE_INPUTS, SideInputs, SideShapes
 from models.networks.dropout import Dropout
 
@@ -86,9 +86,9 @@ def edsr(
       blocks: number of residual blocks.
       factor: output size / input size, a power of 2.
       filters: channels of all inner layers.
-      norm: one of `layers.NORMS`.
+      norm: one of `norms.NORMS`.
       dropout: whether each block has a dropout of 0.5 in its middle.
-      inference_norm: one of `layers.INFERENCE_NORMS`.
+      inference_norm: one of `norms.INFERENCE_NORMS`.
       side: sizes of additional inputs.
 
     Returns:
@@ -102,14 +102,14 @@ def edsr(
     doublings = factor.bit_length() - 1
     if factor < 1 or 2**doublings != factor:
         raise ConfigurationError(f"EDSR: cannot enlarge {factor} times; the factor must be 1, 2, 4, 8, ...")
-    use_bias = layers.has_bias(norm)
+    use_bias = norms.has_bias(norm)
 
     def conv(x: keras.KerasTensor, width: int, *, name: str, **kwargs: Any) -> keras.KerasTensor:
         initial = {"kernel_initializer": keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")}
         return layers.Conv(width, 3, padding=1, name=name, **(initial | kwargs))(x)
 
     def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        return inputs.modulated(layers.normalise(x, norm, inference_norm=inference_norm, name=name), name)
+        return inputs.modulated(norms.normalise(x, norm, inference_norm=inference_norm, name=name), name)
 
     def residual_block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """[B, H, W, filters] -> the same shape."""

@@ -88,9 +88,9 @@ def build_generator(
       input_channels: of the images.
       output_channels: of the outputs.
       filters: channels of the first layer; those of the other layers are multiples of it.
-      norm: one of `models.networks.layers.NORMS`.
+      norm: one of `models.networks.norms.NORMS`.
       dropout: whether it has dropout.
-      inference_norm: what batch norm uses outside training, one of `models.networks.layers.INFERENCE_NORMS`.
+      inference_norm: what batch norm uses outside training, one of `models.networks.norms.INFERENCE_NORMS`.
       side: sizes of additional inputs.
 
     Returns:

@@ -8,7 +8,8 @@ import keras
 
 from engine.errors import ConfigurationError
 from models.networks.conditioning import NO_SIDE_INPUTS, SideInputs, SideShapes
-from models.networks.layers import Conv, has_bias, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import has_bias, normalise
 from models.networks.spectral_norm import SpectralNorm
 
 ACTIVATIONS = ("activation_0", "activation_1", "activation_2", "activation_3")
@@ -32,7 +33,7 @@ def patchgan(
       input_channels: of the images. A conditional discriminator takes input and output concatenated.
       filters: channels of the first layer; those of the other layers are multiples of it.
       layers: number of convolutions between the first and the last; with 3 each logit sees 70x70 pixels.
-      norm: one of `models.networks.layers.NORMS`.
+      norm: one of `models.networks.norms.NORMS`.
       spectral_norm: whether to divide the kernel of each convolution by its largest singular value.
       side: sizes of additional inputs.
 

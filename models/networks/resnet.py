@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from engine.errors import ConfigurationError
-from models.networks import layers
+from models.networks import layers, norms
 from models.networks.conditioning import NO_SIDE_INPUTS, SideInputs, SideShapes
 from models.networks.dropout import Dropout
 
@@ -32,9 +32,9 @@ def resnet(
       output_channels: of the outputs.
       blocks: number of residual blocks, 6 or 9 in the reference.
       filters: channels of the first layer; those of the other layers are multiples of it.
-      norm: one of `layers.NORMS`.
+      norm: one of `norms.NORMS`.
       dropout: whether each block has a dropout of 0.5 in its middle.
-      inference_norm: one of `layers.INFERENCE_NORMS`.
+      inference_norm: one of `norms.INFERENCE_NORMS`.
       side: sizes of additional inputs; a vector is concatenated only without a norm.
 
     Returns:
@@ -52,13 +52,13 @@ def resnet(
             f"{name}: the {norm} norm after the first convolution removes the contribution of a concatenated "
             "vector; set SideInformation.vector to 'film', or choose a U-Net"
         )
-    use_bias = layers.has_bias(norm)
+    use_bias = norms.has_bias(norm)
 
     def conv(x: keras.KerasTensor, width: int, kernel: int, *, name: str, **kwargs: Any) -> keras.KerasTensor:
         return layers.Conv(width, kernel, use_bias=use_bias, name=name, **kwargs)(x)
 
     def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        x = layers.normalise(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
+        x = norms.normalise(x, norm, inference_norm=inference_norm, name=f"{name}_norm")
         return inputs.modulated(x, name)
 
     def norm_relu(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from models.networks import layers
+from models.networks import layers, norms
 from models.networks.conditioning import NO_SIDE_INPUTS, SideInputs, SideShapes
 from models.networks.dropout import Dropout
 
@@ -31,9 +31,9 @@ def unet(
       output_channels: of the outputs.
       downsamplings: number of levels; 7 and 8 give the reference's unet_128 and unet_256.
       filters: channels of the first layer; those of the other layers are multiples of it.
-      norm: one of `layers.NORMS`.
+      norm: one of `norms.NORMS`.
       dropout: whether the inner downsamplings - 5 blocks with 8 * filters channels have a dropout of 0.5.
-      inference_norm: one of `layers.INFERENCE_NORMS`.
+      inference_norm: one of `norms.INFERENCE_NORMS`.
       side: sizes of additional inputs.
 
     Returns:
@@ -42,7 +42,7 @@ def unet(
       list; see `SideInformation.network_inputs`.
     """
     widths = [filters * min(2**level, 8) for level in range(downsamplings)]
-    use_bias = layers.has_bias(norm)
+    use_bias = norms.has_bias(norm)
 
     def down(x: keras.KerasTensor, level: int) -> keras.KerasTensor:
         """[B, H, W, C] -> [B, H/2, W/2, widths[level - 1]]."""
@@ -50,7 +50,7 @@ def unet(
         return layers.Conv(widths[level - 1], **geometry, name=f"down_{level}_conv")(x)
 
     def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        return inputs.modulated(layers.normalise(x, norm, inference_norm=inference_norm, name=name), name)
+        return inputs.modulated(norms.normalise(x, norm, inference_norm=inference_norm, name=name), name)
 
     image = layers.image_input(input_channels)  # [B, H, W, input_channels]
     inputs = SideInputs(side)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 
 from models.networks.dropout import Dropout
-from models.networks.layers import BatchNorm, InstanceNorm
+from models.networks.norms import BatchNorm, InstanceNorm
 from models.pytorch import parameter_names
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -42,7 +43,9 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
 
     Raises:
       ConfigurationError: the file cannot be read, is damaged, or holds anything but tensors by name.
+      UnicodeEncodeError: the path is not UTF-8.
     """
+    path.encode()  # for such a path TensorFlow raises a TypeError, which programs do not print as one line
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             contents = file.read()
@@ -78,9 +81,12 @@ def write_state_dict(path: str, arrays: Mapping[str, np.ndarray]) -> None:
 
     Raises:
       ConfigurationError: the file cannot be written.
+      UnicodeEncodeError: the path is not UTF-8.
     """
     contents = _archive(arrays)
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    path.encode()  # as in `read_state_dict`
+    # Not the name with a suffix, which may be longer than a file system allows.
+    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}.tmp")
     try:
         with tf.io.gfile.GFile(temporary, "wb") as file:
             file.write(contents)

@@ -18,14 +18,14 @@ BLUR_RADIUS = 2.0
 SPLITS = ("train", "val")
 
 
-def prepare_blurred_photos(source, folder, data_dir, *, splits=SPLITS):
+def prepare_blurred_photos(source, folder, data_dir, *, splits=SPLITS, blur_radius=BLUR_RADIUS):
     """Writes the pairs into `folder` and prepares them in `data_dir`; does nothing if they are there."""
     if (pathlib.Path(data_dir) / NAME).exists():
         return
     for split in splits:
         for path in sorted((pathlib.Path(source) / split).glob("*.jpg")):
             sharp = _photo(path)
-            blurred = sharp.filter(ImageFilter.GaussianBlur(BLUR_RADIUS))
+            blurred = sharp.filter(ImageFilter.GaussianBlur(blur_radius))
             for side, picture in (("A_blurred", blurred), ("B_sharp", sharp)):
                 target = pathlib.Path(folder) / split / side / f"{path.stem}.png"
                 target.parent.mkdir(parents=True, exist_ok=True)

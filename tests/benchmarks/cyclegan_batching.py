@@ -63,7 +63,7 @@ def main(size, batch, rounds, generator="resnet_9blocks", filters=64):
 
         def step(trainer=trainer, data=data):
             began = time.perf_counter()
-            trainer.loop.run(data, num_steps=1, step=0, examples=0, plan=plan)
+            trainer.loop.run(data, num_steps=1, step=0, examples=0, layout=plan)
             return time.perf_counter() - began
 
         step()  # traces

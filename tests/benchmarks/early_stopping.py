@@ -28,6 +28,9 @@ FACADES = flags.DEFINE_string("facades", None, "Folder of the CMP facades.", req
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the run and the results.", required=True)
 
 GIN_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "early_stopping.gin")
+BLUR_RADIUS = 4.0
+"""Standard deviation in pixels of a photo of 128x128: so much is lost that the network has to invent."""
+
 ENDLESS = "early_stopping.EarlyStopping.patience = '100000ep'"
 
 
@@ -36,7 +39,8 @@ def main(argv: list[str]) -> None:
     del argv
     data_dir = os.path.join(OUTPUT.value, "datasets")
     folder = os.path.join(OUTPUT.value, "photos")
-    prepare_blurred_photos(FACADES.value, folder, data_dir, splits=("train", "val", "test"))
+    splits = ("train", "val", "test")
+    prepare_blurred_photos(FACADES.value, folder, data_dir, splits=splits, blur_radius=BLUR_RADIUS)
     workdir = os.path.join(OUTPUT.value, "run")
     settings = {"gin_files": [GIN_FILE], "workdir": workdir}
     params = [f"DATA_DIR = {data_dir!r}"]

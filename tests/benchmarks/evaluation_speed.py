@@ -24,6 +24,7 @@ from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.random_features import RandomFeatures
 from engine.evaluation.split_translator import EVALUATION_BATCH_PER_REPLICA
 from engine.evaluation.text_table import table
+from engine.reporting.log_rows import interval_row
 from models.pix2pix import Pix2Pix
 
 
@@ -63,6 +64,7 @@ def main():
         def evaluate():
             result = evaluator.evaluate("test", baselines=BASELINES, extremes=Extremes())
             table(result, split="test")
+            interval_row(result)
 
         @tf.function(autograph=False, reduce_retracing=True)
         def generate(inputs):

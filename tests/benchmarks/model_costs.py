@@ -125,7 +125,7 @@ def timed_steps(trainer):
 
     def run():
         began = time.perf_counter()
-        trainer.loop.run(iterator, num_steps=period, step=0, examples=0, plan=plan)
+        trainer.loop.run(iterator, num_steps=period, step=0, examples=0, layout=plan)
         return (time.perf_counter() - began) / period
 
     return run

@@ -50,7 +50,7 @@ class Timed:
     def sec(self, *, steps: int) -> float:
         """Seconds of one of so many steps."""
         began = time.perf_counter()
-        self._trainer.loop.run(self._iterator, num_steps=steps, step=0, examples=0, plan=self._plan)
+        self._trainer.loop.run(self._iterator, num_steps=steps, step=0, examples=0, layout=self._plan)
         return (time.perf_counter() - began) / steps
 
 

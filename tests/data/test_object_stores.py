@@ -15,7 +15,7 @@ from data.errors import DataError
 from data.formats import image_reader
 from data.formats.raw_video import VideoFormat
 from data.pairs import PairedImages
-from data.preparation import tfds_catalog, tfds_writer
+from data.preparation import image_set_builder, tfds_catalog, tfds_writer
 from data.prepare import prepare
 from data.supply import Supply
 from data.tfrecords import prepared_dataset
@@ -220,7 +220,7 @@ def test_a_data_set_is_replaced_only_by_a_whole_one(stored, monkeypatch):
         def interrupted(self, *args):
             raise KeyboardInterrupt
 
-        patched.setattr(tfds_writer.ImageSetBuilder, "_write_split", interrupted)
+        patched.setattr(image_set_builder.ImageSetBuilder, "_write_split", interrupted)
         prepare(**again, overwrite=True)
     assert contents_of(f"{data_dir}/made/1.0.0") == before
     prepare(**again, overwrite=True, readers=1, val_fraction=0.4)

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from data import prepare
 from data.pairs import PairedImages
 from data.pipeline import record_reader
-from data.preparation import tfds_writer
+from data.preparation import image_set_builder, tfds_writer
 from data.tfrecords import image_decoding, image_encoding, prepared_dataset
 
 
@@ -157,7 +157,7 @@ def test_training_examples_are_stored_shuffled_and_others_by_name(save, run_prep
 def test_shards_are_small(save, run_prepare, tmp_path, monkeypatch):
     for k in range(12):
         save(f"{k}.png", noise(k))
-    monkeypatch.setattr(tfds_writer, "SHARD_BYTES", 15_000)
+    monkeypatch.setattr(image_set_builder, "SHARD_BYTES", 15_000)
     assert run_prepare(val_fraction=0, test_fraction=0)[0] == 0
     shards = list((tmp_path / "datasets").rglob("*.tfrecord-*"))
     assert len(shards) > 4
@@ -208,10 +208,10 @@ def test_interruption_leaves_nothing(save, run_prepare, tmp_path, monkeypatch, e
 
 
 def test_a_full_disk(save, run_prepare, tmp_path, monkeypatch):
-    def write(self, *, examples_per_shard):
+    def write(self, *, examples_per_shard, directory):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
-    monkeypatch.setattr(tfds_writer.ImageSetBuilder, "write", write)
+    monkeypatch.setattr(image_set_builder.ImageSetBuilder, "write", write)
     save("a.png", noise(0))
     code, _, err = run_prepare(val_fraction=0, test_fraction=0)
     assert (code, err.count("\n")) == (2, 1)

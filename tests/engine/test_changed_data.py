@@ -1,6 +1,9 @@
 """A run refuses a data set that was prepared anew under its name, and says what differs."""
 
+import contextlib
 import dataclasses
+import functools
+import io
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +19,8 @@ from data.tfrecords.prepared_dataset import find_dataset
 from engine.cli import program
 from engine.storage.data_fingerprint import changes_of_data, fingerprint_of, write_fingerprint
 from engine.storage.run_directory import RunDirectory, read_rows
+from models.pix2pix import Pix2Pix
+from tests.helpers.small_training import SmallPix2Pix
 
 
 def draw(folder, count, *, seed=0, names="{:03d}", channels=3):
@@ -29,49 +34,74 @@ def draw(folder, count, *, seed=0, names="{:03d}", channels=3):
     return folder
 
 
+def prepare_in(folder, count, *, data_dir="datasets", **settings):
+    """Prepares images under one name; settings as of `draw`."""
+    shutil.rmtree(folder / "source", ignore_errors=True)
+    options = {"layout": "side_by_side", "name": "mine", "overwrite": True}
+    draw(folder / "source", count, **settings)
+    prepare(source=folder / "source", data_dir=str(folder / data_dir), **options)
+
+
+def train_in(folder, *params, total=6, data_dir="datasets", flags=()):
+    """Runs engine.train on the data set; returns its exit code."""
+    values = FlagValues()
+    engine.train.define_flags(values)
+    params = [
+        "DATASET = 'mine'",
+        f"DATA_DIR = {str(folder / data_dir)!r}",
+        f"TOTAL_EXAMPLES = {total}",
+        "BATCH_SCHEDULE = 2",
+        "LOAD_SIZE = 36",
+        "CROP_SIZE = 32",
+        "LOG_EVERY = 1",
+        "EVALUATE_EVERY = 0",
+        "SAMPLE_EVERY = 0",
+        *params,
+    ]
+    argv = ["train", "--gin_file=gin/quickstart.gin", f"--workdir={folder / 'run'}", *flags]
+    rest = values(argv + [f"--gin_param={param}" for param in params])
+    return program.exit_code(engine.train.main, rest, values)
+
+
+@pytest.fixture(autouse=True)
+def use_small_networks(small_networks):
+    """The networks do not matter here."""
+
+
 @pytest.fixture
 def prepare_mine(tmp_path):
-    """Prepares images under one name; settings as of `draw`."""
-
-    def make(count, *, data_dir="datasets", **settings):
-        shutil.rmtree(tmp_path / "source", ignore_errors=True)
-        options = {"layout": "side_by_side", "name": "mine", "overwrite": True}
-        draw(tmp_path / "source", count, **settings)
-        prepare(source=tmp_path / "source", data_dir=str(tmp_path / data_dir), **options)
-
-    return make
+    return functools.partial(prepare_in, tmp_path)
 
 
 @pytest.fixture
 def run_train(tmp_path, capfd):
     """Runs engine.train on the data set: (exit code, stderr); `run.said` is its stdout."""
 
-    def run(*params, total=6, data_dir="datasets", flags=()):
-        values = FlagValues()
-        engine.train.define_flags(values)
-        params = [
-            "DATASET = 'mine'",
-            f"DATA_DIR = {str(tmp_path / data_dir)!r}",
-            f"TOTAL_EXAMPLES = {total}",
-            "BATCH_SCHEDULE = 2",
-            "LOAD_SIZE = 36",
-            "CROP_SIZE = 32",
-            "LOG_EVERY = 1",
-            "EVALUATE_EVERY = 0",
-            "SAMPLE_EVERY = 0",
-            "pix2pix.Pix2Pix.generator = 'unet_32'",
-            "pix2pix.Pix2Pix.generator_filters = 1",
-            "pix2pix.Pix2Pix.discriminator_filters = 1",
-            *params,
-        ]
-        argv = ["train", "--gin_file=gin/quickstart.gin", f"--workdir={tmp_path / 'run'}", *flags]
-        rest = values(argv + [f"--gin_param={param}" for param in params])
+    def run(*params, **kwargs):
         capfd.readouterr()
-        code = program.exit_code(engine.train.main, rest, values)
+        code = train_in(tmp_path, *params, **kwargs)
         run.said, errors = capfd.readouterr()
         return code, errors
 
     return run
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """A folder with ten images, prepared, and a run on them; trained once for all tests."""
+    folder = tmp_path_factory.mktemp("first")
+    prepare_in(folder, 10)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as errors:
+        patch.setattr(Pix2Pix, "networks", SmallPix2Pix.networks)
+        assert train_in(folder) == 0
+    assert errors.getvalue() == ""
+    return folder
+
+
+@pytest.fixture
+def trained_on_ten(first_run, tmp_path):
+    """A copy of that run and of its data set."""
+    shutil.copytree(first_run, tmp_path, dirs_exist_ok=True)
 
 
 def positions(tmp_path):
@@ -90,9 +120,7 @@ def assert_refused(result, *expected):
         assert text in errors
 
 
-def test_more_images_are_refused_until_they_are_accepted(prepare_mine, run_train, tmp_path):
-    prepare_mine(10)
-    assert run_train() == (0, "")
+def test_more_images_are_refused_until_they_are_accepted(trained_on_ten, prepare_mine, run_train, tmp_path):
     assert recorded(tmp_path)["splits"]["train"]["examples"] == 10
     before = recorded(tmp_path)
     prepare_mine(16)
@@ -119,16 +147,14 @@ def test_more_images_are_refused_until_they_are_accepted(prepare_mine, run_train
         ({"channels": 1}, "features 'pair': uint8 (None, None, 3), 0 to 255 -> uint8 (None, None, 1)"),
     ],
 )
-def test_as_many_other_images_are_refused(prepare_mine, run_train, settings, expected):
-    prepare_mine(10)
-    assert run_train() == (0, "")
+def test_as_many_other_images_are_refused(trained_on_ten, prepare_mine, run_train, settings, expected):
     prepare_mine(10, **settings)
     assert_refused(run_train(total=8), expected)
 
 
-def test_the_same_images_prepared_anew_or_moved_are_no_difference(prepare_mine, run_train, tmp_path):
-    prepare_mine(10)
-    assert run_train() == (0, "")
+def test_the_same_images_prepared_anew_or_moved_are_no_difference(
+    trained_on_ten, prepare_mine, run_train, tmp_path
+):
     prepare_mine(10)
     assert run_train(total=8) == (0, "")
     shutil.move(tmp_path / "datasets", tmp_path / "elsewhere")
@@ -136,9 +162,7 @@ def test_the_same_images_prepared_anew_or_moved_are_no_difference(prepare_mine, 
     assert positions(tmp_path) == [2, 4, 6, 8, 10]
 
 
-def test_an_old_run_gets_a_fingerprint_at_its_next_start(prepare_mine, run_train, tmp_path):
-    prepare_mine(10)
-    assert run_train() == (0, "")
+def test_an_old_run_gets_a_fingerprint_at_its_next_start(trained_on_ten, run_train, tmp_path):
     before = recorded(tmp_path)
     (tmp_path / "run" / "fingerprint.json").unlink()
     assert run_train(total=8) == (0, "")
@@ -167,9 +191,7 @@ def test_old_data_sets_are_compared_by_counts_and_sizes(prepare_mine, run_train,
     assert_refused(run_train(total=12), "train: files of other sizes")
 
 
-def test_a_damaged_record_of_the_data_is_refused(prepare_mine, run_train, tmp_path):
-    prepare_mine(10)
-    assert run_train() == (0, "")
+def test_a_damaged_record_of_the_data_is_refused(trained_on_ten, run_train, tmp_path):
     for text in ("{", "[1]", '{"splits": 3}'):
         (tmp_path / "run" / "fingerprint.json").write_text(text)
         code, errors = run_train(total=8)

@@ -22,6 +22,7 @@ def test_it_is_imported_only_to_start_and_named_if_it_is_missing(tmp_path, monke
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow uses what SQLAlchemy will remove
 @pytest.mark.parametrize("resumed_at", [4, 8])
 def test_a_resumed_run_has_one_point_at_each_position(tmp_path, monkeypatch, resumed_at):
     mlflow = pytest.importorskip("mlflow")

@@ -1,7 +1,9 @@
 """Every program with paths of every kind: it works, or ends with one line and exit code 2."""
 
 import os
+import shlex
 import shutil
+import subprocess
 import unicodedata
 
 import numpy as np
@@ -10,19 +12,32 @@ from absl.flags import FlagValues
 from PIL import Image
 
 import data.prepare
+import engine.doctor
 import engine.evaluate
+import engine.launch
 import engine.preview
+import engine.tpu_job
 import engine.train
 import engine.translate
+from data.errors import DataError
+from data.pairs import PairedImages
 from data.preparation import prepare_flags
+from data.supply import Supply
 from engine.cli import program
+from engine.cloud import tpu_job_flags
+from engine.data_service import start
+from engine.errors import ConfigurationError
+from engine.inference.picture_paths import find_pictures
+from models.networks.patchgan import patchgan
+from models.torch_weights import TorchWeights, save_reference
 from tests.helpers.runs import WGAN_GP
 
 DEFINE_FLAGS = {
     data.prepare: prepare_flags.define,
+    engine.tpu_job: tpu_job_flags.define_flags,
     **{
         module: module.define_flags
-        for module in (engine.train, engine.evaluate, engine.translate, engine.preview)
+        for module in (engine.train, engine.evaluate, engine.translate, engine.preview, engine.doctor)
     },
 }
 NAMES = {
@@ -40,6 +55,9 @@ NAMES = {
     "trailing space": " x ",
     "signs": "#a;b,c:d=e@f&g|h<i>!~",
 }
+FIRST = {"position_examples": 0, "global_batch": 1}
+LAST = ("dash", "longest", "trailing dot", "trailing space")
+"""Names that are odd as the last part of a path; the others are so anywhere in it."""
 ALL_AT_ONCE = "-".join(name for kind, name in NAMES.items() if kind != "longest")[:200] + "e\u0301 ."
 
 
@@ -113,37 +131,122 @@ def test_prepare(run, tmp_path, name):
     assert run(data.prepare, layout="tfds", name="made", data_dir=data_dir)[0] == 0
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_a_run_under_another_name(run, trained, tmp_path, name):
+@pytest.mark.parametrize("last", LAST)
+def test_a_run_under_other_names(run, trained, tmp_path, last):
     """It is continued, evaluated and translates, its data set, gin file and outputs renamed too."""
-    data_dir, workdir, gin_file = (tmp_path / what / name for what in ("data", "run", "gin"))
+    folder = tmp_path.joinpath(*(name for kind, name in NAMES.items() if kind not in LAST))
+    name = NAMES[last]
+    data_dir, workdir, gin_file = (folder / what / name for what in ("data", "run", "gin"))
     shutil.copytree(trained[0], data_dir)
     shutil.copytree(trained[1], workdir)
-    gin_file = tmp_path / "gin" / file_name(name, ".gin")
+    gin_file = folder / "gin" / file_name(name, ".gin")
     gin_file.parent.mkdir()
     shutil.copy(trained[2], gin_file)
     params = gin_params(data_dir, "supply.Supply.cache = 'disk'", "EVALUATE_EVERY = 1")
-    code, out, err = run(engine.train, gin_file=[WGAN_GP, gin_file], gin_param=params, workdir=workdir)
+    config = {"gin_file": [WGAN_GP, gin_file], "gin_param": params}
+    code, out, err = run(engine.train, **config, workdir=workdir)
     assert (code, err) == (0, "") and "done: 2 examples" in out
     code, out, err = run(engine.evaluate, workdir=workdir, split="train")
     assert (code, err) == (0, "") and "psnr" in out.lower()
-    pictures, output = tmp_path / "pictures" / name, tmp_path / "translated" / name
+    pictures, output = folder / "pictures" / name, folder / "translated" / name
     pictures.mkdir(parents=True)
-    picture(width=32).save(pictures / file_name(name, ".png"))
-    given = pictures / file_name(name, ".png") if len(name) % 2 else pictures
-    code, out, err = run(engine.translate, workdir=workdir, input=given, output=output)
-    assert (code, err) == (0, "")
-    assert os.listdir(output) == [file_name(name, ".png")]
+    files = sorted(file_name(each, ".png") for each in NAMES.values())
+    for file in files:
+        picture(width=32).save(pictures / file)
+    assert run(engine.translate, workdir=workdir, input=pictures, output=output)[::2] == (0, "")
+    assert sorted(os.listdir(output)) == files
+    for file in files:  # a name with the characters of a pattern is no pattern
+        assert find_pictures(str(pictures / file)) == [str(pictures / file)]
+    sheet = folder / "sheet" / file_name(name, ".png")
+    assert run(engine.preview, **config, output=sheet, examples=1)[::2] == (0, "")
+    with Image.open(sheet) as image:
+        assert image.size == (64, 32)
+    code, out, err = run(engine.doctor, **config, measure_memory="false")
+    assert (code, err) == (0, "") and "Data: 1 training examples" in out
+
+
+def test_data_of_odd_names_from_the_data_service(trained):
+    service, servers = start(port=0)
+    assert servers
+    settings = {"dataset": "made", "data_dir": str(trained[0]), "load_size": 0, "crop_size": 32}
+    served, plain = (
+        next(iter(PairedImages(**settings, flip=False, supply=supply).batches(**FIRST)))["input"]
+        for supply in (Supply(service=service), Supply())
+    )
+    np.testing.assert_array_equal(served, plain)
+
+
+@pytest.mark.parametrize("dispatcher", [*NAMES.values(), "localhost", "localhost:1", ":0", "[::1]:70000"])
+def test_a_data_service_that_does_not_answer_is_refused(dispatcher):
+    """TensorFlow's worker would wait for it forever, and Ctrl-C would not end it."""
+    with pytest.raises(DataError, match="(?s)dispatcher .* does not answer .*; give HOST:PORT"):
+        start(dispatcher=dispatcher)
+
+
+@pytest.fixture(scope="module")
+def discriminator():
+    return patchgan(name="d", input_channels=1, filters=1, norm="batch", spectral_norm=False)
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_preview(run, trained, tmp_path, name):
-    output = tmp_path / name / file_name(name, ".png")
-    files, params = [WGAN_GP, trained[2]], gin_params(trained[0])
-    code, _, err = run(engine.preview, gin_file=files, gin_param=params, output=output, examples=1)
+def test_weights_of_the_reference(monkeypatch, tmp_path, discriminator, name):
+    """Written and read under a relative path, which begins with the odd name."""
+    monkeypatch.chdir(tmp_path)
+    os.mkdir(name)
+    path = os.path.join(name, file_name(name, ".pth"))
+    save_reference(discriminator, path)
+    assert os.listdir(name) == [os.path.basename(path)]
+    before = discriminator.get_weights()
+    discriminator.set_weights([np.full_like(value, 7) for value in before])
+    TorchWeights(files={"d": path})({"d": discriminator})
+    for value, expected in zip(discriminator.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_the_launcher_starts_commands_of_odd_names(capfd, tmp_path):
+    for name in NAMES.values():
+        command = tmp_path / name
+        command.write_text("#!/bin/sh\nprintf '%s,' \"$@\"\n")
+        command.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("signal.signal", lambda *_: None)  # those of this process stay
+            assert engine.launch.main(["--workers=1", "--", str(command), name, "x"]) == 0
+        out, err = capfd.readouterr()
+        lines = [line.removeprefix("[worker 0] ") for line in out.splitlines()]
+        assert ("\n".join(lines), err) == (f"{name},x,", "")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A git repository with a gin file of each name."""
+    folder = tmp_path_factory.mktemp("git") / ALL_AT_ONCE
+    (folder / "gin").mkdir(parents=True)
+    for name in NAMES.values():
+        (folder / "gin" / file_name(name, ".gin")).write_text("")
+    for words in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
+TPU_JOB = {"name": "mine", "zone": "us-west4-a", "accelerator_type": "v5litepod-8", "dry_run": "true"}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_tpu_job(run, checkout, monkeypatch, tmp_path, name):
+    """The commands that it prints hold the paths, and no path is taken for a flag or a pattern."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tpu_job_flags.check, "__kwdefaults__", {"checkout": checkout})
+    gin_file = f"gin/{file_name(name, '.gin')}"
+    given = TPU_JOB | {"gin_file": gin_file, "output": name, "workdir": "gs://bucket/mine"}
+    code, out, err = run(engine.tpu_job, **given)
     assert (code, err) == (0, "")
-    with Image.open(output) as sheet:
-        assert sheet.size == (64, 32)
+    commands = shlex.split(out)
+    [started] = [word for word in commands if "tpu_vm.sh start" in word]
+    assert shlex.split(started.removeprefix("--command="))[3:] == [
+        f"--gin_file={gin_file}", "--workdir=gs://bucket/mine"
+    ]  # fmt: skip
+    after_mkdir = commands[commands.index("rsync") - 3]
+    assert after_mkdir == (f"./{name}" if name.startswith("-") else name)
 
 
 def test_a_pattern_in_a_folder_with_brackets(run, trained, tmp_path):
@@ -165,7 +268,7 @@ def wrong_paths(folder):
     return {
         "loop": folder / "loop",
         "inside a loop": folder / "first" / "x.png",
-        "too long": folder / ("x" * 256),
+        "too long": folder / "new" / ("x" * 256),
         "far too long": folder / "/".join(["x" * 200] * 30),
         "not UTF-8": folder / os.fsdecode(b"caf\xe9" * 2),
     }
@@ -175,7 +278,7 @@ KINDS = ["loop", "inside a loop", "too long", "far too long", "not UTF-8"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_paths_that_cannot_be_are_refused_in_one_line(run, trained, tmp_path, kind):
+def test_paths_that_cannot_be_are_refused_in_one_line(run, capfd, trained, discriminator, tmp_path, kind):
     wrong = wrong_paths(tmp_path)[kind]
     data_dir, workdir, gin_file = trained
     pictures = tmp_path / "pictures"
@@ -184,6 +287,7 @@ def test_paths_that_cannot_be_are_refused_in_one_line(run, trained, tmp_path, ki
     prepare = {"layout": "single", "name": "made", "source": pictures, "data_dir": tmp_path / "sets"}
     config = {"gin_file": [WGAN_GP, gin_file], "gin_param": gin_params(data_dir)}
     train = config | {"workdir": tmp_path / "run"}
+    tpu_job = TPU_JOB | {"gin_file": "gin/pix2pix.gin", "workdir": "gs://bucket/mine"}
     preview = config | {"output": tmp_path / "sheet.png"}
     translate = {"workdir": workdir, "input": pictures, "output": tmp_path / "translated"}
     before = set(tmp_path.rglob("*"))
@@ -202,12 +306,23 @@ def test_paths_that_cannot_be_are_refused_in_one_line(run, trained, tmp_path, ki
         (engine.translate, translate | {"workdir": workdir, "input": pictures / "a.png", "output": wrong}),
         (engine.preview, preview | {"gin_file": wrong}),
         (engine.preview, preview | {"output": wrong}),
+        (engine.doctor, config | {"gin_file": wrong}),
+        (engine.tpu_job, tpu_job | {"gin_file": wrong}),
+        (engine.tpu_job, tpu_job | {"output": wrong}),
     ):
         code, out, err = run(module, **flags)
         given = next(name for name, value in flags.items() if value == wrong)
         assert (code, out) == (2, ""), (module, given, err)
         assert err.count("\n") == 1 and ";" in err, (module, given, err)
-    assert not [path for path in set(tmp_path.rglob("*")) - before if not path.is_dir()]
+    with pytest.raises(SystemExit, match="2"):
+        engine.launch.main(["--", str(wrong)])
+    assert capfd.readouterr().err.count("\n") == 1
+    with pytest.raises((ConfigurationError, UnicodeEncodeError)):  # the programs print both as one line
+        TorchWeights(files={"d": str(wrong)})({"d": discriminator})
+    if kind != "loop":  # the file takes the place of such a link, as of any other file
+        with pytest.raises((ConfigurationError, UnicodeEncodeError)):
+            save_reference(discriminator, str(wrong))
+    assert set(tmp_path.rglob("*")) == before  # no empty folders either
 
 
 def test_pictures_that_cannot_be_read_are_named(run, trained, tmp_path):

@@ -1,6 +1,9 @@
 """The programs as a user starts them: exit codes, one-line errors, and a task of one's own."""
 
+import contextlib
+import io
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +15,8 @@ from PIL import Image
 
 import engine.doctor
 import engine.evaluate
+import engine.report
+import engine.sweep
 import engine.train
 from engine.batching.memory_model import MemoryModel
 from engine.cli import program
@@ -23,23 +28,44 @@ NEW_GAN = os.path.join(os.path.dirname(__file__), "new_gan")
 WGAN_GP = f"{NEW_GAN}/wgan_gp.gin"
 
 
+def exit_code_of_train(*params, gin_file, workdir, flags=()):
+    """Runs engine.train in this process."""
+    argv = ["train", f"--workdir={workdir}", *flags] + ([f"--gin_file={gin_file}"] if gin_file else [])
+    values = FlagValues()
+    engine.train.define_flags(values)
+    rest = values(argv + [f"--gin_param={param}" for param in params])
+    return program.exit_code(engine.train.main, rest, values)
+
+
 @pytest.fixture
 def run_train(capfd, synthetic_datasets, tmp_path):
     """Runs engine.train in this process: exit code, and what it wrote to stderr; `run.said` to stdout."""
 
     def run(*params, gin_file="gin/quickstart.gin", workdir=None, flags=()):
         workdir = str(tmp_path / "run") if workdir is None else workdir
-        argv = ["train", f"--workdir={workdir}", *flags] + ([f"--gin_file={gin_file}"] if gin_file else [])
         params = [f"DATA_DIR = {synthetic_datasets!r}", *params]
-        values = FlagValues()
-        engine.train.define_flags(values)
-        rest = values(argv + [f"--gin_param={param}" for param in params])
         capfd.readouterr()
-        code = program.exit_code(engine.train.main, rest, values)
+        code = exit_code_of_train(*params, gin_file=gin_file, workdir=workdir, flags=flags)
         run.said, errors = capfd.readouterr()
         return code, errors
 
     return run
+
+
+@pytest.fixture(scope="module")
+def six_examples(synthetic_datasets, tmp_path_factory):
+    """A run of six examples, trained once: its folder, and what training printed."""
+    workdir = tmp_path_factory.mktemp("six") / "run"
+    params = [f"DATA_DIR = {synthetic_datasets!r}", "TOTAL_EXAMPLES = 6"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert exit_code_of_train(*params, gin_file=WGAN_GP, workdir=workdir) == 0
+    return workdir, said.getvalue()
+
+
+@pytest.fixture
+def copied_run(six_examples, tmp_path):
+    """The folder of a copy of that run, where `run_train` continues it."""
+    return str(shutil.copytree(six_examples[0], tmp_path / "run"))
 
 
 def assert_refused(result, *expected):
@@ -105,7 +131,7 @@ def test_binding_that_nothing_used(run_train, tmp_path):
 
 
 def test_help_says_everything():
-    for module in (engine.train, engine.evaluate, engine.doctor):
+    for module in (engine.train, engine.evaluate, engine.doctor, engine.report, engine.sweep):
         text = program.help_text(module.__doc__, module.define_flags)
         values = FlagValues()
         module.define_flags(values)
@@ -124,13 +150,13 @@ def test_work_directory_that_cannot_be_written(run_train, tmp_path):
     assert_refused(run_train(workdir=workdir), workdir, "choose a directory")
 
 
-def check_pictures_of_other_sizes(translate, tmp_path):
+def check_pictures_of_other_sizes(translate, workdir, tmp_path):
     """Networks built for one size refuse pictures of another; the other pictures are translated."""
     sizes = {"a": (40, 48), "b": (32, 32), "c": (56, 46), "d": (32, 32), "e": (40, 48)}
     (tmp_path / "in").mkdir()
     for name, (height, width) in sizes.items():
         Image.fromarray(np.zeros([height, width, 3], np.uint8)).save(tmp_path / "in" / f"{name}.png")
-    flags = {"workdir": tmp_path / "run", "input": tmp_path / "in"}
+    flags = {"workdir": workdir, "input": tmp_path / "in"}
     code, told, errors = translate(**flags, output=tmp_path / "out")
     assert code == 2 and errors.count("\n") == 1 and "3 of 5 pictures are refused" in errors
     assert sorted(os.listdir(tmp_path / "out")) == ["b.png", "d.png"]
@@ -143,21 +169,21 @@ def check_pictures_of_other_sizes(translate, tmp_path):
     assert len(os.listdir(tmp_path / "resized")) == 5
 
 
-def test_a_gan_of_ones_own_translates_and_its_divergence_exits_3_and_names_phase_and_step(
-    run_train, translate, tmp_path
-):
-    assert run_train("TOTAL_EXAMPLES = 6", gin_file=WGAN_GP)[0] == 0
-    check_pictures_of_other_sizes(translate, tmp_path)
+def test_a_gan_of_ones_own_translates(translate, copied_run, tmp_path):
+    check_pictures_of_other_sizes(translate, copied_run, tmp_path)
+
+
+def test_divergence_exits_3_and_names_phase_and_step(run_train, copied_run):
     code, errors = run_train("LEARNING_RATE = 1e30", gin_file=WGAN_GP, flags=["--allow_config_change"])
     assert code == 3
     assert "diverged in step 4: " in errors and "loss/critic/distance" in errors
     assert "checkpoint at 6 examples was saved before that" in errors
 
 
-def test_run_continues_refuses_changes_and_is_evaluated(run_train, tmp_path):
-    workdir = str(tmp_path / "run")
-    assert run_train("TOTAL_EXAMPLES = 6", gin_file=WGAN_GP)[0] == 0
-    assert run_train.said.endswith(f"python -m engine.evaluate --workdir={workdir} --split=test\n")
+def test_run_continues_refuses_changes_and_is_evaluated(run_train, six_examples, copied_run, tmp_path):
+    original, said = six_examples
+    assert said.endswith(f"python -m engine.evaluate --workdir={original} --split=test\n")
+    workdir = copied_run
     # The same again: complete already. A larger total goes on, on other devices too.
     assert run_train("TOTAL_EXAMPLES = 6", gin_file=WGAN_GP)[0] == 0
     assert run_train("TOTAL_EXAMPLES = 12", "CPU_REPLICAS = 1", gin_file=WGAN_GP)[0] == 0

@@ -206,13 +206,13 @@ def test_run_in_progress_without_samples_and_metrics(make_run):
 def test_worst_and_best_images_where_an_evaluation_has_written_them(make_run):
     run = make_run("run")
     values = np.random.default_rng(3).normal(20, 3, 60)
-    os.mkdir(run / "evaluation")
-    with open(run / "evaluation" / "test.csv", "w", newline="") as file:
+    os.mkdir(run / "evaluations")
+    with open(run / "evaluations" / "test.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "mae", "psnr_db"])
         writer.writerows([f"<{n}>", 1.0, value] for n, value in enumerate(values))
         file.write("<60>,1.0\n")  # was not written whole
-    Image.fromarray(noise(16)).save(run / "evaluation" / "test_worst.png")
+    Image.fromarray(noise(16)).save(run / "evaluations" / "test_worst.png")
     page = Page(report(runs=[str(run)], output=str(run / "report"))[0])
     words = page.words()
     order = np.argsort(values)

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -42,12 +42,13 @@ from engine import train
 from data import unpaired
 from models import cyclegan
 for line in sys.stdin:
-    output, *arguments = json.loads(line)
+    output, environment, *arguments = json.loads(line)
     child = os.fork()
     if not child:
         descriptors = os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY)
         for number, descriptor in enumerate((*descriptors, descriptors[1])):
             os.dup2(descriptor, number)
+        os.environ.update(environment)
         sys.argv = [train.__file__, *arguments]
         train.run()
     print(child, flush=True)
@@ -88,22 +89,29 @@ class ForkedProgram:
         )
         self._child: int | None = None
 
-    def start(self, arguments: Sequence[str], output: str) -> None:
+    def start(
+        self, arguments: Sequence[str], output: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         with open(output, "w"):
             pass  # it is there when the training is
-        self._parent.stdin.write(json.dumps([output, *arguments]).encode() + b"\n")
+        order = [output, dict(environment or {}), *arguments]
+        self._parent.stdin.write(json.dumps(order).encode() + b"\n")
         self._child = int(self._parent.stdout.readline())
 
     def has_ended(self) -> bool:
         return bool(select.select([self._parent.stdout], [], [], 0)[0])  # its exit code is there
 
-    def kill(self) -> None:
+    def send_signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.kill(self._child, signal.SIGKILL)
+            os.kill(self._child, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
     def wait(self) -> int:
+        code = int(self._parent.stdout.readline())
         self._child = None
-        return int(self._parent.stdout.readline())
+        return code
 
     def close(self) -> None:
         if self._child is not None:

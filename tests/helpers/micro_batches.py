@@ -23,7 +23,7 @@ def train(trainer, plans):
                     trainer.devices, trainer.experiment.data, position_examples=examples, plan=plan
                 )
             }
-        result = trainer.loop.run(iterators[plan], num_steps=1, step=step, examples=examples, plan=plan)
+        result = trainer.loop.run(iterators[plan], num_steps=1, step=step, examples=examples, layout=plan)
         losses.append([value for name, value in result.metrics.items() if name.startswith("loss/")])
         examples += plan.global_batch
     return np.array(losses), {name: v.numpy() for name, v in trainer.state.variables().items()}

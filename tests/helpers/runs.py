@@ -18,7 +18,7 @@ def stop_at(trainer, examples):
 
     def run(*args, **kwargs):
         result = progress(*args, **kwargs)
-        if kwargs["examples"] + result.steps * kwargs["plan"].global_batch >= examples:
+        if kwargs["examples"] + result.steps * kwargs["layout"].global_batch >= examples:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from models.networks.dropout import Dropout
-from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import normalise
 from models.pix2pix import Pix2Pix
 
 

@@ -19,7 +19,8 @@ from models.bicycle_gan import BicycleGan
 from models.latent_networks import LatentNetworks, resnet_encoder
 from models.losses import kl_from_standard_normal
 from models.networks.conditioning import SideShapes, TiledConcatenation
-from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import normalise
 from models.networks.unet import unet
 from models.regularisation import Regularisation
 from models.scaled_discriminators import HalveSize, ScaledDiscriminators
@@ -451,7 +452,7 @@ def test_it_learns_that_one_input_has_two_answers(make_trainer):
     trainer = make_trainer(task, data, total_examples=1)
     (plan,) = plans_of(4, None, 1, 1)
     batches = distributed_batches(trainer.devices, data, position_examples=0, plan=plan)
-    trainer.loop.run(batches, num_steps=250, step=0, examples=0, plan=plan)
+    trainer.loop.run(batches, num_steps=250, step=0, examples=0, layout=plan)
     grey, red, blue = next(iter(tf.data.Dataset.range(1000, 1016).map(data.pair).batch(16)))
     networks = trainer.state.evaluation_networks
     columns = [task.preview(networks, {"input": grey, "target": target}) for target in (red, blue)]

@@ -14,7 +14,8 @@ from engine.task import Adam, Seeds
 from models import losses
 from models.cut import Cut
 from models.discriminators.domain_discriminator import DomainDiscriminator
-from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import normalise
 from models.patch_nce import PatchNce, gather_patches, sample_positions
 from models.regularisation import Regularisation
 from tests.helpers.micro_batches import assert_same, plans_of, train

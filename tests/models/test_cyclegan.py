@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from engine.batching.batch_layout import BatchLayout
+from engine.distribution.precision import set_precision
 from engine.errors import ConfigurationError, RunInterruptedError
 from engine.gin_config import loader
 from engine.input_pipeline.distributed_batches import distributed_batches
@@ -16,7 +17,8 @@ from engine.schedules import LinearDecay
 from engine.task import Adam, Seeds
 from models.cyclegan import CycleGan
 from models.networks.joint_pass import pass_both
-from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import normalise
 from models.pix2pix import Pix2Pix
 from models.regularisation import Regularisation
 from tests.helpers.goldens import (
@@ -101,7 +103,7 @@ def test_five_steps_of_the_reference(make_trainer, replicas):
     plan = BatchLayout(global_batch=1, replicas=replicas)
     iterator = distributed_batches(trainer.devices, images, position_examples=0, plan=plan)
     for step in range(5):
-        metrics = trainer.loop.run(iterator, num_steps=1, step=step, examples=step, plan=plan).metrics
+        metrics = trainer.loop.run(iterator, num_steps=1, step=step, examples=step, layout=plan).metrics
         for reference, ours in REFERENCE_LOSSES.items():
             loss = sum(metrics[f"loss/{name}"] for name in ours)
             np.testing.assert_allclose(
@@ -145,13 +147,33 @@ class TinyCycleGan(CycleGan):
 FLOAT64 = {"total_examples": 1, "precision": "float64"}
 
 
+@pytest.fixture(scope="module")
+def built():
+    """Trainers that several tests share, so that each is compiled once."""
+    return {}
+
+
+@pytest.fixture
+def on_one_replica(built, make_trainer, noise_pairs):
+    """Function: a trainer of `TinyCycleGan` with this norm and a pool of four, at its initial weights."""
+
+    def trainer(norm="instance"):
+        set_precision("float64")
+        if norm not in built:
+            built[norm] = make_trainer(TinyCycleGan(norm=norm, pool_size=4), noise_pairs(size=16), **FLOAT64)
+        train(built[norm], [])
+        return built[norm]
+
+    return trainer
+
+
 @pytest.mark.parametrize(
     ("norm", "replicas"), [pytest.param("instance", 2, marks=pytest.mark.soak), ("instance", 3), ("batch", 2)]
 )
-def test_replicas_change_nothing(make_trainer, noise_pairs, norm, replicas):
+def test_replicas_change_nothing(make_trainer, noise_pairs, on_one_replica, norm, replicas):
     """Batches of 5, and last replicas without examples; the pool fills, then swaps."""
     task, data = TinyCycleGan(norm=norm, pool_size=4), noise_pairs(size=16)
-    whole = train(make_trainer(task, data, **FLOAT64), plans_of(5, None, 1, 6) + plans_of(1, None, 1, 4))
+    whole = train(on_one_replica(norm), plans_of(5, None, 1, 6) + plans_of(1, None, 1, 4))
     assert np.ptp(whole[0][:, 0]) > 0.01  # it does train
     trainer = make_trainer(task, data, cpu_replicas=replicas, **FLOAT64)
     assert_same(train(trainer, plans_of(5, None, replicas, 6) + plans_of(1, None, replicas, 4)), whole)
@@ -213,18 +235,17 @@ def test_settings_of_discriminators_reach_both():
 
 
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.soak), 2])
-def test_micro_batches_change_nothing(make_trainer, noise_pairs, replicas):
+def test_micro_batches_change_nothing(make_trainer, noise_pairs, on_one_replica, replicas):
     task, data = TinyCycleGan(pool_size=4), noise_pairs(size=16)
-    whole = train(make_trainer(task, data, **FLOAT64), plans_of(5, None, 1, 8))
+    whole = train(on_one_replica(), plans_of(5, None, 1, 8))
     trainer = make_trainer(task, data, cpu_replicas=replicas, **FLOAT64)
     plans = plans_of(5, 4 - replicas, replicas, 8)  # 3 and 2 examples; on two replicas (2, 2) and (1, 0)
     assert plans[0].accumulation == 2
     assert_same(train(trainer, plans), whole)
 
 
-def test_the_pool_is_of_fakes_made_before_the_generators_update(make_trainer, noise_pairs):
-    data = noise_pairs(size=16)
-    trainer = make_trainer(TinyCycleGan(pool_size=4), data, **FLOAT64)
+def test_the_pool_is_of_fakes_made_before_the_generators_update(noise_pairs, on_one_replica):
+    data, trainer = noise_pairs(size=16), on_one_replica()
     batch = next(iter(data.batches(position_examples=0, global_batch=3)))
     before = {
         name: trainer.state.networks[name](tf.cast(batch[side], tf.float64)).numpy()

@@ -6,7 +6,8 @@ import pytest
 
 from engine.errors import ConfigurationError
 from models.initialisation import SCHEMES, Initialisation, initialise
-from models.networks.layers import Conv, ConvTranspose, image_input, normalise
+from models.networks.layers import Conv, ConvTranspose, image_input
+from models.networks.norms import normalise
 
 
 def network():

@@ -12,7 +12,8 @@ from engine.errors import ConfigurationError
 from engine.storage import checkpoints
 from engine.task import Adam
 from models.networks.conditioning import FeatureModulation, SideInputs, SideShapes
-from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import normalise
 from models.networks.patchgan import patchgan
 from models.networks.resnet import resnet
 from models.networks.unet import unet

@@ -141,7 +141,7 @@ def programs_of_steps(task, data, *, largest_micro_batch=None, measure_noise=Fal
     }
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
     with pytest.raises(_Traced):
-        loop.run(iterator, num_steps=1, step=0, examples=0, plan=plan)
+        loop.run(iterator, num_steps=1, step=0, examples=0, layout=plan)
     return strategy.programs
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from data.errors import DataError
 from data.formats.raw_video import VideoFormat
-from data.preparation.layouts import LAYOUTS, FolderReader
+from data.preparation.folder_reader import FolderReader
+from data.preparation.layouts import LAYOUTS
 from data.prepare import prepare
 from data.tfrecords import prepared_dataset
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from data.errors import DataError
-from data.preparation.layouts import FolderReader
+from data.preparation.folder_reader import FolderReader
 from data.preparation.split_folders import read_split_folders
 
 NAMINGS = {

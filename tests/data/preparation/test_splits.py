@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from data.errors import DataError
-from data.preparation.layouts import FolderReader
+from data.preparation.folder_reader import FolderReader
 from data.preparation.splits import Division, find_examples
 
 

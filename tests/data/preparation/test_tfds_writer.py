@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data.preparation import tfds_writer
+from data.preparation import image_set_builder, tfds_writer
 from data.preparation.parallel_map import map_in_order
 from data.prepare import prepare
 from data.tfrecords import prepared_dataset
@@ -128,16 +128,18 @@ def write(tmp_path, sizes, **settings):
     ],
 )
 def test_shards(tmp_path, examples, record_bytes, readers, expected):
-    number = tfds_writer.examples_per_shard(examples=examples, record_bytes=record_bytes, readers=readers)
+    number = image_set_builder.examples_per_shard(
+        examples=examples, record_bytes=record_bytes, readers=readers
+    )
     lengths = write(tmp_path, [10] * examples, examples_per_shard={"train": number})
     assert sum(lengths) == examples
     assert sorted(set(lengths)) == expected
     assert len(lengths) >= min(readers, examples)
-    assert max(lengths) * record_bytes <= tfds_writer.SHARD_BYTES
+    assert max(lengths) * record_bytes <= image_set_builder.SHARD_BYTES
 
 
 def test_records_larger_than_foreseen_do_not_make_shards_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_writer, "MOST_SHARD_BYTES", 10_000)
+    monkeypatch.setattr(image_set_builder, "MOST_SHARD_BYTES", 10_000)
     lengths = write(tmp_path, [3000] * 10, examples_per_shard={"train": 5})
     assert lengths == [3, 2, 3, 2]
     sizes = [path.stat().st_size for path in tmp_path.rglob("*tfrecord*")]

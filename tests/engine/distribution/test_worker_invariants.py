@@ -1,10 +1,8 @@
 """CycleGAN with its image pool on two worker processes: replicas and restarts change nothing."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,14 @@ import pytest
 from engine.launch import tf_configs
 from engine.storage import checkpoints
 from engine.storage.run_directory import read_rows
-from tests.helpers.killing import GIN_FILE, VOLATILE, assert_each_example_once, differences, variables
+from tests.helpers.killing import (
+    GIN_FILE,
+    VOLATILE,
+    ForkedProgram,
+    assert_each_example_once,
+    differences,
+    variables,
+)
 from tests.helpers.runs import WGAN_GP
 from tests.helpers.small_cyclegan.made_up_images import prepare_made_up_images
 
@@ -46,39 +51,58 @@ def made_up_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def on_two_workers(tmp_path_factory, made_up_images):
+def programs():
+    """Two processes from which the workers are forked: each imports TensorFlow once for all trainings."""
+    programs = ForkedProgram(), ForkedProgram()
+    try:
+        yield programs
+    finally:
+        for program in programs:
+            program.close()
+
+
+@pytest.fixture(scope="module")
+def start(programs, made_up_images):
+    """Function: starts a training; returns its processes, the chief first."""
+
+    def start(
+        workdir, data_dir=made_up_images, *, workers=1, params=GROWING + EARLY_END, gin_files=GIN_FILES
+    ):
+        arguments = [f"--workdir={workdir}", *(f"--gin_file={path}" for path in gin_files)]
+        arguments += [f"--gin_param={param}" for param in (*params, f"DATA_DIR = {data_dir!r}")]
+        places = [{"TF_CONFIG": config} for config in tf_configs(workers)] if workers > 1 else [{}]
+        started = programs[: len(places)]
+        for index, (program, place) in enumerate(zip(started, places, strict=True)):
+            program.start(arguments, output_of(workdir, index), place)
+        return started
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def on_two_workers(tmp_path_factory, start):
     """A run on two workers that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("two_workers")
-    finish(start(workdir, made_up_images, workers=2))
+    finish(workdir, start(workdir, workers=2))
     return workdir
 
 
-def start(workdir, data_dir, *, workers=1, params=GROWING + EARLY_END, gin_files=GIN_FILES):
-    """The processes of one training, the chief first."""
-    command = [sys.executable, "-m", "engine.train", f"--workdir={workdir}"]
-    command += [f"--gin_file={path}" for path in gin_files]
-    command += [f"--gin_param={param}" for param in (*params, f"DATA_DIR = {data_dir!r}")]
-    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    places = [{"TF_CONFIG": config} for config in tf_configs(workers)] if workers > 1 else [{}]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen(command, env=inherited | place, **pipes) for place in places]
+def output_of(workdir, index):
+    """The file of what a worker printed, beside the run."""
+    return f"{workdir}.worker_{index}.txt"
 
 
-def finish(processes, *, code=0):
+def finish(workdir, processes, *, code=0):
     """Waits for all, which end with `code`; what was killed may end as it does."""
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    codes = [process.returncode for process in processes]
-    assert set(codes) <= {code, -signal.SIGKILL} and code in codes, (codes, errors)
+    codes = [process.wait() for process in processes]
+    outputs = [Path(output_of(workdir, index)).read_text() for index in range(len(processes))]
+    assert set(codes) <= {code, -signal.SIGKILL} and code in codes, (codes, outputs)
 
 
 def wait_for_row(workdir, examples, processes):
     log = str(workdir / "train.jsonl")
     while not any(row["examples"] >= examples for row in read_rows(log)):
-        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        assert not any(process.has_ended() for process in processes), Path(output_of(workdir, 0)).read_text()
         time.sleep(0.01)
 
 
@@ -100,8 +124,8 @@ def assert_equal(found, expected, *, rtol=0.0, atol=1e-8):
         np.testing.assert_allclose(states[0][name], value, **tolerance, err_msg=name)
 
 
-def test_two_workers_equal_one_process(tmp_path, made_up_images, on_two_workers):
-    finish(start(tmp_path, made_up_images))
+def test_two_workers_equal_one_process(tmp_path, start, on_two_workers):
+    finish(tmp_path, start(tmp_path))
     rows = read_rows(str(on_two_workers / "train.jsonl"))
     assert [(row["replicas"], row["accumulation"]) for row in rows] == [(2, 1)] * 6 + [(2, 2)] * 4
     assert_equal(on_two_workers, tmp_path)
@@ -111,42 +135,42 @@ def test_two_workers_equal_one_process(tmp_path, made_up_images, on_two_workers)
     assert state["task/input_pool_stored"] == 6 and state["task/input_pool_images"].any(axis=(1, 2, 3)).all()
 
 
-def test_two_workers_killed_go_on_as_if_nothing_had_been(tmp_path, made_up_images, on_two_workers):
+def test_two_workers_killed_go_on_as_if_nothing_had_been(tmp_path, start, on_two_workers):
     """The chief is killed as the batch changes; the other ends by itself."""
-    workers = start(tmp_path, made_up_images, workers=2)
+    workers = start(tmp_path, workers=2)
     wait_for_row(tmp_path, 12, workers)
     workers[0].kill()
-    finish(workers, code=42)
+    finish(tmp_path, workers, code=42)
     assert (
         checkpoints.list_checkpoints(str(tmp_path / "checkpoints"))[-1] < TOTAL
     )  # else nothing was disturbed
-    finish(start(tmp_path, made_up_images, workers=2))
+    finish(tmp_path, start(tmp_path, workers=2))
     assert differences(str(tmp_path), str(on_two_workers)) == []
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("worker", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_two_workers_stopped_at_every_few_steps(tmp_path, made_up_images, on_two_workers, worker, number):
+def test_two_workers_stopped_at_every_few_steps(tmp_path, start, on_two_workers, worker, number):
     """While the pool fills, at both boundaries of the batch, among accumulated steps."""
     for examples in (3, 12, 14, 24):
-        workers = start(tmp_path, made_up_images, workers=2)
+        workers = start(tmp_path, workers=2)
         wait_for_row(tmp_path, examples, workers)
         workers[worker].send_signal(number)
-        finish(workers, code=42)
-    finish(start(tmp_path, made_up_images, workers=2))
+        finish(tmp_path, workers, code=42)
+    finish(tmp_path, start(tmp_path, workers=2))
     assert differences(str(tmp_path), str(on_two_workers)) == []
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("workers", [(1, 2), (2, 1)], ids=["one_then_two", "two_then_one"])
-def test_another_number_of_workers_takes_the_same_examples(tmp_path, made_up_images, on_two_workers, workers):
+def test_another_number_of_workers_takes_the_same_examples(tmp_path, start, on_two_workers, workers):
     first, then = workers
-    processes = start(tmp_path, made_up_images, workers=first)
+    processes = start(tmp_path, workers=first)
     wait_for_row(tmp_path, 13, processes)
     processes[0].send_signal(signal.SIGTERM)
-    finish(processes, code=42)
-    finish(start(tmp_path, made_up_images, workers=then))
+    finish(tmp_path, processes, code=42)
+    finish(tmp_path, start(tmp_path, workers=then))
     rows = read_rows(str(tmp_path / "train.jsonl"))
     assert (rows[0]["replicas"], rows[-1]["replicas"]) == workers
     assert_equal(tmp_path, on_two_workers)
@@ -182,12 +206,12 @@ SCHEDULES = {
 
 @pytest.mark.soak
 @pytest.mark.parametrize("case", SCHEDULES)
-def test_two_workers_equal_one_process_with(tmp_path, made_up_images, synthetic_datasets, case):
+def test_two_workers_equal_one_process_with(tmp_path, start, made_up_images, synthetic_datasets, case):
     settings = {"gin_files": (GIN_FILE,)} | SCHEDULES[case]
     settings["params"] = (*GROWING, *settings["params"])
     data_dir = synthetic_datasets if WGAN_GP in settings["gin_files"] else made_up_images
-    finish(start(tmp_path / "two", data_dir, workers=2, **settings))
-    finish(start(tmp_path / "one", data_dir, **settings))
+    finish(tmp_path / "two", start(tmp_path / "two", data_dir, workers=2, **settings))
+    finish(tmp_path / "one", start(tmp_path / "one", data_dir, **settings))
     assert_equal(tmp_path / "two", tmp_path / "one")
     rows = read_rows(str(tmp_path / "two/train.jsonl"))
     assert len({row["global_batch"] for row in rows}) > 2

@@ -52,7 +52,7 @@ def test_intervals_of_no_sample_and_of_equal_values():
 def test_the_table_of_images_holds_all_digits():
     found = evaluation(np.random.default_rng(3).normal(20, 3, 7), names=('a,"b"', *"cdefgh"))
     rows = list(csv.DictReader(io.StringIO(image_table(found))))
-    assert list(rows[0]) == ["example", "name", *METRIC_NAMES]
+    assert list(rows[0]) == ["name", "example", *METRIC_NAMES]
     assert [row["name"] for row in rows] == list(found.names)
     for name in METRIC_NAMES:
         np.testing.assert_array_equal([float(row[name]) for row in rows], found.image_values[name])

@@ -1,5 +1,6 @@
 """Metrics of a whole split, against NumPy and scikit-image, on any number of replicas."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -323,3 +324,26 @@ def test_metrics_are_at_the_depth_of_the_data(dtype, value_range):
     assert found.model["mae"] == pytest.approx(errors.mean(), rel=1e-4)
     assert found.baselines["input"] == found.model
     assert f"on [{low:g}, {high:g}]" in table(found, split="test")
+
+
+class InPrecision(Darker):
+    """Joins images with what has the precision of the networks, as colourisation does."""
+
+    def translate(self, networks, batch):
+        return batch["input"] - tf.constant(0.3, keras.config.floatx())
+
+
+def test_images_have_the_precision_of_the_networks(noise_pairs):
+    set_precision("float64")
+    evaluator = Evaluator(
+        task=InPrecision(),
+        devices=devices_of(tf.distribute.get_strategy()),
+        data=noise_pairs(size=24),
+        networks={},
+    )
+    targets, inputs = (
+        np.concatenate([batch[role].numpy() for batch in noise_pairs(size=24).evaluation("test", batch=2)])
+        for role in ("target", "input")
+    )
+    expected = by_hand(grey_levels(inputs.astype(np.float64) - 0.3), grey_levels(targets))
+    assert evaluator.evaluate("test").model["mse"] == pytest.approx(expected["mse"], rel=1e-9)

@@ -21,7 +21,8 @@ from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train
 from models.networks.dropout import Dropout
 from models.networks.generators import GENERATORS, Generator
-from models.networks.layers import Conv, image_input, normalise
+from models.networks.layers import Conv, image_input
+from models.networks.norms import normalise
 
 POSITIONS = [2, 4, 6]
 BUILT = []

@@ -56,10 +56,10 @@ def by_hand(data, clip_norm):
 def by_engine(trainer, largest):
     plan = BatchLayout(global_batch=BATCH, replicas=trainer.devices.replicas, largest_micro_batch=largest)
     batches = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=plan)
-    norms = [
-        trainer.loop.run(batches, num_steps=1, step=t, examples=BATCH * t, plan=plan).metrics["grad_norm/fit"]
-        for t in range(STEPS)
+    results = [
+        trainer.loop.run(batches, num_steps=1, step=t, examples=BATCH * t, layout=plan) for t in range(STEPS)
     ]
+    norms = [result.metrics["grad_norm/fit"] for result in results]
     networks = trainer.state.networks
     return norms, np.stack([np.ravel(networks[n].get_weights()[0]) for n in ("first", "second")])
 

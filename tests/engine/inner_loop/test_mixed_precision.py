@@ -14,7 +14,8 @@ from engine.input_pipeline.distributed_batches import distributed_batches
 from engine.storage import checkpoints
 from engine.storage.run_directory import read_rows
 from engine.task import Adam, Phase, Task
-from models.networks.layers import image_input, normalise, variable_dtype
+from models.networks.layers import image_input, variable_dtype
+from models.networks.norms import normalise
 from models.regularisation import Regularisation
 from tests.helpers.small_training import NoisePairs
 
@@ -102,7 +103,7 @@ def steps_of(trainer, *, steps, batch=1, largest=None):
     plan = BatchLayout(global_batch=batch, replicas=trainer.devices.replicas, largest_micro_batch=largest)
     batches = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=plan)
     for step in range(steps):
-        result = trainer.loop.run(batches, num_steps=1, step=step, examples=step * batch, plan=plan)
+        result = trainer.loop.run(batches, num_steps=1, step=step, examples=step * batch, layout=plan)
         yield result, values(trainer)
 
 
@@ -158,7 +159,7 @@ def test_loop_goes_on_after_an_overflow_and_ends_at_a_loss_that_is_not_finite(ma
     trainer = make_trainer(Gain(), Gains.of([1.0, 64.0, 1.0, 1.0, np.inf, 1.0]), total_examples=6, **SETTINGS)
     plan = BatchLayout(global_batch=1, replicas=1)
     batches = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=plan)
-    result = trainer.loop.run(batches, num_steps=6, step=0, examples=0, plan=plan)
+    result = trainer.loop.run(batches, num_steps=6, step=0, examples=0, layout=plan)
     assert (result.steps, result.finite) == (5, False)
     # A loss that is not finite by itself says nothing about the scale.
     assert values(trainer)["loss_scale/fit/scale"] == 2.0**14

@@ -25,17 +25,17 @@ def largest_difference(left, right):
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_two_replicas_equal_one_over_20_steps(make_trainer, noise_pairs, precision):
     task = Pix2Pix(
-        generator="unet_64",
-        generator_filters=4,
-        discriminator_filters=4,
+        generator="unet_32",
+        generator_filters=2,
+        discriminator_filters=2,
         norm="instance",
         dropout=False,
     )
     settings = {"batch_schedule": 4, "total_examples": 80, "precision": precision}
-    losses, weights = train(make_trainer, task, noise_pairs(), cpu_replicas=1, **settings)
+    losses, weights = train(make_trainer, task, noise_pairs(size=32), cpu_replicas=1, **settings)
     assert losses.shape == (20, 4)
     assert np.ptp(losses[:, 0]) > 0.01  # it does train: the discriminator's loss moves
-    two_losses, two_weights = train(make_trainer, task, noise_pairs(), cpu_replicas=2, **settings)
+    two_losses, two_weights = train(make_trainer, task, noise_pairs(size=32), cpu_replicas=2, **settings)
     if precision == "float64":
         np.testing.assert_allclose(two_losses, losses, rtol=0, atol=1e-8)
         assert largest_difference(weights, two_weights) < 1e-8

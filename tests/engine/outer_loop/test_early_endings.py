@@ -23,7 +23,8 @@ from engine.outer_loop.wall_time import WallTime
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.task import Adam, Phase, Task
-from models.networks.layers import image_input, normalise
+from models.networks.layers import image_input
+from models.networks.norms import normalise
 
 
 class TwoPhases(Task):

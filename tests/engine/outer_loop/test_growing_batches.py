@@ -251,6 +251,9 @@ def train_small(synthetic_datasets, tmp_path_factory):
         workdir = str(directory / name)
         small = {
             "DATA_DIR": synthetic_datasets,
+            "LOAD_SIZE": 36,
+            "CROP_SIZE": 32,
+            "pix2pix.Pix2Pix.generator": "unet_32",
             "pix2pix.Pix2Pix.generator_filters": 2,
             "pix2pix.Pix2Pix.discriminator_filters": 2,
             "PRECISION": "float64",
@@ -289,11 +292,11 @@ def test_out_of_memory_goes_on_with_smaller_pieces_to_the_same_weights(
 ):
     run_loop, refused = TrainLoop.run, []
 
-    def with_little_memory(self, iterator, *, plan, **kwargs):
-        if plan.micro_batch > 2:
-            refused.append((kwargs["examples"], plan.micro_batch))
+    def with_little_memory(self, iterator, *, layout, **kwargs):
+        if layout.micro_batch > 2:
+            refused.append((kwargs["examples"], layout.micro_batch))
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-        return run_loop(self, iterator, plan=plan, **kwargs)
+        return run_loop(self, iterator, layout=layout, **kwargs)
 
     monkeypatch.setattr(TrainLoop, "run", with_little_memory)
     run, weights = train_small("little")

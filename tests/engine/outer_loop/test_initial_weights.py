@@ -20,7 +20,7 @@ from models.torch_weights import TorchWeights
 def generator_file(tmp_path):
     """A generator of the small runs here, with weights of its own."""
     model = build_generator(
-        "unet_64", name="G", input_channels=3, output_channels=3, filters=2, norm="batch", dropout=True
+        "unet_32", name="G", input_channels=3, output_channels=3, filters=2, norm="batch", dropout=True
     )
     random = np.random.default_rng(5)
     model.set_weights([random.normal(1, 0.1, weight.shape) for weight in model.weights])
@@ -37,7 +37,7 @@ class AveragedPix2Pix(Pix2Pix):
 
 
 def small(task):
-    return task(generator="unet_64", generator_filters=2, discriminator_filters=2)
+    return task(generator="unet_32", generator_filters=2, discriminator_filters=2)
 
 
 def assert_weights(network, expected, *, equal=True):
@@ -55,13 +55,13 @@ def test_networks_and_averages_start_from_the_file(make_trainer, noise_pairs, ge
     settings = {"total_examples": 2, "cpu_replicas": replicas}
     trainer = make_trainer(
         small(AveragedPix2Pix),
-        noise_pairs(),
+        noise_pairs(size=32),
         initial_weights=TorchWeights(files={"generator": path}),
         **settings,
     )
     assert_weights(trainer.state.networks["generator"], weights)
     assert_weights(trainer.state.averaged["generator"], weights)
-    chance = make_trainer(small(AveragedPix2Pix), noise_pairs(), **settings)
+    chance = make_trainer(small(AveragedPix2Pix), noise_pairs(size=32), **settings)
     assert_weights(chance.state.averaged["generator"], chance.state.networks["generator"].get_weights())
     for state in (trainer.state, chance.state):  # what no file was given for
         assert_weights(state.networks["discriminator"], chance.state.networks["discriminator"].get_weights())
@@ -72,7 +72,7 @@ def test_a_file_in_the_home_directory(generator_file, monkeypatch):
     path, weights = generator_file
     monkeypatch.setenv("HOME", os.path.dirname(path))
     model = build_generator(
-        "unet_64", name="G", input_channels=3, output_channels=3, filters=2, norm="batch", dropout=True
+        "unet_32", name="G", input_channels=3, output_channels=3, filters=2, norm="batch", dropout=True
     )
     TorchWeights(files={"generator": "~/mine_net_G.pth"})({"generator": model})
     assert_weights(model, weights)
@@ -85,16 +85,19 @@ def test_a_run_that_goes_on_keeps_its_own_weights(make_trainer, noise_pairs, gen
         "initial_weights": TorchWeights(files={"generator": path}),
         "sample_every": 0,
     }
-    first = make_trainer(small(Pix2Pix), noise_pairs(), total_examples=1, **settings)
+    first = make_trainer(small(Pix2Pix), noise_pairs(size=32), total_examples=1, **settings)
     first.run()
     assert_weights(first.state.networks["generator"], weights, equal=False)
     os.remove(path)
-    again = make_trainer(small(Pix2Pix), noise_pairs(), total_examples=2, **settings)
+    again = make_trainer(small(Pix2Pix), noise_pairs(size=32), total_examples=2, **settings)
     assert again.restore() == 1
     assert_weights(again.state.networks["generator"], first.state.networks["generator"].get_weights())
     with pytest.raises(ConfigurationError, match="mine_net_G.pth: cannot be read"):
         make_trainer(
-            small(Pix2Pix), noise_pairs(), total_examples=2, **settings | {"workdir": str(tmp_path / "new")}
+            small(Pix2Pix),
+            noise_pairs(size=32),
+            total_examples=2,
+            **settings | {"workdir": str(tmp_path / "new")},
         )
 
 
@@ -104,6 +107,9 @@ def test_the_setting_of_a_configuration(capfd, synthetic_datasets, tmp_path, gen
     def train(setting, *flags):
         params = [
             f"DATA_DIR = {synthetic_datasets!r}",
+            "LOAD_SIZE = 36",
+            "CROP_SIZE = 32",
+            "pix2pix.Pix2Pix.generator = 'unet_32'",
             "pix2pix.Pix2Pix.generator_filters = 2",
             "pix2pix.Pix2Pix.discriminator_filters = 2",
             "TOTAL_EXAMPLES = 1",
@@ -121,7 +127,7 @@ def test_the_setting_of_a_configuration(capfd, synthetic_datasets, tmp_path, gen
         ("'mine.pth'", "wrong type str; models.torch_weights.TorchWeights.files takes"),
         ("{'generator': 3}", "INITIALISE_FROM = {'generator': 3}: must map names"),
         ({"critic": path}, "'critic' is no network of the task; use one of generator, discriminator"),
-        ({"discriminator": path}, f"{path}: holds unet_64 with batch norm, not patchgan of 3 layers"),
+        ({"discriminator": path}, f"{path}: holds unet_32 with batch norm, not patchgan of 3 layers"),
         ({"generator": "absent.pth"}, "absent.pth: cannot be read"),
     ):
         code, errors = train(setting)

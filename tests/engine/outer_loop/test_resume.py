@@ -16,7 +16,7 @@ from engine.schedules import ReduceOnPlateau
 from engine.storage import checkpoints
 from engine.storage.run_directory import append_row, read_rows
 from engine.task import Adam
-from tests.helpers.runs import stop_at, variables
+from tests.helpers.runs import WGAN_GP, stop_at, variables
 
 VOLATILE = {
     "examples_per_sec",
@@ -183,17 +183,15 @@ def test_interrupt_key_saves_and_exits_42(tmp_path, synthetic_datasets):
         sys.executable,
         "-m",
         "engine.train",
-        "--gin_file=gin/quickstart.gin",
+        f"--gin_file={WGAN_GP}",
         f"--workdir={tmp_path / 'run'}",
         *(
             f"--gin_param={param}"
             for param in (
                 f"DATA_DIR = {synthetic_datasets!r}",
-                "TOTAL_EXAMPLES = 200",
-                "LOG_EVERY = 4",
+                "TOTAL_EXAMPLES = 600",
+                "CPU_REPLICAS = 1",
                 "EVALUATE_EVERY = 0",
-                "pix2pix.Pix2Pix.generator_filters = 8",
-                "pix2pix.Pix2Pix.discriminator_filters = 8",
             )
         ),
     ]
@@ -207,4 +205,4 @@ def test_interrupt_key_saves_and_exits_42(tmp_path, synthetic_datasets):
     assert errors.count("\n") == 1 and "the same command continues the run" in errors
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert [row["step"] for row in read_rows(str(log))] == list(range(1, 51))
+    assert [row["step"] for row in read_rows(str(log))] == list(range(1, 201))

@@ -190,6 +190,82 @@ def test_stopped_before_any_operation_of_a_save_nothing_is_lost(tmp_path, monkey
     assert os.listdir(directory) == ["00000008" if rewritten else "00000012"]
 
 
+def inodes(directory):
+    return {entry.name: entry.inode() for entry in os.scandir(directory)}
+
+
+def refuse_links(*paths):
+    raise PermissionError(1, "Operation not permitted")  # as on FAT
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no_links"])
+def test_a_checkpoint_of_two_directories_is_written_once(tmp_path, monkeypatch, links):
+    """Each stays whole when the other is removed or replaced, whether they share files or not."""
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    best, directory = tmp_path / "best", tmp_path / "checkpoints"
+    save_at(directory, 4)
+    save_at(best, 8, keep=1)
+    for _ in range(2):  # the second time it replaces the first
+        checkpoints.write_again(str(best), str(directory), examples=8, keep=2)
+        assert sorted(os.listdir(directory)) == ["00000004", "00000008"]
+        shared = inodes(best / "00000008").items() & inodes(directory / "00000008").items()
+        assert len(shared) == (3 if links else 0)
+    save_at(best, 12, keep=1)
+    assert checkpoints.newest_undamaged(str(directory)) == 8
+    save_at(directory, 16, 20, keep=2)
+    checkpoints.write_again(str(best), str(directory), examples=12, keep=5)
+    shutil.rmtree(directory / "00000012")
+    for where, position in ((best, 12), (directory, 20)):
+        state = blank_state()
+        assert checkpoints.restore_latest(state, str(where)) == position
+        assert_state_at(state, position)
+    damage(best / "00000012" / "state.index", "flipped", 0.5)
+    with pytest.raises(ConfigurationError, match=r"00000012: cannot be written \(state.index is damaged.*; "):
+        checkpoints.write_again(str(best), str(directory), examples=12, keep=1)
+    assert sorted(os.listdir(directory)) == ["00000016", "00000020"]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no_links"])
+def test_stopped_before_any_operation_of_a_second_path_nothing_is_lost(tmp_path, monkeypatch, links):
+    operations = [(tf.io.gfile, name) for name in ("rename", "rmtree", "makedirs", "copy")]
+    operations += [(gfile, "list_dir"), (manifest, "fsync"), (checkpoints, "fsync"), (os, "link")]
+    left = [0]
+
+    def counted(operation):
+        def run(*args, **kwargs):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return operation(*args, **kwargs)
+
+        return run
+
+    for last in range(1, 100):
+        best, directory = tmp_path / f"best{last}", tmp_path / str(last)
+        save_at(directory, 4)
+        save_at(best, 8)
+        left[0] = last
+        with monkeypatch.context() as patch:
+            if not links:
+                patch.setattr(os, "link", refuse_links)
+            for module, name in operations:
+                patch.setattr(module, name, counted(getattr(module, name)))
+            try:
+                checkpoints.write_again(str(best), str(directory), examples=8, keep=1)
+                break
+            except Killed:
+                pass
+        checkpoints.clean_up(str(directory))
+        for where, expected in ((best, (8,)), (directory, (4, 8))):
+            state = blank_state()
+            newest = checkpoints.restore_latest(state, str(where))
+            assert newest in expected
+            assert_state_at(state, newest)
+    assert 8 < last < 60
+    assert os.listdir(directory) == ["00000008"]
+
+
 KEEP_SAVING = """
 import os, signal, sys, time
 import tensorflow as tf

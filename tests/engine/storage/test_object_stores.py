@@ -159,6 +159,28 @@ def test_checkpoints_in_a_store_are_replaced_and_pruned():
     assert checkpoints.newest_undamaged(directory) == 4
 
 
+def test_a_checkpoint_in_a_store_is_copied_its_manifest_last(monkeypatch):
+    best, directory = "ram://copied/best", "ram://copied/checkpoints"
+    for position in (4, 8):
+        checkpoints.write(snapshot(position), best, keep=2)
+        checkpoints.write_again(best, directory, examples=position, keep=2)
+    assert checkpoints.list_checkpoints(directory) == [4, 8]
+    copied, copy = [], tf.io.gfile.copy
+
+    def stopped(source, target, **kwargs):
+        copied.append(target.rpartition("/")[2])
+        if copied[-1] == manifest.NAME:
+            raise KeyboardInterrupt
+        copy(source, target, **kwargs)
+
+    checkpoints.write(snapshot(12), best, keep=1)
+    monkeypatch.setattr(tf.io.gfile, "copy", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.write_again(best, directory, examples=12, keep=2)
+    assert len(copied) == 3
+    assert checkpoints.list_checkpoints(directory) == [4, 8] and checkpoints.newest_undamaged(directory) == 8
+
+
 def test_texts_and_rows_in_a_store():
     write_text("ram://texts/a/note", "old")
     write_text("ram://texts/a/note", "new")

@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from models.cyclegan import CycleGan
-from models.networks.layers import Conv, image_input, normalise, variable_dtype
+from models.networks.layers import Conv, image_input, variable_dtype
+from models.networks.norms import normalise
 
 
 class SmallCycleGan(CycleGan):

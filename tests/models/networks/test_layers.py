@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from engine.task import set_example_weights
-from models.networks import layers
+from models.networks import layers, norms
 
 
 def random(*shape, seed=0, mean=0.0):
@@ -29,7 +29,7 @@ def normalized(x, axes, epsilon=1e-5):
 
 def test_instance_norm():
     x = random(3, 5, 6, 4, mean=10)
-    y = layers.InstanceNorm(dtype="float64")(x)
+    y = norms.InstanceNorm(dtype="float64")(x)
     assert y.dtype == tf.float64
     np.testing.assert_allclose(y, normalized(x, (1, 2)), rtol=0, atol=1e-12)
 
@@ -38,7 +38,7 @@ def test_half_precision_is_normalised_in_float32():
     x = random(2, 64, 64, 3, mean=100).astype(np.float32)
     rounded = tf.cast(x, tf.bfloat16)
     expected = normalized(tf.cast(rounded, tf.float64).numpy(), (1, 2))
-    for layer in (layers.InstanceNorm, layers.BatchNorm):
+    for layer in (norms.InstanceNorm, norms.BatchNorm):
         layer = layer(dtype="mixed_bfloat16")
         layer.build(x.shape)
         if layer.weights:
@@ -50,7 +50,7 @@ def test_half_precision_is_normalised_in_float32():
 
 
 def batch_norm(x, **kwargs):
-    layer = layers.BatchNorm(dtype="float64", **kwargs)
+    layer = norms.BatchNorm(dtype="float64", **kwargs)
     layer.build(x.shape)
     layer.gamma.assign(random(x.shape[-1], seed=1))
     layer.beta.assign(random(x.shape[-1], seed=2))
@@ -88,7 +88,7 @@ def test_batch_norm_in_inference():
 
 def test_batch_norm_does_not_cancel_when_the_mean_is_large():
     x = random(2, 16, 16, 3, mean=1e4).astype(np.float32)
-    layer = layers.BatchNorm()
+    layer = norms.BatchNorm()
     y = layer(x, training=True) / layer.gamma
     np.testing.assert_allclose(y, normalized(x.astype(np.float64), (0, 1, 2)), atol=5e-3)
 
@@ -96,7 +96,7 @@ def test_batch_norm_does_not_cancel_when_the_mean_is_large():
 def test_padding_rows_do_not_count_in_batch_norm():
     x = random(3, 4, 4, 2)
     padded = np.concatenate([x, np.full((1, 4, 4, 2), 100.0)] * 2)  # two stacked batches
-    whole, weighted = layers.BatchNorm(dtype="float64"), layers.BatchNorm(dtype="float64")
+    whole, weighted = norms.BatchNorm(dtype="float64"), norms.BatchNorm(dtype="float64")
     whole.build(x.shape), weighted.build(x.shape)
     weighted.set_weights(whole.get_weights())
     expected = whole(np.concatenate([x, x]), training=True)
@@ -111,7 +111,7 @@ def test_initial_values():
     x = keras.Input((None, None, 256))
     y = layers.Conv(256, 3, name="conv")(x)
     y = layers.ConvTranspose(256, 4, name="transposed")(y)
-    model = keras.Model(x, layers.normalise(y, "batch", name="norm"))
+    model = keras.Model(x, norms.normalise(y, "batch", name="norm"))
     values = {v.path: v.numpy() for v in model.variables}
     for name in ("conv", "transposed"):
         assert abs(values[f"{name}/kernel"].mean()) < 1e-4
@@ -122,7 +122,7 @@ def test_initial_values():
     assert not values["norm/beta"].any()
 
 
-@pytest.mark.parametrize("layer", [layers.InstanceNorm, layers.BatchNorm])
+@pytest.mark.parametrize("layer", [norms.InstanceNorm, norms.BatchNorm])
 def test_second_derivatives(layer):
     """Gradient penalties differentiate a gradient: compared with finite differences."""
     x = random(2, 3, 3, 2)
@@ -201,6 +201,6 @@ def test_transposed_convolution_geometry(kernel, output_padding, size):
 def test_unknown_names_are_refused():
     x = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match="'layer': unknown; use one of batch, instance, none"):
-        layers.normalise(x, "layer", name="norm")
+        norms.normalise(x, "layer", name="norm")
     with pytest.raises(ValueError, match="use one of batch_statistics, moving_statistics"):
-        layers.normalise(x, "instance", inference_norm="moving", name="norm")
+        norms.normalise(x, "instance", inference_norm="moving", name="norm")

@@ -11,7 +11,8 @@ from tensorflow.python.ops import custom_gradient, op_selector
 
 from engine.inner_loop.batch_rows import whole_step
 from engine.task import set_example_weights
-from models.networks.layers import BatchNorm, image_input
+from models.networks.layers import image_input
+from models.networks.norms import BatchNorm
 from models.networks.patchgan import patchgan
 from models.networks.unet import unet
 

@@ -1,0 +1,185 @@
+"""The norms of the networks, with PyTorch's statistics.
+
+Weights trained by the reference (pytorch-CycleGAN-and-pix2pix) give the reference's images only if the
+moments are the same. Each class documents how it differs from Keras's own layer, and why. All are NHWC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from engine.errors import ConfigurationError
+from engine.task import example_weights, sum_over_replicas
+from models.networks.layers import INITIAL_STDDEV, Shape, at_least_float32
+
+NORMS = ("batch", "instance", "none")
+INFERENCE_NORMS = ("batch_statistics", "moving_statistics")
+
+
+def _centre_each_example(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Computes the moments over H and W: x [B, H, W, C] -> x minus its mean, biased variance [B, 1, 1, C]."""
+    # tf.nn.moments stops the gradient at its inner mean, which makes second derivatives wrong; gradient
+    # penalties need them.
+    centred = x - tf.reduce_mean(x, [1, 2], keepdims=True)
+    return centred, tf.reduce_mean(tf.square(centred), [1, 2], keepdims=True)
+
+
+@keras.saving.register_keras_serializable(package="gantry")
+class InstanceNorm(keras.layers.Layer):
+    """Normalises each channel of each example over H and W, with the biased variance; it has no weights.
+
+    Source: Ulyanov et al., "Instance Normalization", 2016.
+
+    Args:
+      epsilon: added to the variance.
+      **kwargs: those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Keras calls it for symbolic inputs."""
+        return input_shape
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, C] -> the same shape in the compute dtype."""
+        centred, variance = _centre_each_example(at_least_float32(x))
+        return tf.cast(centred * tf.math.rsqrt(variance + self.epsilon), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def _row_weights(x: tf.Tensor) -> tf.Tensor:
+    """Returns 1 for the rows of x that are examples, 0 for padding: [B, 1, 1, 1] of x's dtype."""
+    weights = example_weights()
+    if weights is None:
+        return tf.ones([tf.shape(x)[0], 1, 1, 1], x.dtype)
+    # A task may concatenate several batches, to pass them through the network together.
+    weights = tf.tile(weights, [tf.shape(x)[0] // tf.shape(weights)[0]])  # [B]
+    return tf.cast(weights, x.dtype)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
+def _centre_global_batch(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes the moments of the global batch.
+
+    It adds sums and counts over the replicas, so each example has the same weight, however many a replica
+    has, and padding rows have none.
+
+    Args:
+      x: [B, H, W, C] of this replica.
+
+    Returns:
+      x minus the mean, the biased variance [C], the mean [C] and the count [].
+    """
+    # In two passes, the mean first: E[x^2] - E[x]^2, which Keras uses when it synchronises, loses precision
+    # when the mean is large compared with the deviation.
+    axes = [0, 1, 2]
+    weights = _row_weights(x)
+    positions = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], x.dtype)
+    local_count = positions * tf.reduce_sum(weights)
+    sums = tf.concat([tf.reduce_sum(weights * x, axes), local_count[tf.newaxis]], 0)  # [C + 1]
+    sums = sum_over_replicas(sums)
+    count = sums[-1]
+    mean = sums[:-1] / count
+    centred = x - mean
+    squares = sum_over_replicas(tf.reduce_sum(weights * tf.square(centred), axes))
+    return centred, squares / count, mean, count
+
+
+@keras.saving.register_keras_serializable(package="gantry")
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch normalisation over the global batch of all replicas, with PyTorch's moving statistics.
+
+    In training it normalises with the biased moments of the global batch, and moves the moving mean and the
+    moving **unbiased** variance, which PyTorch stores, by a tenth. All replicas compute the same moments, so
+    their copies stay equal. Outside training nothing moves.
+
+    Only the argument `training` decides: as in PyTorch, and unlike in Keras, a layer with `trainable = False`
+    still moves its statistics in training. Initially gamma ~ N(1, 0.02) and beta = 0.
+
+    Args:
+      inference_norm: what it uses outside training. "batch_statistics": the moments of each single image over
+        H and W; the reference uses batch statistics at batch size 1 (pix2pix paper, section 3.3), and this
+        gives the same at any batch size. "moving_statistics": the moving mean and variance.
+      **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+      ConfigurationError: `inference_norm` is unknown.
+    """
+
+    def __init__(self, *, inference_norm: str = "batch_statistics", **kwargs: Any) -> None:
+        _check_choice(inference_norm, known=INFERENCE_NORMS, what="inference_norm")
+        super().__init__(
+            synchronized=True,
+            momentum=0.9,
+            epsilon=1e-5,
+            gamma_initializer=keras.initializers.RandomNormal(1.0, INITIAL_STDDEV),
+            **kwargs,
+        )
+        self.inference_norm = inference_norm
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """[B, H, W, C] -> the same shape in the compute dtype."""
+        x = at_least_float32(x)
+        if training:
+            centred, variance, mean, count = _centre_global_batch(x)
+            self._move_statistics(mean, variance, count)
+        elif self.inference_norm == "batch_statistics":
+            centred, variance = _centre_each_example(x)
+        else:
+            centred = x - tf.cast(self.moving_mean, x.dtype)
+            variance = tf.cast(self.moving_variance, x.dtype)
+        scale = tf.cast(self.gamma, x.dtype) * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(centred * scale + tf.cast(self.beta, x.dtype), self.compute_dtype)
+
+    def _move_statistics(self, mean: tf.Tensor, variance: tf.Tensor, count: tf.Tensor) -> None:
+        unbiased = variance * count / tf.maximum(count - 1, 1)
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            old = tf.cast(moving.value, new.dtype)
+            moving.assign(old + (new - old) * (1 - self.momentum))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        # Not BatchNormalization's, whose arguments the constructor sets itself.
+        return {**keras.layers.Layer.get_config(self), "inference_norm": self.inference_norm}
+
+
+def normalise(
+    x: keras.KerasTensor, norm: str, *, inference_norm: str = "batch_statistics", name: str
+) -> keras.KerasTensor:
+    """Adds a normalisation layer to a network.
+
+    Args:
+      x: [B, H, W, C].
+      norm: one of NORMS; "none" adds no layer.
+      inference_norm: see `BatchNorm`; one of INFERENCE_NORMS.
+      name: of the layer.
+
+    Raises:
+      ConfigurationError: `norm` or `inference_norm` is unknown.
+    """
+    _check_choice(norm, known=NORMS, what="norm")
+    _check_choice(inference_norm, known=INFERENCE_NORMS, what="inference_norm")
+    if norm == "batch":
+        return BatchNorm(inference_norm=inference_norm, name=name)(x)
+    if norm == "instance":
+        return InstanceNorm(name=name)(x)
+    return x
+
+
+def has_bias(norm: str) -> bool:
+    """Whether a convolution before this norm has a bias: not before batch norm, whose beta replaces it."""
+    return norm != "batch"  # the reference leaves it out for "none" too, by mistake
+
+
+def _check_choice(value: str, *, known: Sequence[str], what: str) -> None:
+    if value not in known:
+        raise ConfigurationError(f"{what} {value!r}: unknown; use one of {', '.join(known)}")

@@ -3,40 +3,42 @@
   python -m engine.evaluate --workdir=runs/quickstart --split=test
   python -m engine.evaluate --workdir=runs/mine --input=PHOTOS --target=DRAWINGS
   python -m engine.evaluate runs/first runs/second
+  python -m engine.evaluate --workdir=runs/mine --split=val --follow
 
 The table also has two baselines that need no training. Files of the same name in both folders are a pair.
 They are read and resized as those of the run's data set, which need not be there; without it, one baseline,
 the mean training target, is left out.
 Metrics of every image go to the directory evaluations of the run, with a picture of the worst and the best.
 Two runs are compared image by image: the difference has an interval that tells whether it is chance.
+--follow evaluates each new checkpoint of a run that another process trains, until the run is complete.
 In a notebook: `from engine.evaluate import evaluate; evaluate(workdir=..., split="test")`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import tensorflow as tf
 from absl import flags
 
-from data import gfile
-from data.errors import DataError, MissingDatasetError
+from data.errors import MissingDatasetError
+from data.imaging.metric_names import MORE_METRICS
 from engine.cli.program import run_program
-from engine.errors import ConfigurationError
-from engine.evaluation.baselines import BASELINES, INPUT_ITSELF
+from engine.errors import ConfigurationError, RunInterruptedError
 from engine.evaluation.comparison import compare, comparison_table
-from engine.evaluation.contact_sheet import Extremes
-from engine.evaluation.details import write_details
-from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.metric_choice import check_names
 from engine.evaluation.results import Evaluation
 from engine.evaluation.text_table import table
-from engine.inference.picture_log import print_notes
+from engine.feature_extractor import LearnedMetric
+from engine.inference.evaluation_mode import WEIGHTS, EvaluationMode
+from engine.inference.following import POLL_SEC, follow_run, wait_for_checkpoint
 from engine.inference.picture_pairs import PicturePairs
+from engine.inference.run_evaluator import RunEvaluator
+from engine.inference.run_files import files_text
 from engine.opened_run import open_run
-from engine.outer_loop.trainer import Trainer
-from engine.reporting.log_rows import evaluation_row, interval_row
-from engine.storage.run_directory import RunDirectory, append_row, read_rows
+from engine.storage.run_directory import RunDirectory
+from models.lpips import Lpips
 
 
 def evaluate(
@@ -49,10 +51,16 @@ def evaluate(
     target: str | None = None,
     side_map: str | None = None,
     side_vector: str | None = None,
+    weights: str | None = None,
+    norm_mode: str | None = None,
+    dropout: bool = False,
+    metrics: Sequence[str] = (),
+    lpips: LearnedMetric | None = None,
 ) -> Evaluation:
     """Evaluates a checkpoint of a run, and appends a row to the run's eval.jsonl.
 
-    The "split" of that row is its name, or "INPUT -> TARGET" for pictures in two folders.
+    The "split" of that row is its name, or "INPUT -> TARGET" for pictures in two folders; then, how weights,
+    norm and dropout differ from those of evaluations in training, as in "test, raw weights, dropout on".
 
     Args:
       workdir: run directory.
@@ -65,6 +73,13 @@ def evaluate(
       side_map: folder with a map for each of them, if the run's networks take maps.
       side_vector: side information for all of them, if the run's networks take a vector: numbers such as
         "0.3,1", or the name of a class of the run's data set.
+      weights: "averaged", by EMA, or "raw", those in training; None: averaged where the run averages any.
+      norm_mode: what batch norm normalises with: "batch_statistics" of each image, or "moving_statistics";
+        None is the run's setting.
+      dropout: whether dropout is active. The mask of an image depends on its position in the split only.
+      metrics: names of metrics beside the usual five and those of the run, of
+        `data.imaging.metric_names.MORE_METRICS`.
+      lpips: also measures LPIPS, such as `models.lpips.Lpips`; None leaves that to the run's setting.
 
     Raises:
       ConfigurationError: there is no such run or checkpoint, its data set is missing, or an argument cannot
@@ -72,52 +87,93 @@ def evaluate(
       data.errors.DataError: there is no such split, or the data set or a picture cannot be used.
       engine.errors.NonFiniteOutputError: the output of the networks is not finite.
     """
-    extremes = Extremes()
+    with _naming_data_dir():
+        evaluator = _evaluator(
+            workdir,
+            checkpoint=checkpoint,
+            data_dir=data_dir,
+            split=split,
+            input=input,
+            target=target,
+            side_map=side_map,
+            side_vector=side_vector,
+            weights=weights,
+            norm_mode=norm_mode,
+            dropout=dropout,
+            metrics=metrics,
+            lpips=lpips,
+        )
+        return evaluator.evaluate()
+
+
+def follow(*, workdir: str, poll_sec: float = POLL_SEC, **settings: Any) -> Iterator[Evaluation]:
+    """Evaluates each checkpoint of a run that another process trains, until the run is complete.
+
+    The networks are built once. Checkpoints whose evaluation is in eval.jsonl already are skipped.
+
+    Args:
+      workdir: run directory; the run need not have begun.
+      poll_sec: time between two looks at the run directory.
+      **settings: those of `evaluate`, without `checkpoint`.
+
+    Yields:
+      The evaluation of each checkpoint, in order of their positions.
+
+    Raises:
+      ConfigurationError, data.errors.DataError, engine.errors.NonFiniteOutputError: as `evaluate`.
+    """
+    with _naming_data_dir():
+        evaluator = _evaluator(workdir, wait_sec=poll_sec, **settings)
+        yield from follow_run(evaluator, poll_sec=poll_sec)
+
+
+def _evaluator(
+    workdir: str,
+    *,
+    checkpoint: str = "latest",
+    data_dir: str | None = None,
+    split: str | None = None,
+    input: str | None = None,
+    target: str | None = None,
+    side_map: str | None = None,
+    side_vector: str | None = None,
+    weights: str | None = None,
+    norm_mode: str | None = None,
+    dropout: bool = False,
+    metrics: Sequence[str] = (),
+    lpips: LearnedMetric | None = None,
+    wait_sec: float | None = None,
+) -> RunEvaluator:
+    """Opens a run for its evaluation; waits for its first checkpoint if `wait_sec` is given."""
     _check_flags(split, input, target, {"side_map": side_map, "side_vector": side_vector})
+    mode = EvaluationMode(weights=weights, norm_mode=norm_mode, dropout=dropout)
+    check_names(metrics, setting="--metrics")
+    if wait_sec is not None:
+        wait_for_checkpoint(RunDirectory(workdir), poll_sec=wait_sec)
+    trainer = open_run(workdir, checkpoint=checkpoint, data_dir=data_dir)
+    images: str | PicturePairs = split or "test"
+    if input is not None and target is not None:
+        images = PicturePairs(
+            trainer.experiment.data,
+            side_inputs=trainer.experiment.task.side_inputs,
+            input=input,
+            target=target,
+            side_map=side_map,
+            side_vector=side_vector,
+        )
+    return RunEvaluator(trainer, images, mode=mode, metrics=metrics, lpips=lpips)
+
+
+@contextlib.contextmanager
+def _naming_data_dir() -> Iterator[None]:
+    """Adds the flags that help to the error about a missing data set."""
     try:
-        trainer = open_run(workdir, checkpoint=checkpoint, data_dir=data_dir)
-        if input is None or target is None:
-            split = split or "test"
-            evaluation = trainer.evaluator.evaluate(split, baselines=BASELINES, extremes=extremes)
-        else:
-            pairs = PicturePairs(
-                trainer.experiment.data,
-                side_inputs=trainer.experiment.task.side_inputs,
-                input=input,
-                target=target,
-                side_map=side_map,
-                side_vector=side_vector,
-            )
-            split, evaluation = pairs.split, _evaluate_pairs(trainer, pairs, extremes)
+        yield
     except MissingDatasetError as error:
         raise ConfigurationError(
             f"{error.what}; name the folder that holds it with --data_dir=DIR, or evaluate pictures with "
             "--input=FOLDER --target=FOLDER"
         ) from error
-    row = evaluation_row(evaluation, split=split, step=trainer.step, examples=trainer.examples)
-    append_row(trainer.run_directory.eval_log, row | interval_row(evaluation))
-    write_details(trainer.run_directory, evaluation, extremes, split=split, examples=trainer.examples)
-    return evaluation
-
-
-def _evaluate_pairs(trainer: Trainer, pairs: PicturePairs, extremes: Extremes) -> Evaluation:
-    baselines: tuple[str, ...] = BASELINES
-    try:
-        pairs.evaluation("train", batch=1)
-    except (DataError, ConfigurationError) as error:
-        reason = error.what if isinstance(error, MissingDatasetError) else error
-        print(f"note: without the baseline of the mean training target: {reason}")
-        baselines = (INPUT_ITSELF,)
-    evaluator = Evaluator(
-        task=trainer.experiment.task,
-        devices=trainer.devices,
-        data=pairs,
-        networks=trainer.state.evaluation_networks,
-        extractor=trainer.experiment.feature_extractor,
-    )
-    evaluation = evaluator.evaluate(pairs.split, baselines=baselines, extremes=extremes)
-    print_notes(pairs.notes_of_pictures, pictures=evaluation.examples * pairs.pictures_of_example)
-    return evaluation
 
 
 def _check_flags(
@@ -134,33 +190,6 @@ def _check_flags(
     for name, value in of_pictures.items():
         if input is None and value is not None:
             raise ConfigurationError(f"--{name}={value}: goes with --input and --target; leave it out")
-
-
-def _files(run: RunDirectory) -> str:
-    """Lists the files of the run directory, one line each."""
-    described = (
-        (run.config, "configuration of the run"),
-        (run.data, "what the run knows of its data set"),
-        (run.train_log, "one row for each log event"),
-        (run.eval_log, "one row for each evaluation"),
-        (run.evaluations, "metrics of every image; the worst and the best images"),
-        (run.console_log, "console output"),
-        (run.checkpoints, "checkpoints"),
-        (run.best, "the best checkpoint on the validation split"),
-        (run.samples, "image grids of fixed inputs"),
-        (run.tensorboard, "for tensorboard --logdir"),
-        (run.micro_batch, "largest micro-batch that fits into memory"),
-        (run.done, "the run is complete"),
-    )
-    lines = []
-    for path, what in described:
-        if tf.io.gfile.isdir(path):
-            names = gfile.list_dir(path)
-            path = os.path.join(path, names[-1] if len(names) == 1 else f"({len(names)} entries)")
-        elif not tf.io.gfile.exists(path):
-            continue
-        lines.append(f"  {path:<48} {what}")
-    return "\n".join(lines)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -180,6 +209,33 @@ def define_flags(values: flags.FlagValues) -> None:
         ),
     ):
         flags.DEFINE_string(name, default, text, flag_values=values)
+    flags.DEFINE_enum(
+        "weights",
+        None,
+        WEIGHTS,
+        "'averaged' by EMA, or 'raw', those in training. Averaged where the run averages any.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "norm_mode",
+        None,
+        "Batch norm on 'batch_statistics' of the image or on 'moving_statistics'.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "dropout", False, "Dropout is active, as when the reference tests pix2pix.", flag_values=values
+    )
+    flags.DEFINE_list("metrics", [], f"Further metrics: {','.join(MORE_METRICS)}.", flag_values=values)
+    flags.DEFINE_list(
+        "lpips_weights", [], "Files with the weights of LPIPS, which is then measured.", flag_values=values
+    )
+    flags.DEFINE_string("lpips_network", "alex", "Network of LPIPS: 'alex' or 'vgg'.", flag_values=values)
+    flags.DEFINE_bool(
+        "follow",
+        False,
+        "Evaluates each new checkpoint of a run in training, until the run is complete.",
+        flag_values=values,
+    )
 
 
 def main(values: flags.FlagValues, arguments: Sequence[str] = ()) -> None:
@@ -189,6 +245,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str] = ()) -> None:
         raise ConfigurationError(f"{runs[2]!r}: one run can be evaluated, or two compared; leave it out")
     if not runs:
         raise ConfigurationError("no --workdir given; name the run: --workdir=runs/NAME")
+    if values.follow:
+        _follow_and_print(values, runs)
+        return
     evaluations = [_evaluate_and_print(values, run) for run in runs]
     if len(runs) == 2:
         first, second = runs
@@ -196,22 +255,39 @@ def main(values: flags.FlagValues, arguments: Sequence[str] = ()) -> None:
         print(comparison_table(differences, names=(first, second)))
 
 
+def _settings(values: flags.FlagValues) -> dict[str, Any]:
+    """The arguments of `evaluate` that flags set, without the run and the checkpoint."""
+    lpips = None
+    if values.lpips_weights:
+        lpips = Lpips(network=values.lpips_network, weights=tuple(values.lpips_weights))
+    names = "split data_dir input target side_map side_vector weights norm_mode dropout metrics"
+    return {name: values[name].value for name in names.split()} | {"lpips": lpips}
+
+
 def _evaluate_and_print(values: flags.FlagValues, workdir: str) -> Evaluation:
-    evaluation = evaluate(
-        workdir=workdir,
-        split=values.split,
-        checkpoint=values.checkpoint,
-        data_dir=values.data_dir,
-        input=values.input,
-        target=values.target,
-        side_map=values.side_map,
-        side_vector=values.side_vector,
-    )
-    measured = read_rows(RunDirectory(workdir).eval_log)[-1]
-    print(f"{workdir}, {values.checkpoint} checkpoint: {measured['examples']} examples")
-    print(table(evaluation, split=measured["split"]))
-    print(f"files of the run:\n{_files(RunDirectory(workdir))}")
+    evaluation = evaluate(workdir=workdir, checkpoint=values.checkpoint, **_settings(values))
+    print(f"{workdir}, {values.checkpoint} checkpoint: {evaluation.position} examples")
+    print(table(evaluation, split=evaluation.split))
+    print(f"files of the run:\n{files_text(RunDirectory(workdir))}")
     return evaluation
+
+
+def _follow_and_print(values: flags.FlagValues, runs: Sequence[str]) -> None:
+    if len(runs) > 1 or values.checkpoint != "latest":
+        raise ConfigurationError(
+            "--follow: evaluates all checkpoints of one run; leave out --checkpoint and other runs"
+        )
+    workdir, count = runs[0], 0
+    try:
+        for evaluation in follow(workdir=workdir, **_settings(values)):
+            count += 1
+            print(f"{workdir}: {evaluation.position} examples")
+            print(table(evaluation, split=evaluation.split), flush=True)
+    except KeyboardInterrupt as error:
+        raise RunInterruptedError(
+            f"--follow: stopped after {count} checkpoints; the same command continues with the next one"
+        ) from error
+    print(f"{workdir}: complete; evaluated {count} checkpoints")
 
 
 def run() -> None:

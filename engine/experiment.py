@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
-from data.imaging.metric_names import default_metric, known_metrics, metric_of, needs_targets
+from data.imaging.metric_names import (
+    LEARNED_METRIC,
+    MORE_METRICS,
+    default_metric,
+    known_metrics,
+    metric_of,
+    needs_targets,
+)
 from engine.adaptive_batch import GrowOnPlateau
 from engine.batch_schedules import BatchGrowth, BatchSchedule, resolve_batch_schedule
 from engine.distribution.gpus import numbers_of
 from engine.durations import Duration, examples_of, seconds_of
 from engine.early_stopping import EarlyStopping, StoppingRule
 from engine.errors import ConfigurationError
+from engine.evaluation.metric_choice import check_names
 from engine.evaluation.random_features import RandomFeatures
-from engine.feature_extractor import FeatureExtractor
+from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.log_writer import LogWriter
 from engine.task import InitialWeights, MetricSchedule, Task
 from engine.training_data import TrainingData
@@ -73,6 +82,9 @@ class Experiment:
       feature_extractor: of the features that KID and FID compare, such as
         `models.application_features.ApplicationFeatures`; None measures neither. Figures of different
         extractors are not comparable.
+      metrics: metrics of images that evaluations measure beside the usual five, of
+        `data.imaging.metric_names.MORE_METRICS`.
+      lpips: evaluations measure LPIPS too, such as `models.lpips.Lpips` with its weights; None: they do not.
       early_stopping: ends the run when a metric has stopped improving; None: it ends at its total only.
     """
 
@@ -114,6 +126,8 @@ class Experiment:
     best_metric: str | None = None
     early_stopping: EarlyStopping | None = None
     feature_extractor: FeatureExtractor | None = dataclasses.field(default_factory=RandomFeatures)
+    metrics: Sequence[str] = ()
+    lpips: LearnedMetric | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -174,6 +188,18 @@ class Experiment:
             raise ConfigurationError(
                 f"Experiment.best_metric = {self.best_metric!r}: unknown; use one of {known_metrics()}"
             )
+        check_names(self.metrics, setting="Experiment.metrics")
+        for setting, name in self.named_metrics.items():
+            metric = metric_of(name)
+            if metric in MORE_METRICS and metric not in self.metrics:
+                raise ConfigurationError(
+                    f"{setting} = {name!r}: evaluations do not measure {metric}; add it to Experiment.metrics"
+                )
+            if metric == LEARNED_METRIC and self.lpips is None:
+                raise ConfigurationError(
+                    f"{setting} = {name!r}: evaluations do not measure {metric}; set Experiment.lpips to its "
+                    "weights"
+                )
 
     def _check_schedules(self) -> None:
         if self.data.is_paired:
@@ -268,12 +294,13 @@ _FREE_TO_CHANGE = frozenset(
             "log_every save_every sample_every evaluate_every check_replicas_every keep_checkpoints "
             "max_wall_time on_non_finite best_metric early_stopping feature_extractor largest_micro_batch "
             "memory_fraction memory_bytes report_stalls_after histograms_every profile_at profile_steps "
-            "tracker"
+            "tracker metrics lpips"
         ),
         "engine.early_stopping.EarlyStopping": "metric patience minimum_change smoothing",
         "engine.smoothing.CentredWindow": "evaluations",
         "engine.smoothing.Exponential": "decay",
         "engine.mlflow_tracker.MlflowTracker": "uri experiment run_name",
+        "models.lpips.Lpips": "network weights",
         "data.pairs.PairedImages": "data_dir",
         "data.unpaired.UnpairedImages": "data_dir",
         "data.single.SingleImages": "data_dir",

@@ -1,4 +1,4 @@
-"""The interface of a feature extractor, whose features of images FID and KID compare.
+"""The interfaces of networks that measure images: feature extractors for FID and KID, and learned metrics.
 
 `engine.evaluation.random_features` and `models.application_features` have implementations. A new one is a
 subclass with two members.
@@ -7,6 +7,7 @@ subclass with two members.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Protocol
 
 import tensorflow as tf
@@ -34,6 +35,20 @@ class FeatureNetwork(Protocol):
         Raises:
           TypeError: floats come without a range.
           ValueError: the images have the wrong shape, or too few pixels.
+        """
+
+
+class LearnedMetric(Protocol):
+    """Settings of a metric with weights, such as `models.lpips.Lpips`."""
+
+    def build(self) -> Callable[..., tf.Tensor]:
+        """Reads the weights.
+
+        Returns:
+          Function of two batches [B, H, W, C] and their value range that returns [B].
+
+        Raises:
+          ConfigurationError: the weights cannot be read.
         """
 
 

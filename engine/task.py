@@ -473,6 +473,34 @@ def example_weights() -> tf.Tensor | None:
     return _example_weights.get()
 
 
+_dropout_keys: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("dropout_keys", default=None)
+
+
+@contextlib.contextmanager
+def set_dropout_keys(keys: tf.Tensor | None) -> Iterator[None]:
+    """Sets what `dropout_keys` returns, while an evaluation is traced.
+
+    Args:
+      keys: int32 [B, 2], of the rows of this replica's batch; None if there is no dropout.
+    """
+    token = _dropout_keys.set(keys)
+    try:
+        yield
+    finally:
+        _dropout_keys.reset(token)
+
+
+def dropout_keys() -> tf.Tensor | None:
+    """Returns the random keys of the rows of this replica's batch, for dropout outside training.
+
+    The key of an example does not depend on the other examples of the batch, nor on the number of replicas.
+
+    Returns:
+      int32 [B, 2]; None where networks compute without dropout.
+    """
+    return _dropout_keys.get()
+
+
 def sum_over_replicas(values: Any) -> Any:
     """Returns the sums over all replicas, for layers that couple examples (in replica context).
 

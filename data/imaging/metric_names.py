@@ -9,6 +9,12 @@ from data.imaging.metrics import HIGHER_IS_BETTER
 _OF_DISTRIBUTIONS = ("fid", "kid")
 """Metrics that compare the translations of a split with its real images, whether these are paired or not."""
 
+MORE_METRICS = ("ms_ssim", "luma_psnr_db", "luma_ssim", "mask_iou", "mask_dice", "pixel_accuracy")
+"""Metrics of images that an evaluation measures where a user chooses them."""
+
+LEARNED_METRIC = "lpips"
+"""Measured where its weights are given."""
+
 
 def metric_of(name: str) -> str | None:
     """The metric that a name stands for: "psnr_db" for "psnr_db" and "cycle_A_psnr_db"; None if unknown."""

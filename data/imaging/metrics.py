@@ -173,6 +173,13 @@ HIGHER_IS_BETTER = {
     "rmse": False,
     "psnr_db": True,
     "ssim": True,
+    "ms_ssim": True,
+    "luma_psnr_db": True,
+    "luma_ssim": True,
+    "mask_iou": True,
+    "mask_dice": True,
+    "pixel_accuracy": True,
+    "lpips": False,
     "kid": False,
     "fid": False,
 }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from data import imaging
 from data.roles import INPUT, TARGET
 from engine.evaluation.kept_statistics import KeptStatistics
 from engine.evaluation.picture_scale import PictureScale
+from engine.evaluation.results import ImageMetrics
 from engine.evaluation.split_translator import FORWARD, TranslatedBatch
 from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.training_data import TrainingData
@@ -18,6 +20,8 @@ BASELINES = INPUT_ITSELF, MEAN_TARGET = ("input", "mean target")
 """The input itself, where the channels agree (enlarged by bicubic interpolation where it is smaller); and the
 mean training target for every image, which takes a pass over the training split."""
 
+_IDENTICAL = "identical"
+
 
 class Baselines:
     """Makes the images of baselines.
@@ -25,16 +29,33 @@ class Baselines:
     Args:
       names: those of `BASELINES` that are wanted.
       data: the mean target is of its training split.
+      split: that is evaluated.
       scale: of the targets.
+      metrics: names of what is measured.
+      kept: those of `names` that depend on the data set only: they are measured once for all runs.
     """
 
-    def __init__(self, names: Collection[str], *, data: TrainingData, scale: PictureScale):
-        self._names = names
+    def __init__(
+        self,
+        names: Collection[str],
+        *,
+        data: TrainingData,
+        split: str,
+        scale: PictureScale,
+        metrics: Collection[str] = (),
+        kept: Collection[str] = (),
+    ):
+        self._split = split
         self._scale = scale
-        self._mean_target = _mean_target(data, scale) if MEAN_TARGET in names else None
+        self._metrics = metrics
+        self._to_keep = kept
+        self._kept = KeptStatistics(data)
+        self._known = {name: found for name in names if (found := self._load(name)) is not None}
+        self._names = [name for name in names if name not in self._known]
+        self._mean_target = _mean_target(data, scale) if MEAN_TARGET in self._names else None
 
     def images(self, batch: TranslatedBatch) -> dict[str, tf.Tensor]:
-        """By name of the baseline, [B, H, W, C] of the targets' scale."""
+        """By name of the baseline, [B, H, W, C] of the targets' scale; none that was measured before."""
         _, targets = batch.translations[FORWARD]
         images = {}
         if INPUT_ITSELF in self._names and INPUT in batch.inputs:
@@ -42,6 +63,28 @@ class Baselines:
         if self._mean_target is not None:
             images[MEAN_TARGET] = tf.broadcast_to(self._mean_target, tf.shape(targets))
         return images
+
+    def results(self, measured: Mapping[str, ImageMetrics]) -> dict[str, ImageMetrics]:
+        """The metrics of all baselines, by name. The pass is over then.
+
+        Args:
+          measured: those of `images`.
+        """
+        for name, images in measured.items():
+            if name in self._to_keep:
+                arrays = {**images.values, _IDENTICAL: np.array(images.identical)}
+                self._kept.save(self._split, self._what(name), arrays)
+        found = {**self._known, **measured}
+        return {name: found[name] for name in BASELINES if name in found}
+
+    def _load(self, name: str) -> ImageMetrics | None:
+        arrays = self._kept.load(self._split, self._what(name)) if name in self._to_keep else None
+        if arrays is None:
+            return None
+        return ImageMetrics(identical=int(arrays.pop(_IDENTICAL)), values=arrays)
+
+    def _what(self, name: str) -> str:
+        return f"{', '.join(self._metrics)} of the baseline {name} on {self._scale} in {self._scale.dtype}"
 
 
 def _mean_target(data: TrainingData, scale: PictureScale) -> tf.Tensor:

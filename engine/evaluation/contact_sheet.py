@@ -47,6 +47,10 @@ class Extremes:
         self._low: list[ShownImage] = []
         self._high: list[ShownImage] = []
 
+    def takes(self, value: float) -> bool:
+        """Whether an image of this value would be kept now."""
+        return len(self._low) < self._count or value < self._low[-1].value or value > self._high[-1].value
+
     def add(self, image: ShownImage) -> None:
         """Takes an image; of equal values the first ones stay."""
         self._low = self._kept([*self._low, image], reverse=False)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from data.imaging.metric_names import LEARNED_METRIC
 from data.imaging.metrics import METRICS
 from data.roles import INPUT, TARGET
 from engine.distribution.devices import Devices
 from engine.errors import ConfigurationError
 from engine.evaluation import random_features
-from engine.evaluation.baselines import BASELINES, Baselines
+from engine.evaluation.baselines import BASELINES, MEAN_TARGET, Baselines
 from engine.evaluation.contact_sheet import ORDER_BY, Extremes, ShownImage
 from engine.evaluation.feature_sets import DISTANCES, DistanceCollector, Features
-from engine.evaluation.image_metrics import MetricCollector
+from engine.evaluation.image_metrics import ImageMeasurement, MetricCollector
 from engine.evaluation.kept_statistics import KeptStatistics
+from engine.evaluation.metric_choice import check_shapes, luma_border, metrics_of
 from engine.evaluation.picture_scale import to_8_bits
 from engine.evaluation.random_features import RandomFeatures
 from engine.evaluation.results import Evaluation
 from engine.evaluation.split_translator import BACK, FORWARD, SplitTranslator, TranslatedBatch
-from engine.feature_extractor import FeatureExtractor
+from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.task import Task
 from engine.training_data import TrainingData
 
@@ -44,6 +46,10 @@ class Evaluator:
       networks: by name; `evaluate` uses their values at that time.
       extractor: of the features that KID and FID compare; None measures neither. The default one needs images
         of at least 16 pixels, and measures neither of smaller ones.
+      more_metrics: names of further metrics, of `data.imaging.metric_names.MORE_METRICS`.
+      lpips: also measures "lpips"; its weights are read at first use.
+      dropout: see `SplitTranslator`.
+      mode: says with which weights and in which mode the networks compute, for tables.
 
     Raises:
       ConfigurationError: the images are too small for the metrics.
@@ -57,6 +63,10 @@ class Evaluator:
         data: TrainingData,
         networks: Mapping[str, keras.Model],
         extractor: FeatureExtractor | None = None,
+        more_metrics: Sequence[str] = (),
+        lpips: LearnedMetric | None = None,
+        dropout: bool = False,
+        mode: str = "",
     ):
         height, width, _ = data.example_spec[TARGET].shape
         if min(height, width) < MIN_IMAGE_SIZE:
@@ -67,10 +77,23 @@ class Evaluator:
         self._task = task
         self._data = data
         self._networks = networks
-        self._translator = SplitTranslator(task=task, devices=devices, data=data, networks=networks)
+        self._more_metrics = tuple(more_metrics)
+        self._lpips = lpips
+        self._mode = mode
+        self._translator = SplitTranslator(
+            task=task, devices=devices, data=data, networks=networks, dropout=dropout
+        )
         if isinstance(extractor, RandomFeatures) and min(height, width) < random_features.MIN_IMAGE_SIZE:
             extractor = None
         self._features = None if extractor is None else Features(extractor)
+
+    @property
+    def image_metric_names(self) -> tuple[str, ...]:
+        """Names of the metrics of the translations' images; none if targets do not correspond to inputs."""
+        if not self._data.is_paired:
+            return ()
+        learned = () if self._lpips is None else (LEARNED_METRIC,)
+        return (*metrics_of(self._data, self._more_metrics), *learned)
 
     @functools.cached_property
     def metric_names(self) -> tuple[str, ...]:
@@ -84,10 +107,40 @@ class Evaluator:
             lambda batch: dict(self._task.reconstructions(self._networks, batch)), autograph=False
         )
         reconstructions = traced.get_concrete_function(example).structured_outputs
-        measured = tuple(METRICS) if self._data.is_paired else ()
-        measured += tuple(f"{name}_{metric}" for name in reconstructions for metric in METRICS)
+        metrics = metrics_of(self._data, self._more_metrics)
+        names = [*metrics, *([] if self._lpips is None else [LEARNED_METRIC])]
+        measured = self.image_metric_names
+        measured += tuple(f"{name}_{metric}" for name in reconstructions for metric in names)
         distances = DISTANCES if self._features is not None else ()
         return measured + tuple(f"{way}{name}" for way in self._ways for name in distances)
+
+    @functools.cached_property
+    def measurement(self) -> ImageMeasurement:
+        """Computes the metrics of images.
+
+        Raises:
+          ConfigurationError: the weights of one cannot be read, or one cannot measure the images of the data
+            set.
+        """
+        metrics = metrics_of(self._data, self._more_metrics)
+        if self._lpips is not None:
+            metrics[LEARNED_METRIC] = self._lpips.build()
+        roles = [TARGET] if self._data.is_paired else []
+        if type(self._task).reconstructions is not Task.reconstructions:
+            roles = [INPUT, TARGET]
+        for name in [name for name in metrics if name not in METRICS]:
+            for role in roles:
+                shape = self._data.example_spec[role].shape
+                check_shapes(name, metrics[name], shape, self._translator.scales[role])
+        return ImageMeasurement(metrics)
+
+    @property
+    def _kept_baselines(self) -> tuple[str, ...]:
+        """Baselines whose metrics depend on the data set only: weights in files may change."""
+        if self._lpips is not None:
+            return ()
+        # A task may show another picture as its input.
+        return BASELINES if type(self._task).input_picture is Task.input_picture else (MEAN_TARGET,)
 
     @property
     def _ways(self) -> dict[str, str]:
@@ -108,10 +161,17 @@ class Evaluator:
           NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
         names: list[str] = []
-        collector = MetricCollector()
+        collector = MetricCollector(self.measurement)
         scales = self._translator.scales
         wanted = baselines if self._data.is_paired else ()
-        others = Baselines(wanted, data=self._data, scale=scales[TARGET])
+        others = Baselines(
+            wanted,
+            data=self._data,
+            split=split,
+            scale=scales[TARGET],
+            metrics=self.image_metric_names,
+            kept=self._kept_baselines,
+        )
         distances = None
         if self._features is not None:
             distances = DistanceCollector(
@@ -121,19 +181,11 @@ class Evaluator:
                 scales={way: scales[role] for way, role in self._ways.items()},
             )
         for batch in self._translator.batches(split):
-            batch_names = batch.decoded_names()
             if self._data.is_paired:
                 images, targets = batch.translations[FORWARD]
                 found = collector.add(_MODEL, images, targets, scales[TARGET])
                 if extremes is not None:
-                    for row, name in enumerate(batch_names):
-                        image = ShownImage(
-                            value=float(found[ORDER_BY][row]),
-                            example=len(names) + row,
-                            name=name,
-                            columns=self._columns(batch, row),
-                        )
-                        extremes.add(image)
+                    self._add_extremes(extremes, batch, found[ORDER_BY], first=len(names))
                 for name, images in others.images(batch).items():
                     collector.add(name, images, targets, scales[TARGET])
             for name, pair in batch.reconstructions.items():
@@ -141,18 +193,33 @@ class Evaluator:
             if distances is not None:
                 for way, pair in batch.translations.items():
                     distances.add(way, *pair)
-            names += batch_names
+            names += batch.decoded_names()
         results = collector.results()
+        measured = [name for name in BASELINES if name in results]
         return Evaluation(
             examples=len(names),
+            split=split,
             names=tuple(names) if any(names) else (),
             value_range=scales[TARGET].value_range,
             translations=results.pop(_MODEL, None),
-            baseline_images={name: results.pop(name) for name in BASELINES if name in results},
+            baseline_images=others.results({name: results.pop(name) for name in measured}),
             reconstruction_images=results,
             distances={} if distances is None else distances.results(),
             extractor="" if self._features is None else self._features.identity,
+            mode=self._mode,
+            luma_border=luma_border(self._data),
         )
+
+    def _add_extremes(
+        self, extremes: Extremes, batch: TranslatedBatch, values: np.ndarray, *, first: int
+    ) -> None:
+        """Shows the examples of a batch to `extremes`; the first is at this position in the split."""
+        names = batch.decoded_names()
+        for row, value in enumerate(values):
+            if extremes.takes(value):
+                columns = self._columns(batch, row)
+                image = ShownImage(value=float(value), example=first + row, name=names[row], columns=columns)
+                extremes.add(image)
 
     def _columns(self, batch: TranslatedBatch, row: int) -> dict[str, np.ndarray]:
         scale = self._translator.scales[TARGET]

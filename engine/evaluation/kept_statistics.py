@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import gfile
+from data.errors import DataError
 from engine.input_pipeline.recorded_data import describe, unwrapped
 from engine.training_data import HasFingerprint, TrainingData
 
@@ -71,8 +72,12 @@ class KeptStatistics:
 
     def _path(self, split: str, what: str) -> str | None:
         source = unwrapped(self._data)
-        folder, splits = getattr(source, "data_dir", None), getattr(source, "splits", ())
-        fingerprint = source.fingerprint() if isinstance(source, HasFingerprint) else None
+        folder = getattr(source, "data_dir", None)
+        try:
+            splits = getattr(source, "splits", ())
+            fingerprint = source.fingerprint() if isinstance(source, HasFingerprint) else None
+        except DataError:  # pictures in folders need no data set
+            return None
         if folder is None or split not in splits or fingerprint is None:
             return None
         description = describe(source)

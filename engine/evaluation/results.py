@@ -37,6 +37,8 @@ class Evaluation:
 
     Attributes:
       examples: images evaluated.
+      split: the name under which the run's files hold the evaluation.
+      position: of the checkpoint, in examples of the training; None if it is not of a checkpoint.
       names: of the examples, in order; empty if the data has no names.
       value_range: lowest and highest possible value of an image, on which the metrics are.
       translations: of the networks; None for unpaired data.
@@ -45,9 +47,13 @@ class Evaluation:
       distances: KID and FID of the translations to the real images, "kid" and "fid"; for tasks that translate
         both ways, also "back_kid" and "back_fid".
       extractor: names the features that they compare.
+      mode: says with which weights and in which mode the networks computed; may be empty.
+      luma_border: pixels that luma metrics leave out on each side.
     """
 
     examples: int
+    split: str = ""
+    position: int | None = None
     names: tuple[str, ...] = ()
     value_range: tuple[float, float] = (0.0, 255.0)
     translations: ImageMetrics | None = None
@@ -55,6 +61,8 @@ class Evaluation:
     reconstruction_images: Mapping[str, ImageMetrics] = dataclasses.field(default_factory=dict)
     distances: Mapping[str, float] = dataclasses.field(default_factory=dict)
     extractor: str = ""
+    mode: str = ""
+    luma_border: int = 0
 
     @property
     def model(self) -> dict[str, float]:

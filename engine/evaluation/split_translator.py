@@ -17,7 +17,7 @@ from engine.evaluation.picture_scale import PictureScale
 from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.input_pipeline.pictures import to_picture
 from engine.input_pipeline.recorded_data import unwrapped
-from engine.task import Task
+from engine.task import Task, set_dropout_keys
 from engine.training_data import TrainingData
 
 EVALUATION_BATCH_PER_REPLICA = 8
@@ -27,6 +27,8 @@ FORWARD, BACK = "", "back_"
 """Directions, as they stand before the name of a metric: from inputs to targets, and back."""
 
 _NAME = "name"
+_POSITION = "position"
+_DROPOUT_SEED = 20
 _NAME_BYTES = 512  # of a name; what is longer is cut
 
 Pair = tuple[tf.Tensor, tf.Tensor]
@@ -64,18 +66,27 @@ class SplitTranslator:
       devices: of the run.
       data: whose splits are translated.
       networks: by name.
+      dropout: whether `models.networks.dropout` is active, with masks that depend only on the position of an
+        example in the split.
 
     Attributes:
       scales: of the pictures, by role.
     """
 
     def __init__(
-        self, *, task: Task, devices: Devices, data: TrainingData, networks: Mapping[str, keras.Model]
+        self,
+        *,
+        task: Task,
+        devices: Devices,
+        data: TrainingData,
+        networks: Mapping[str, keras.Model],
+        dropout: bool = False,
     ):
         self._task = task
         self._devices = devices
         self._data = data
         self._networks = networks
+        self._dropout = dropout
         self._batch = EVALUATION_BATCH_PER_REPLICA * devices.replicas
         self.scales = {role: PictureScale.of(data, role) for role in (INPUT, TARGET)}
 
@@ -89,7 +100,9 @@ class SplitTranslator:
         Raises:
           NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
-        batches = self._data.evaluation(split, batch=self._batch).map(_distributable)
+        positions = tf.data.Dataset.range(2**31 - 1).batch(self._batch)
+        batches = tf.data.Dataset.zip(self._data.evaluation(split, batch=self._batch), positions)
+        batches = batches.map(_distributable)
         if self._devices.is_multi_worker:  # each worker reads the whole split and keeps its own examples
             options = tf.data.Options()
             options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -137,21 +150,21 @@ class SplitTranslator:
 
     def _translate_replica(self, batch: Mapping[str, tf.Tensor]) -> TranslatedBatch:
         batch = dict(batch)
-        names = batch.pop(_NAME)
+        names, positions = batch.pop(_NAME), batch.pop(_POSITION)
         rows = tf.shape(batch[INPUT])[0]
         # The last batch may leave a replica without an example; some oneDNN kernels fail on empty batches.
         # oneDNN stays on all the same: it is 5 times as fast as TensorFlow's own CPU kernels.
-        padded = {
-            name: tf.pad(values, [[0, tf.maximum(0, 1 - rows)]] + [[0, 0]] * (values.shape.rank - 1))
-            for name, values in batch.items()
-        }
+        padded = {name: _at_least_one_row(values) for name, values in batch.items()}
         # A task may join images with what a network of float64 makes of them.
         padded = {name: tf.cast(values, keras.config.floatx()) for name, values in padded.items()}
+        positions = _at_least_one_row(positions)
+        keys = tf.stack([tf.fill(tf.shape(positions), _DROPOUT_SEED), positions], axis=1)  # [B, 2]
         inputs = self._task.input_picture(padded)
-        translations = {FORWARD: (self._task.translate(self._networks, padded), padded[TARGET])}
-        if self._task.translates_back:
-            translations[BACK] = (self._task.translate_back(self._networks, padded), padded[INPUT])
-        reconstructions = dict(self._task.reconstructions(self._networks, padded))
+        with set_dropout_keys(keys if self._dropout else None):
+            translations = {FORWARD: (self._task.translate(self._networks, padded), padded[TARGET])}
+            if self._task.translates_back:
+                translations[BACK] = (self._task.translate_back(self._networks, padded), padded[INPUT])
+            reconstructions = dict(self._task.reconstructions(self._networks, padded))
         is_finite = tf.ones([tf.shape(padded[INPUT])[0]], tf.bool)
         for images, _ in (*translations.values(), *reconstructions.values()):
             # Before they become whole numbers, which hide NaN.
@@ -191,11 +204,21 @@ def _role_of(reconstruction: str) -> str:
     return INPUT if reconstruction.endswith(f"_{INPUT}") else TARGET
 
 
-def _distributable(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """What replicas take: floating-point features, and names as numbers: accelerators have no text."""
+def _at_least_one_row(values: tf.Tensor) -> tf.Tensor:
+    """Adds a row of zeros if there is none."""
+    missing = tf.maximum(0, 1 - tf.shape(values)[0])
+    return tf.pad(values, [[0, missing]] + [[0, 0]] * (values.shape.rank - 1))
+
+
+def _distributable(example: Mapping[str, tf.Tensor], positions: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What replicas take: floating-point features, and names as numbers: accelerators have no text.
+
+    The positions in the split, int64 [at least B], become a feature too.
+    """
     features = {name: x for name, x in example.items() if x.dtype.is_floating}
     if _NAME in example:
         names = tf.io.decode_raw(example[_NAME], tf.uint8, fixed_length=_NAME_BYTES)  # [B, 512]
     else:
         names = tf.zeros([tf.shape(features[INPUT])[0], 0], tf.uint8)
-    return features | {_NAME: names}
+    positions = tf.cast(positions[: tf.shape(features[INPUT])[0]], tf.int32)
+    return features | {_NAME: names, _POSITION: positions}

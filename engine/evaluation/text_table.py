@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from data.imaging.metrics import METRICS
 from engine.evaluation.feature_sets import DISTANCES
 from engine.evaluation.intervals import mean_interval
 from engine.evaluation.picture_scale import PictureScale
 from engine.evaluation.results import Evaluation, ImageMetrics
 from engine.evaluation.split_translator import BACK, FORWARD
+
+_TITLES = {
+    "ms_ssim": "MS-SSIM",
+    "luma_psnr_db": "luma PSNR dB",
+    "luma_ssim": "luma SSIM",
+    "mask_iou": "mask IoU",
+    "mask_dice": "mask Dice",
+    "pixel_accuracy": "pixel accuracy",
+    "lpips": "LPIPS",
+}
+_WIDTH = 14  # of the longest title
 
 _DIRECTIONS = {
     FORWARD: "translations to real targets",
@@ -31,13 +45,32 @@ def table(evaluation: Evaluation, *, split: str) -> str:
             f"{'':{width}}  {'MAE':>9}  {'MSE':>10}  {'RMSE':>9}  {'PSNR dB':>8} {'':16}  {'SSIM':>7}"
         )
         lines += [f"{name:{width}}  {_row(images)}" for name, images in rows.items()]
+        lines += _more_lines(rows, width, border=evaluation.luma_border)
     for way, direction in _DIRECTIONS.items():
         if f"{way}kid" in evaluation.distances:
             kid, fid = (evaluation.distances[f"{way}{name}"] for name in DISTANCES)
             lines.append(f"{direction}: KID {kid:.4g}, FID {fid:.4g} ({evaluation.extractor})")
     if len(lines) == 1:
         lines[0] += ", unpaired: there is no target to compare with"
+    if evaluation.mode:
+        lines.insert(1, evaluation.mode)
     return "\n".join(lines)
+
+
+def _more_lines(rows: Mapping[str, ImageMetrics], width: int, *, border: int) -> list[str]:
+    """The metrics that a user has chosen, as a table of their own."""
+    names = [name for name in next(iter(rows.values())).values if name not in METRICS]
+    if not names:
+        return []
+    titles = [_TITLES.get(name, name) for name in names]
+    lines = [f"{'':{width}}" + "".join(f"  {title:>{_WIDTH}}" for title in titles)]
+    for name, images in rows.items():
+        values = [f"{images.means[each]:{_WIDTH}.{2 if each.endswith('_db') else 4}f}" for each in names]
+        lines.append(f"{name:{width}}  {'  '.join(values)}")
+    if any(name.startswith("luma") for name in names):
+        left_out = f"without a border of {border} pixels" if border else "of whole images"
+        lines.append(f"luma metrics: Y' of BT.601, {left_out}")
+    return lines
 
 
 def _row(images: ImageMetrics) -> str:

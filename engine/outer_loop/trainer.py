@@ -121,6 +121,8 @@ class Trainer:
             data=experiment.data,
             networks=self.state.evaluation_networks,
             extractor=experiment.feature_extractor,
+            more_metrics=experiment.metrics,
+            lpips=experiment.lpips,
         )
         check_measured(experiment, self.evaluator)
         self._early_stop = EarlyStop(
@@ -210,6 +212,7 @@ class Trainer:
           ConfigurationError: a file could not be written; everything saved before is intact.
           OutOfMemoryError: a step did not fit into memory; smaller micro-batches may.
         """
+        _ = self.evaluator.measurement  # raises now what would otherwise end the first evaluation
         started = time.monotonic()
         if self.devices.is_chief:
             self.run_directory.clear_leftovers()

@@ -15,6 +15,7 @@ from data import imaging
 from engine.errors import ConfigurationError
 from models.networks import layers, norms
 from models.networks.conditioning import NO_SIDE_INPUTS, SideInputs, SideShapes
+from models.networks.dropout import Dropout
 
 
 @keras.saving.register_keras_serializable(package="gantry")
@@ -115,7 +116,7 @@ def edsr(
         y = conv(x, filters, use_bias=use_bias, name=f"{name}_conv_1")
         y = keras.layers.ReLU(name=f"{name}_activation")(normalise(y, f"{name}_1_norm"))
         if dropout:
-            y = keras.layers.Dropout(0.5, name=f"{name}_dropout")(y)
+            y = Dropout(0.5, name=f"{name}_dropout")(y)
         y = conv(y, filters, use_bias=use_bias, name=f"{name}_conv_2")
         return keras.layers.Add(name=f"{name}_sum")([x, normalise(y, f"{name}_2_norm")])
 

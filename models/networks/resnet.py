@@ -9,6 +9,7 @@ import keras
 from engine.errors import ConfigurationError
 from models.networks import layers, norms
 from models.networks.conditioning import NO_SIDE_INPUTS, SideInputs, SideShapes
+from models.networks.dropout import Dropout
 
 
 def resnet(
@@ -68,7 +69,7 @@ def resnet(
         y = layers.ReflectionPadding2D(1, name=f"{name}_pad_1")(x)
         y = norm_relu(conv(y, x.shape[-1], 3, name=f"{name}_conv_1"), f"{name}_1")
         if dropout:
-            y = keras.layers.Dropout(0.5, name=f"{name}_dropout")(y)
+            y = Dropout(0.5, name=f"{name}_dropout")(y)
         y = layers.ReflectionPadding2D(1, name=f"{name}_pad_2")(y)
         y = normalise(conv(y, x.shape[-1], 3, name=f"{name}_conv_2"), f"{name}_2")
         return keras.layers.Add(name=f"{name}_sum")([x, y])

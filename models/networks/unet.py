@@ -8,6 +8,7 @@ import keras
 
 from models.networks import layers, norms
 from models.networks.conditioning import NO_SIDE_INPUTS, SideInputs, SideShapes
+from models.networks.dropout import Dropout
 
 
 def unet(
@@ -71,7 +72,7 @@ def unet(
         x = layers.ConvTranspose(width, 4, use_bias=use_bias, name=f"up_{level}_conv")(x)
         x = normalise(x, f"up_{level}_norm")  # [B, H/2**(level-1), W/2**(level-1), width]
         if dropout and 5 <= level < downsamplings:
-            x = keras.layers.Dropout(0.5, name=f"up_{level}_dropout")(x)
+            x = Dropout(0.5, name=f"up_{level}_dropout")(x)
         x = keras.layers.Concatenate(name=f"up_{level}_skip")([skips.pop(), x])  # 2 width
 
     x = keras.layers.ReLU(name="up_1_activation")(x)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import keras
 
+from models.networks.dropout import Dropout
 from models.networks.norms import BatchNorm, InstanceNorm
 from models.pytorch import parameter_names
 
@@ -222,5 +223,5 @@ def architecture_of_model(model: keras.Model) -> Architecture | None:
         return None
     classes = {type(layer) for layer in model.layers}
     norm = "batch" if BatchNorm in classes else "instance" if InstanceNorm in classes else "none"
-    dropout = family == "resnet" and keras.layers.Dropout in classes
+    dropout = family == "resnet" and Dropout in classes
     return Architecture(family=family, depth=depth, norm=norm, dropout=dropout)

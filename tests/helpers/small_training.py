@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from models.networks.dropout import Dropout
 from models.networks.layers import Conv, image_input, variable_dtype
 from models.networks.norms import normalise
 from models.pix2pix import Pix2Pix
@@ -65,7 +66,7 @@ class SmallPix2Pix(Pix2Pix):
             x = normalise(x, self.norm, inference_norm=self.inference_norm, name="norm")
             x = keras.layers.Activation("relu", name="relu")(x)
             if self.dropout and stride == 1:
-                x = keras.layers.Dropout(0.5, name="dropout")(x)
+                x = Dropout(0.5, name="dropout")(x)
             if stride == 1:
                 x = keras.layers.UpSampling2D(name="up")(x)
             x = Conv(channels_out, 3, stride=stride, padding=1, name="out")(x)

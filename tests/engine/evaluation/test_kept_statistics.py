@@ -73,12 +73,12 @@ def kept(tmp_path):
 def test_real_images_are_measured_once_for_all_runs(tmp_path, prepare_pairs):
     prepare_pairs()
     first, images = evaluate(tmp_path)
-    assert images == 4 + 4 and len(kept(tmp_path)) == 2  # the mean target, and features
+    assert images == 4 + 4 and len(kept(tmp_path)) == 4  # the mean target, two baselines, and features
     second, images = evaluate(tmp_path)
-    assert images == 4 and len(kept(tmp_path)) == 2
+    assert images == 4 and len(kept(tmp_path)) == 4
     assert second.metrics == first.metrics and second.baselines == first.baselines
     _, images = evaluate(tmp_path, direction="BtoA")
-    assert images == 8 and len(kept(tmp_path)) == 4
+    assert images == 8 and len(kept(tmp_path)) == 8
     prepare_pairs(seed=1)  # removes nothing that was kept, and uses none of it
     third, images = evaluate(tmp_path)
     assert images == 8 and third.metrics != first.metrics

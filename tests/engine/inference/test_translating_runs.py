@@ -133,10 +133,9 @@ def test_the_runs_own_pictures_are_translated_as_they_are_evaluated(translate, t
         rounding = 0.5 if dtype != np.float32 else 0
         np.testing.assert_allclose(written, expected, rtol=0, atol=rounding + 1e-5 * (high - low))
         target = load(tmp_path / "source" / "val" / "B" / f"{name}{extension}")
-        # Evaluation compares grey levels of 8 bits.
-        signed = [raw, (target.astype(np.float64) - low) / (high - low) * 2 - 1]
-        output, target = (np.floor((values + 1) * 127.5 + 0.5) for values in signed)
-        signal_to_noise_db.append(10 * np.log10(255**2 / np.mean((output - target) ** 2)))
+        # Evaluation compares what translate writes, at the depth of the data.
+        errors = written.astype(np.float64) - target
+        signal_to_noise_db.append(10 * np.log10((high - low) ** 2 / np.mean(errors**2)))
     measured = evaluate(workdir=workdir, split="val")
     assert np.mean(signal_to_noise_db) == pytest.approx(measured.model["psnr_db"], abs=1e-3)
     assert_same(evaluate(workdir=workdir, input=str(sources), target=str(sources.parent / "B")), measured)

@@ -1,0 +1,117 @@
+"""Evaluates checkpoints of a run, and writes what it finds into the run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from data.errors import DataError, MissingDatasetError
+from engine.errors import ConfigurationError
+from engine.evaluation.baselines import BASELINES, INPUT_ITSELF
+from engine.evaluation.contact_sheet import Extremes
+from engine.evaluation.details import write_details
+from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.metric_choice import check_names
+from engine.evaluation.results import Evaluation
+from engine.feature_extractor import LearnedMetric
+from engine.inference.evaluation_mode import EvaluationMode
+from engine.inference.picture_log import print_notes
+from engine.inference.picture_pairs import PicturePairs
+from engine.outer_loop.trainer import Trainer
+from engine.reporting.log_rows import evaluation_row, interval_row
+from engine.storage.run_directory import append_row, read_rows
+
+
+class RunEvaluator:
+    """Evaluates the networks that a trainer holds, on one split and in one mode.
+
+    Args:
+      trainer: of the run.
+      images: a split of the run's data set, or pairs of pictures.
+      mode: of the networks.
+      metrics: names of metrics that are measured beside those of the run.
+      lpips: also measures LPIPS; None leaves that to the run's own setting.
+
+    Attributes:
+      trainer: as given.
+      split: the name under which the run's files hold the evaluations: that of the split, and how the mode
+        differs from that of evaluations in training.
+
+    Raises:
+      ConfigurationError: the run has no such weights, or a metric cannot be measured.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        images: str | PicturePairs,
+        *,
+        mode: EvaluationMode,
+        metrics: Sequence[str] = (),
+        lpips: LearnedMetric | None = None,
+    ):
+        check_names(metrics, setting="--metrics")
+        experiment = trainer.experiment
+        self.trainer = trainer
+        self._pairs = None if isinstance(images, str) else images
+        self._of_data = images if isinstance(images, str) else images.split
+        used = mode.apply(trainer.state)
+        self.split = self._of_data + used.suffix
+        self._evaluator = Evaluator(
+            task=experiment.task,
+            devices=trainer.devices,
+            data=self._pairs or experiment.data,
+            networks=used.networks,
+            extractor=experiment.feature_extractor,
+            more_metrics=tuple(dict.fromkeys((*experiment.metrics, *metrics))),
+            lpips=lpips or experiment.lpips,
+            dropout=used.dropout,
+            mode=used.description,
+        )
+        self._baselines: tuple[str, ...] | None = None
+
+    def evaluate(self) -> Evaluation:
+        """Evaluates what the trainer has restored; writes a row to eval.jsonl, and the files of the images.
+
+        Raises:
+          ConfigurationError: a metric cannot be measured, or a file cannot be written.
+          data.errors.DataError: there is no such split, or the data set or a picture cannot be used.
+          engine.errors.NonFiniteOutputError: the output of the networks is not finite.
+        """
+        trainer, extremes = self.trainer, Extremes()
+        if self._baselines is None:
+            self._baselines = self._possible_baselines()
+        evaluation = dataclasses.replace(
+            self._evaluator.evaluate(self._of_data, baselines=self._baselines, extremes=extremes),
+            split=self.split,
+            position=trainer.examples,
+        )
+        if self._pairs is not None:
+            pictures = evaluation.examples * self._pairs.pictures_of_example
+            print_notes(self._pairs.notes_of_pictures, pictures=pictures)
+        row = evaluation_row(evaluation, split=self.split, step=trainer.step, examples=trainer.examples)
+        append_row(trainer.run_directory.eval_log, row | interval_row(evaluation))
+        write_details(
+            trainer.run_directory, evaluation, extremes, split=self.split, examples=trainer.examples
+        )
+        return evaluation
+
+    def evaluated(self) -> set[int]:
+        """Positions at which the run has been evaluated on this split, in this mode, by all these metrics."""
+        names = self._evaluator.image_metric_names
+        return {
+            int(row["examples"])
+            for row in read_rows(self.trainer.run_directory.eval_log)
+            if row.get("split") == self.split and all(f"metric/{name}" in row for name in names)
+        }
+
+    def _possible_baselines(self) -> tuple[str, ...]:
+        if self._pairs is None:
+            return BASELINES
+        try:
+            self._pairs.evaluation("train", batch=1)
+        except (DataError, ConfigurationError) as error:
+            reason = error.what if isinstance(error, MissingDatasetError) else error
+            print(f"note: without the baseline of the mean training target: {reason}")
+            return (INPUT_ITSELF,)
+        return BASELINES

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
+from typing import Any
 
 from data.imaging.metric_names import (
     LEARNED_METRIC,
@@ -236,6 +238,23 @@ class Experiment:
           ConfigurationError: quotes the entry or the setting that is wrong.
         """
         return resolve_batch_schedule(self.batch_schedule, examples_per_epoch=self.data.train_examples)
+
+    def with_crop_epochs(self) -> Experiment:
+        """The experiment with `random_crop_epochs` of its data as a number, if that is a part of the run.
+
+        Raises:
+          ConfigurationError: it is not a part such as "50%".
+        """
+        part = getattr(self.data, "random_crop_epochs", None)
+        if not isinstance(part, str):
+            return self
+        epoch = self.data.train_examples
+        total = examples_of(self.total_examples, examples_per_epoch=epoch, name="TOTAL_EXAMPLES")
+        crops = examples_of(part, examples_per_epoch=epoch, total_examples=total, name="random_crop_epochs")
+        # The last epoch with crops is not broken off.
+        settings: Any = self.data  # of a data set that has this one, a dataclass
+        data = dataclasses.replace(settings, random_crop_epochs=math.ceil(crops / epoch))
+        return dataclasses.replace(self, data=data)
 
     @property
     def chosen_metric(self) -> str | None:

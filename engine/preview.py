@@ -86,8 +86,12 @@ def preview(
             "of at least 0; change them"
         )
     experiment, _ = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
+    experiment = experiment.with_crop_epochs()
     sheet = contact_sheet(
-        experiment.data, experiment.task, examples=examples, position_examples=position_examples
+        experiment.data,
+        experiment.task,
+        examples=examples,
+        position_examples=position_examples,
     )
     with reraise_write_errors(f"--output={output}", remedy="choose another path"):
         with gfile.new_dir(os.path.dirname(output) or os.curdir):

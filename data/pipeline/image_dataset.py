@@ -51,8 +51,9 @@ class ImageDataset:
         black; bicubic and antialiased, as in Pillow (see `data.pipeline.resizing.resize_window`).
       random_resized_crop: a `RandomResizedCrop` to use instead of load_size and a crop.
       random_crop_epochs: how many epochs have random crops; later ones have the whole image, resized to
-        crop_size and mirrored at random, as in CUT (which stops when the learning rate begins to fall). None
-        is all. No effect if load_size is 0.
+        crop_size and mirrored at random, as in CUT (which stops when the learning rate begins to fall). A
+        text such as "50%" is a part of the run, which the engine converts. None is all. No effect if
+        load_size is 0.
       flip: mirror half of the training examples left and right.
       augmentations: objects of `data.augmentation`, applied in this order in training.
       colour_space: the colour space of all images in training and evaluation, one of
@@ -74,7 +75,7 @@ class ImageDataset:
     crop_size: int | tuple[int, int] = 256
     resize: str = cropping.RESIZE
     random_resized_crop: RandomResizedCrop | None = None
-    random_crop_epochs: int | None = None
+    random_crop_epochs: int | str | None = None
     flip: bool = True
     augmentations: tuple[Callable, ...] = ()
     colour_space: str = "rgb"
@@ -199,6 +200,11 @@ class ImageDataset:
           DataError: the data set cannot be used.
           ValueError: an argument is out of range.
         """
+        if isinstance(self.random_crop_epochs, str):
+            raise DataError(
+                f"random_crop_epochs = {self.random_crop_epochs!r}: is a part of a run, and there is no run; "
+                "give a number of epochs"
+            )
         kept = list(range(global_batch) if rows is None else rows)
         if position_examples < 0 or not kept or kept != sorted(set(kept) & set(range(global_batch))):
             raise ValueError(
@@ -313,8 +319,13 @@ class ImageDataset:
             resize=self.resize,
             flip=self.flip,
             random_resized_crop=self.random_resized_crop,
-            random_crop_epochs=self.random_crop_epochs,
+            random_crop_epochs=self._crop_epochs,
         )
+
+    @property
+    def _crop_epochs(self) -> int | None:
+        """A part of the run is unknown here; `batches` refuses it."""
+        return None if isinstance(self.random_crop_epochs, str) else self.random_crop_epochs
 
     def _normalised(self, batches: tf.data.Dataset, *, in_unit_range: bool) -> tf.data.Dataset:
         ranges = {
@@ -379,9 +390,9 @@ class ImageDataset:
     ) -> ExampleStream:
         """Stream `number` of an example: the part of a stored split that it draws from."""
         resize_and_crop = self._resize_and_crop
-        if self.random_crop_epochs is not None:
+        if (crop_epochs := self._crop_epochs) is not None:
             # A smaller domain has shorter epochs of its own; the last one with crops is not broken off.
-            own_epochs = -(-self.random_crop_epochs * epoch_examples // max(1, part.examples))
+            own_epochs = -(-crop_epochs * epoch_examples // max(1, part.examples))
             resize_and_crop = dataclasses.replace(resize_and_crop, random_crop_epochs=own_epochs)
         return ExampleStream(
             features=self._opened.features,

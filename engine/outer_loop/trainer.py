@@ -74,7 +74,7 @@ class Trainer:
       config_text: the configuration as text, for TensorBoard.
 
     Attributes:
-      experiment: as given.
+      experiment: as given, with the length of random crops in epochs.
       run_directory: as given.
       devices: of the run.
       plan: the settings, resolved.
@@ -87,7 +87,7 @@ class Trainer:
     """
 
     def __init__(self, experiment: Experiment, run: RunDirectory, *, config_text: str = ""):
-        self.experiment = experiment
+        self.experiment = experiment = experiment.with_crop_epochs()
         self.run_directory = run
         self._config_text = config_text
         keras.backend.clear_session()  # a notebook may have made a trainer before

@@ -1,5 +1,6 @@
 """CUT and FastCUT: PatchNCE against NumPy, gradients, replicas, micro-batches, and what it learns."""
 
+import dataclasses
 import types
 
 import keras
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data.errors import DataError
+from data.pairs import PairedImages
 from engine.errors import ConfigurationError
 from engine.gin_config import loader
 from engine.schedules import LinearDecay
@@ -308,7 +311,7 @@ def test_it_learns_the_colours_of_the_targets_and_keeps_the_structure(make_train
 
 def test_gin_files_have_the_published_settings():
     loaded = {}
-    all_lengths = {"cut": ("50%", "50%", "400ep", 200), "fastcut": ("75%", "25%", "200ep", 150)}
+    all_lengths = {"cut": ("50%", "50%", "400ep", "50%"), "fastcut": ("75%", "25%", "200ep", "75%")}
     for name, lengths in all_lengths.items():
         experiment, _ = loader.load_experiment(gin_files=[f"gin/{name}.gin"])
         task = loaded[name] = experiment.task
@@ -334,6 +337,41 @@ def test_gin_files_have_the_published_settings():
     cut, fast = loaded["cut"], loaded["fastcut"]
     assert (cut.nce_weight, cut.nce_identity, cut.flip_equivariance) == (1, True, False)
     assert (fast.nce_weight, fast.nce_identity, fast.flip_equivariance) == (10, False, True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What an experiment asks of its data."""
+
+    random_crop_epochs: int | str | None
+    train_examples: int = 10
+    is_paired: bool = False
+    colour_space: str = "rgb"
+
+
+@pytest.mark.parametrize(
+    ("total", "given", "epochs"),
+    [
+        ("400ep", "50%", 200),
+        ("600ep", "50%", 300),  # a longer run crops longer, as its decay begins later
+        (50, "50%", 3),  # 2.5: the third epoch is not broken off
+        ("200ep", "75%", 150),
+        ("400ep", 200, 200),
+        ("400ep", None, None),
+    ],
+)
+def test_random_crops_end_with_a_part_of_the_run(total, given, epochs):
+    experiment, _ = loader.load_experiment(gin_files=["gin/cut.gin"])
+    experiment = dataclasses.replace(experiment, total_examples=total, data=Described(given))
+    assert experiment.with_crop_epochs().data.random_crop_epochs == epochs
+
+
+def test_a_part_of_no_run_is_refused(synthetic_datasets):
+    data = PairedImages(
+        dataset="synthetic_facades", data_dir=synthetic_datasets, crop_size=32, random_crop_epochs="50%"
+    )
+    with pytest.raises(DataError, match="'50%': is a part of a run"):
+        data.batches(position_examples=0, global_batch=1)
 
 
 def test_settings_that_cannot_work_are_refused():

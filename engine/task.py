@@ -256,6 +256,7 @@ class Step:
       gather: maps [B, ...] of each replica to [examples, ...] in example order, equal on all replicas; these
         are the examples of the global batch, or of the micro-batch.
       own: maps [examples, ...] to this replica's rows [B, ...]; the inverse of `gather`.
+      label_roles: names of the features whose values are classes: nothing may interpolate or recolour them.
     """
 
     networks: Mapping[str, keras.Model]
@@ -268,6 +269,7 @@ class Step:
     gather: Callable[[tf.Tensor], tf.Tensor]
     own: Callable[[tf.Tensor], tf.Tensor]
     frozen_networks: Mapping[str, keras.Model] = dataclasses.field(default_factory=dict)
+    label_roles: frozenset[str] = frozenset()
 
 
 class Task(abc.ABC):

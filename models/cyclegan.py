@@ -94,6 +94,7 @@ class CycleGan(Task):
                 norm=norm,
                 gan_loss=gan_loss,
                 regularisation=regularisation,
+                domain=domain,
             )
             for domain in _OTHER
         }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
 
+from data.roles import INPUT, SIDE_MAP, TARGET
 from engine.errors import ConfigurationError, check_at_least
 from engine.task import Adam, Phase, Step
 from models.fidelity import Fidelity
@@ -157,12 +159,17 @@ class Pix2Pix(Supervised):
             network = with_activations(network, [*ACTIVATIONS, "logits"])
 
         def discriminator(images: tf.Tensor, role: str) -> tf.Tensor:
-            def augment(x: tf.Tensor) -> tf.Tensor:  # changes all of them in the same way
-                return self.regularisation.augment(x, step.seeds, role)
+            def augment(x: tf.Tensor, feature: str) -> tf.Tensor:  # changes all of them in the same way
+                are_labels = feature in step.label_roles
+                return self.regularisation.augment(x, step.seeds, role, are_labels=are_labels)
 
-            shown = [step.batch["input"], images] if self.conditional else [images]
-            shown = tf.concat([augment(x) for x in shown], axis=-1)  # [B, H, W, Cin + Cout]
-            inputs = self.side_information.network_inputs(shown, step.batch, change=augment)
+            shown = {INPUT: step.batch["input"]} if self.conditional else {}
+            shown |= {TARGET: images}
+            augmented = [augment(x, feature) for feature, x in shown.items()]
+            images = tf.concat(augmented, axis=-1)  # [B, H, W, Cin + Cout]
+            inputs = self.side_information.network_inputs(
+                images, step.batch, change=functools.partial(augment, feature=SIDE_MAP)
+            )
             found = network(inputs, training=True)
             found = found if isinstance(found, list) else [found]
             if outputs is not None:

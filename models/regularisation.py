@@ -109,18 +109,20 @@ class Regularisation:
             return ()
         return (Phase(name="r1", loss=loss, updates=updates, optimizer=optimizer, every=self.r1_every),)
 
-    def augment(self, images: tf.Tensor, seeds: Seeds, role: str) -> tf.Tensor:
+    def augment(self, images: tf.Tensor, seeds: Seeds, role: str, *, are_labels: bool = False) -> tf.Tensor:
         """Augments images for the discriminator.
 
         Args:
           images: [B, H, W, C].
           seeds: those of the step.
           role: names the random numbers: the same role in the same step gets the same augmentation.
+          are_labels: whether the values of the images are classes, which keep their colours.
 
         Returns:
           [B, H, W, C].
         """
-        return diff_augment(images, seeds, policy=self.diff_augment, name=role)
+        policy = [part for part in self.diff_augment if not (are_labels and part == "colour")]
+        return diff_augment(images, seeds, policy=policy, name=role)
 
     def discriminator_terms(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from data.roles import INPUT, TARGET
 from engine.errors import ConfigurationError, check_at_least
 from engine.task import Step
 from models.networks.layers import image_input
@@ -190,8 +191,12 @@ class ScaledDiscriminators:
 
     def _discriminator(self, step: Step, name: str) -> Discriminator:
         def discriminator(images: tf.Tensor, role: str) -> tf.Tensor:
-            shown = [step.batch["input"], images] if self.conditional else [images]
-            shown = [self.regularisation.augment(x, step.seeds, role) for x in shown]  # in the same way
-            return step.networks[name](tf.concat(shown, axis=-1), training=True)
+            shown = {INPUT: step.batch["input"]} if self.conditional else {}
+            shown |= {TARGET: images}
+            augmented = [  # in the same way
+                self.regularisation.augment(x, step.seeds, role, are_labels=feature in step.label_roles)
+                for feature, x in shown.items()
+            ]
+            return step.networks[name](tf.concat(augmented, axis=-1), training=True)
 
         return discriminator

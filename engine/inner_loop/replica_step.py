@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
@@ -59,6 +59,7 @@ class ReplicaStep:
       task: its phases are run.
       train_state: the variables.
       seed: of all randomness in the networks and losses.
+      label_roles: as in `Step`.
 
     Attributes:
       task: as given.
@@ -66,10 +67,11 @@ class ReplicaStep:
       traces: how often a step, or a phase of it, was traced.
     """
 
-    def __init__(self, *, task: Task, train_state: TrainState, seed: int):
+    def __init__(self, *, task: Task, train_state: TrainState, seed: int, label_roles: Iterable[str] = ()):
         self.task = task
         self.train_state = train_state
         self._seed = seed
+        self._label_roles = frozenset(label_roles)
         self.traces = 0
 
     def run(
@@ -154,6 +156,7 @@ class ReplicaStep:
             ),
             gather=rows.gather,
             own=rows.local_rows,
+            label_roles=self._label_roles,
         )
 
     def reseed(self, view: Step, micro: tf.Tensor, *, part: int) -> None:

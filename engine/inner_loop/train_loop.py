@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -81,12 +81,15 @@ class TrainLoop:
         seed: int,
         jit_compile: bool = False,
         undo_non_finite: bool = False,
+        label_roles: Iterable[str] = (),
     ):
         self._task = task
         self._devices = devices
         self._strategy = devices.strategy
         self._scaling = scaling
-        self._replica_step = ReplicaStep(task=task, train_state=train_state, seed=seed)
+        self._replica_step = ReplicaStep(
+            task=task, train_state=train_state, seed=seed, label_roles=label_roles
+        )
         self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=devices.strategy)
         self._under_xla = compiles_with_xla(devices, wanted=jit_compile)
         self._whole_step = tf.autograph.experimental.do_not_convert(self._replica_step.run)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from data.roles import TARGET
 from engine.task import Step
 from models.networks.joint_pass import pass_both
 from models.networks.patchgan import check_patchgan_size, patchgan
@@ -27,6 +28,7 @@ class DomainDiscriminator:
       norm: "batch", "instance" or "none".
       gan_loss: one of `models.losses.ADVERSARIAL_LOSSES`.
       regularisation: of the discriminator.
+      domain: "input" or "target": the domain of its images.
 
     Raises:
       ConfigurationError: loss, norm and regularisation contradict each other.
@@ -37,6 +39,7 @@ class DomainDiscriminator:
     norm: str
     gan_loss: str
     regularisation: Regularisation
+    domain: str = TARGET
 
     def __post_init__(self) -> None:
         self.regularisation.check(gan_loss=self.gan_loss, norm=self.norm)
@@ -110,4 +113,6 @@ class DomainDiscriminator:
         )
 
     def _augment(self, step: Step, images: tf.Tensor, role: str) -> tf.Tensor:
-        return self.regularisation.augment(images, step.seeds, f"{self.network}/{role}")
+        return self.regularisation.augment(
+            images, step.seeds, f"{self.network}/{role}", are_labels=self.domain in step.label_roles
+        )

@@ -89,6 +89,7 @@ def test_a_run_on_one_hot_labels_trains_and_is_evaluated_as_pictures(data_dir, t
 def check_translations_with_maps(workdir, data_dir, tmp_path, evaluated):
     """Pictures and their maps, resized from 36 to 32 pixels, are what evaluation makes of the examples."""
     trainer = open_run(workdir)
+    assert trainer.loop._replica_step._label_roles == {"input", "side_map"}
     [batch] = trainer.experiment.data.evaluation("val", batch=2)
     expected = trainer.experiment.task.translate(
         trainer.state.evaluation_networks, {name: batch[name] for name in ("input", "side_map")}

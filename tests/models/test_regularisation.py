@@ -9,6 +9,7 @@ from engine.errors import ConfigurationError
 from engine.storage.run_directory import read_rows
 from engine.task import Adam, Seeds
 from models import losses
+from models.networks.diff_augment import diff_augment
 from models.networks.layers import Conv, image_input
 from models.networks.patchgan import patchgan
 from models.networks.spectral_norm import SpectralNorm
@@ -193,3 +194,13 @@ def test_pairs_are_augmented_alike():
 def test_settings_that_cannot_work_are_refused(gan_loss, norm, settings, message):
     with pytest.raises(ConfigurationError, match=message):
         Pix2Pix(gan_loss=gan_loss, norm=norm, regularisation=Regularisation(**settings))
+
+
+def test_labels_keep_their_colours():
+    regularisation = Regularisation(diff_augment=("colour", "translation"))
+    drawn = Seeds(key=tf.constant([1, 2]), global_batch=tf.constant(3), own=lambda x: x)
+    images = tf.constant(np.random.default_rng(0).choice([-1.0, 0.25, 1.0], (3, 16, 16, 3)))
+    found = regularisation.augment(images, drawn, "real", are_labels=True)
+    assert set(np.unique(found)) <= {-1.0, 0.0, 0.25, 1.0}  # 0 beyond the border
+    np.testing.assert_array_equal(found, diff_augment(images, drawn, policy=("translation",), name="real"))
+    assert len(np.unique(regularisation.augment(images, drawn, "real"))) > 20

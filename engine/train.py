@@ -138,6 +138,9 @@ def _train_once(
         if trainer.devices.is_chief:
             _note_changed_rates(experiment, run, trainer)
             write_fingerprint(run, experiment.data)
+        if trainer.devices.is_multi_worker:
+            _check_data_of_workers(experiment, run, trainer)
+        if trainer.devices.is_chief:
             run.write_config(text)
             run.write_data(describe(experiment.data))
             if records_micro_batch:
@@ -145,6 +148,24 @@ def _train_once(
                     experiment, run, largest_micro_batch=trainer.plan.largest_micro_batch
                 )
         return trainer.run()
+
+
+def _check_data_of_workers(experiment: Experiment, run: RunDirectory, trainer: Trainer) -> None:
+    """Compares the data sets of the workers, which may be copies, with that of the chief.
+
+    Raises:
+      ConfigurationError: one differs; on all workers.
+    """
+    trainer.sync.barrier()  # the chief has written its fingerprint
+    differences = changes_of_data(run, experiment.data)
+    if trainer.sync.minimum(0 if differences else 1):
+        return
+    how = "another worker says how"
+    if differences:
+        how = f"that of the chief -> that of this worker: {'; '.join(differences)}"
+    raise ConfigurationError(
+        f"data set: is not the same on all workers ({how}); give all of them the same files"
+    )
 
 
 def _forget_other_best(experiment: Experiment, trainer: Trainer, earlier: str | None) -> None:

@@ -1,7 +1,7 @@
 """Names of evaluation metrics: which way each improves, and which one chooses the best checkpoint.
 
 An evaluation names the metrics of a reconstruction, or of one direction, by a name in front of the metric:
-"cycle_A_psnr_db". `data.imaging.metrics.HIGHER_IS_BETTER` lists the metrics themselves.
+"cycle_input_psnr_db". `data.imaging.metrics.HIGHER_IS_BETTER` lists the metrics themselves.
 """
 
 from data.imaging.metrics import HIGHER_IS_BETTER
@@ -17,7 +17,7 @@ LEARNED_METRIC = "lpips"
 
 
 def metric_of(name: str) -> str | None:
-    """The metric that a name stands for: "psnr_db" for "psnr_db" and "cycle_A_psnr_db"; None if unknown."""
+    """The metric of a name: "psnr_db" of "psnr_db" and "cycle_input_psnr_db"; None if unknown."""
     if name in HIGHER_IS_BETTER:
         return name
     ends = [metric for metric in HIGHER_IS_BETTER if name.endswith(f"_{metric}")]
@@ -52,4 +52,4 @@ def default_metric(*, is_paired: bool) -> str:
 
 def known_metrics() -> str:
     """What a user may write, for error messages."""
-    return f"{', '.join(HIGHER_IS_BETTER)}, or one of a reconstruction such as 'cycle_A_psnr_db'"
+    return f"{', '.join(HIGHER_IS_BETTER)}, or one of a reconstruction such as 'cycle_input_psnr_db'"

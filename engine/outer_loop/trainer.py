@@ -78,6 +78,7 @@ class Trainer:
       experiment: as given, with the length of random crops in epochs.
       run_directory: as given.
       devices: of the run.
+      sync: exchanges values with the other workers.
       plan: the settings, resolved.
       state: every variable of the run.
       loop: the compiled loop.
@@ -97,7 +98,7 @@ class Trainer:
         self.devices = make_devices(
             experiment.strategy, cpu_replicas=experiment.cpu_replicas, gpus=experiment.gpus
         )
-        self._sync = WorkerSync(self.devices)
+        self.sync = WorkerSync(self.devices)
         self.plan = self._resolve_plan()
         self.state = self._build_state()
         self._schedule_state = ScheduleState(
@@ -143,7 +144,7 @@ class Trainer:
     def _resolve_plan(self) -> RunPlan:
         largest = self.experiment.largest_micro_batch
         if isinstance(largest, int):  # workers may have measured different limits
-            largest = self._sync.minimum(largest)
+            largest = self.sync.minimum(largest)
         return plan_run(
             self.experiment,
             replicas=self.devices.replicas,
@@ -187,7 +188,7 @@ class Trainer:
         """
         self._checkpointer.wait()
         self._restored_at = restore_newest(
-            self.state, self.run_directory, devices=self.devices, sync=self._sync
+            self.state, self.run_directory, devices=self.devices, sync=self.sync
         )
         return self._restored_at
 
@@ -202,7 +203,7 @@ class Trainer:
             keep = self.experiment.keep_checkpoints
             self._checkpointer.save(self.state, self.run_directory.checkpoints, keep=keep)
             self._checkpointer.wait()
-            self._sync.barrier()
+            self.sync.barrier()
 
     def run(self) -> Summary:
         """Trains from the current position to the end of the run, and marks the run as done.
@@ -238,7 +239,7 @@ class Trainer:
             ):
                 self._train(actions, preemption, watchdog, profiler)
                 self._checkpointer.wait()
-            self._sync.barrier()  # no worker ends before the chief has written everything
+            self.sync.barrier()  # no worker ends before the chief has written everything
         finally:
             self._checkpointer.close()
             reporter.close()
@@ -352,7 +353,7 @@ class Trainer:
             with watchdog.watch(
                 describe=lambda: "stalled: waiting for another worker, whose output says why"
             ):
-                stop, caller.sec_per_step = self._sync.all_reduce(
+                stop, caller.sec_per_step = self.sync.all_reduce(
                     stop=preemption.stop_reason is not None, sec_per_step=caller.sec_per_step
                 )
             if stop and not self._is_complete:
@@ -372,7 +373,7 @@ class Trainer:
             actions.save()
         self._checkpointer.wait()
         # No worker exits before the chief's files are complete: schedulers may stop all when one exits.
-        self._sync.barrier()
+        self.sync.barrier()
         raise RunInterruptedError(
             f"{reason}: saved at {self.examples} of {self.plan.total_examples} examples; the same command "
             "continues the run"

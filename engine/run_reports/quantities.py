@@ -83,7 +83,7 @@ def training_quantity(key: str) -> Quantity | None:
 
 
 def metric_title(name: str) -> tuple[str, str]:
-    """Title and unit of a metric, such as "psnr_db" or "cycle_A_psnr_db"."""
+    """Title and unit of a metric, such as "psnr_db" or "cycle_input_psnr_db"."""
     for end in sorted(_METRICS, key=len, reverse=True):
         if name == end:
             return _METRICS[end]

@@ -51,7 +51,7 @@ def test_what_is_not_finite_is_left_out():
 
 
 @pytest.mark.parametrize("smoothing", [Exponential(decay=0.7), CentredWindow(evaluations=5)])
-@pytest.mark.parametrize("metric", ["psnr_db", "cycle_A_rmse"])
+@pytest.mark.parametrize("metric", ["psnr_db", "cycle_input_rmse"])
 def test_a_smoothed_plateau_is_a_plateau_of_the_smoothed_values(smoothing, metric):
     settings = {"metric": metric, "patience": 1, "minimum_change": 0.05}
     detector, plain = PlateauDetector(**settings, smoothing=smoothing), PlateauDetector(**settings)

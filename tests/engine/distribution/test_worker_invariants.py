@@ -1,5 +1,6 @@
 """CycleGAN with its image pool on two worker processes: replicas and restarts change nothing."""
 
+import itertools
 import signal
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ EARLY_END = (
     "TOTAL_EXAMPLES = 50",
     f"small_cyclegan.SmallCycleGan.noted = {TOTAL}",
     "EVALUATE_EVERY = 17",
-    "experiment.Experiment.best_metric = 'cycle_A_psnr_db'",
+    "experiment.Experiment.best_metric = 'cycle_input_psnr_db'",
     "early_stopping.EarlyStopping.patience = 15",
     "early_stopping.EarlyStopping.minimum_change = 100.0",
     "early_stopping.EarlyStopping.smoothing = @smoothing.Exponential()",
@@ -69,11 +70,12 @@ def start(programs, made_up_images):
         workdir, data_dir=made_up_images, *, workers=1, params=GROWING + EARLY_END, gin_files=GIN_FILES
     ):
         arguments = [f"--workdir={workdir}", *(f"--gin_file={path}" for path in gin_files)]
-        arguments += [f"--gin_param={param}" for param in (*params, f"DATA_DIR = {data_dir!r}")]
+        arguments += [f"--gin_param={param}" for param in params]
+        data_dirs = itertools.repeat(data_dir) if isinstance(data_dir, str) else data_dir
         places = [{"TF_CONFIG": config} for config in tf_configs(workers)] if workers > 1 else [{}]
         started = programs[: len(places)]
-        for index, (program, place) in enumerate(zip(started, places, strict=True)):
-            program.start(arguments, output_of(workdir, index), place)
+        for index, (program, place, own) in enumerate(zip(started, places, data_dirs, strict=False)):
+            program.start([*arguments, f"--gin_param=DATA_DIR = {own!r}"], output_of(workdir, index), place)
         return started
 
     return start
@@ -202,6 +204,17 @@ SCHEDULES = {
         ),
     },
 }
+
+
+def test_workers_with_other_copies_of_the_data_are_refused(tmp_path, start, made_up_images):
+    other = prepare_made_up_images(str(tmp_path / "other"), fewer=1)
+    workdir = tmp_path / "run"
+    workers = start(workdir, (made_up_images, other), workers=2)
+    finish(workdir, workers, code=2)
+    said = [Path(output_of(workdir, index)).read_text().splitlines()[-1] for index in (0, 1)]
+    assert "data set: is not the same on all workers (another worker says how)" in said[0]
+    assert "that of the chief -> that of this worker: trainA: 10 -> 9 examples; " in said[1]
+    assert not (workdir / "checkpoints").exists() and not (workdir / "config.gin").exists()
 
 
 @pytest.mark.soak

@@ -122,7 +122,7 @@ def test_images_that_a_metric_does_not_take_are_refused_before_training(
 
 def test_every_metric_says_which_way_is_better_and_can_choose_a_checkpoint(noise_pairs):
     for name in MORE_METRICS:
-        assert higher_is_better(name) and higher_is_better(f"cycle_A_{name}") and needs_targets(name)
+        assert higher_is_better(name) and higher_is_better(f"cycle_input_{name}") and needs_targets(name)
         chosen = Experiment(
             task=Darker(), data=noise_pairs(), total_examples=1, metrics=[name], best_metric=name
         )

@@ -244,9 +244,9 @@ def test_plans_say_what_chooses_and_when_a_run_would_end(make_run):
             "Experiment.best_metric = 'psnr': unknown; use one of mae, mse, rmse, psnr_db",
         ),
         (
-            {"best_metric": "cycle_A_ssim"},
-            "Experiment.best_metric = 'cycle_A_ssim': evaluations of this task do not measure it; use one of "
-            "mae, mse, rmse, psnr_db, ssim",
+            {"best_metric": "cycle_input_ssim"},
+            "Experiment.best_metric = 'cycle_input_ssim': evaluations of this task do not measure it; "
+            "use one of mae, mse, rmse, psnr_db, ssim",
         ),
         (
             {"early_stopping": EarlyStopping(metric="x_mae")},

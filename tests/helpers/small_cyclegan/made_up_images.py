@@ -12,13 +12,18 @@ EPOCH_EXAMPLES = 10
 _IMAGES = {"trainA": EPOCH_EXAMPLES, "trainB": 7, "valA": 4, "valB": 4}
 
 
-def prepare_made_up_images(directory: str) -> str:
-    """Writes the pictures and the data set, 36x36 pixels; returns the folder of prepared data sets."""
+def prepare_made_up_images(directory: str, *, fewer: int = 0) -> str:
+    """Writes the pictures and the data set, 36x36 pixels; returns the folder of prepared data sets.
+
+    Args:
+      directory: gets both.
+      fewer: how many pictures of the first split are left out.
+    """
     draw = np.random.default_rng(0)
     source = os.path.join(directory, "pictures")
     for split, count in _IMAGES.items():
         os.makedirs(os.path.join(source, split))
-        for number in range(count):
+        for number in range(count - fewer * (split == "trainA")):
             coarse = Image.fromarray(draw.integers(0, 256, (5, 5, 3), dtype=np.uint8))
             coarse.resize((36, 36)).save(os.path.join(source, split, f"{number}.png"))
     data_dir = os.path.join(directory, "datasets")

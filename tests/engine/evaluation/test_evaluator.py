@@ -116,7 +116,8 @@ class Halved:
 
     def __init__(self, pairs):
         self.pairs = pairs
-        self.example_spec = pairs.example_spec
+        half = tf.TensorSpec([pairs.size // 2, pairs.size // 2, 3], tf.float32)
+        self.example_spec = pairs.example_spec | {"input": half}
 
     def evaluation(self, split, *, batch):
         def halved(example):

@@ -18,7 +18,7 @@ from engine.outer_loop.wall_time import WallTime
 from engine.reporting.log_rows import Speed, training_row
 from engine.reporting.reporter import Reporter
 from engine.storage.async_checkpointer import AsyncCheckpointer
-from engine.storage.run_directory import RunDirectory
+from engine.storage.run_directory import RunDirectory, read_rows
 
 
 class RunActions:
@@ -125,6 +125,13 @@ class RunActions:
             if action.is_due(call.before, examples, total) or self._early_stop.is_over:
                 with wall_time.measure(action):
                     action.run()
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether eval.jsonl has a row of this position, as it has when a run has ended here."""
+        split = self._experiment.data.evaluation_split
+        rows = read_rows(self._run.eval_log)
+        return any((row["examples"], row["split"]) == (self._examples, split) for row in rows)
 
     def check_replicas(self) -> None:
         """Compares the replicas, unless that is switched off or already done at this position.

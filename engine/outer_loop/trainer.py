@@ -325,6 +325,10 @@ class Trainer:
         total = self.plan.total_examples
         if not self._is_complete:
             self._wall_time.check_start()
+        # TOTAL_EXAMPLES was lowered to less than the run has drawn, so it ends here.
+        elif not self.sync.minimum(int(actions.is_evaluated)):
+            actions.evaluate()
+            actions.sample()
         caller = LoopCaller(
             self.experiment,
             self.plan,

@@ -18,6 +18,7 @@ from engine.cli import program
 from engine.durations import seconds_of
 from engine.errors import ConfigurationError, DivergenceError, RunInterruptedError
 from engine.experiment import Experiment
+from engine.outer_loop.run_actions import RunActions
 from engine.outer_loop.trainer import Trainer
 from engine.outer_loop.wall_time import WallTime
 from engine.storage import checkpoints
@@ -347,3 +348,32 @@ def test_a_terminal_that_closes(tmp_path, how, reason):
     os.close(ours)
     assert process.wait(timeout=60) == 0, said
     assert f"stopped: {reason}" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_run_that_is_shortened_below_its_position_ends_there(
+    make_trainer, pairs, tmp_path, monkeypatch
+):
+    def run(total):
+        settings = SETTINGS | {"total_examples": total, "sample_every": 0}
+        trainer = make_trainer(TwoPhases(), pairs(), workdir=str(tmp_path), **settings)
+        trainer.restore()
+        trainer.run()
+
+    log = RunActions.log
+
+    def log_and_stop(actions):
+        log(actions)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunActions, "log", log_and_stop)
+        with pytest.raises(RunInterruptedError):
+            run(1000)
+    files = RunDirectory(str(tmp_path))
+    position = read_rows(files.train_log)[-1]["examples"]
+    assert position > 1 and not read_rows(files.eval_log) and not os.path.exists(files.samples)
+    for _ in range(2):  # the second time it is complete
+        run(1)
+        assert [row["examples"] for row in read_rows(files.eval_log)] == [position]
+        assert os.listdir(files.samples) == [f"samples_{position:08d}.png"]
+        assert os.path.exists(files.done)

@@ -235,6 +235,7 @@ TPU_JOB = {"name": "mine", "zone": "us-west4-a", "accelerator_type": "v5litepod-
 def test_a_tpu_job(run, checkout, monkeypatch, tmp_path, name):
     """The commands that it prints hold the paths, and no path is taken for a flag or a pattern."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # those of this process stay
     monkeypatch.setattr(tpu_job_flags.check, "__kwdefaults__", {"checkout": checkout})
     gin_file = f"gin/{file_name(name, '.gin')}"
     given = TPU_JOB | {"gin_file": gin_file, "output": name, "workdir": "gs://bucket/mine"}

@@ -15,7 +15,7 @@ from collections import Counter
 
 import pytest
 
-from engine.errors import RunsFailedError
+from engine.errors import ConfigurationError, RunsFailedError
 from engine.storage.run_directory import read_rows
 from engine.sweep import sweep
 from tests.helpers.runs import WGAN_GP
@@ -243,5 +243,6 @@ def test_runs_are_trained_in_earnest_and_bad_ones_refused_first(synthetic_datase
     evaluated = read_rows(str(tmp_path / "sweep" / "BATCH_SCHEDULE=3" / "eval.jsonl"))[-1]
     assert float(rows[1]["ssim"]) == evaluated["metric/ssim"]
     assert "run 2 of 2: BATCH_SCHEDULE=3\n" in capfd.readouterr().out
-    with pytest.raises(RunsFailedError, match="was trained with other settings .*Experiment.seed: 0 -> 1"):
-        sweep(**(settings | {"gin_params": [*settings["gin_params"], "SEED = 1"]}))
+    settings |= {"grids": ["BATCH_SCHEDULE = [3]"], "gin_params": [*settings["gin_params"], "SEED = 1"]}
+    with pytest.raises(ConfigurationError, match="was trained with other settings .*Experiment.seed: 0 -> 1"):
+        sweep(**settings)

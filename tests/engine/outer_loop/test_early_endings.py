@@ -350,9 +350,7 @@ def test_a_terminal_that_closes(tmp_path, how, reason):
     assert f"stopped: {reason}" in (tmp_path / "log.txt").read_text()
 
 
-def test_a_run_that_is_shortened_below_its_position_ends_there(
-    make_trainer, pairs, tmp_path, monkeypatch
-):
+def test_a_run_that_is_shortened_below_its_position_ends_there(make_trainer, pairs, tmp_path, monkeypatch):
     def run(total):
         settings = SETTINGS | {"total_examples": total, "sample_every": 0}
         trainer = make_trainer(TwoPhases(), pairs(), workdir=str(tmp_path), **settings)

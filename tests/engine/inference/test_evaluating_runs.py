@@ -182,7 +182,7 @@ def test_follow_passes_over_a_checkpoint_that_is_removed_while_it_is_read(
     trained, tmp_path, monkeypatch, caplog
 ):
     run = RunDirectory(str(tmp_path / "run"))
-    shutil.copytree(trained, run.path)
+    shutil.copytree(trained, run.path, ignore=shutil.ignore_patterns("eval.jsonl"))
     load = checkpoints.load
 
     def remove_and_load(state, directory, position):

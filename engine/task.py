@@ -472,6 +472,32 @@ def example_weights() -> tf.Tensor | None:
     return _example_weights.get()
 
 
+def sum_over_replicas(values: Any) -> Any:
+    """Returns the sums over all replicas, for layers that couple examples (in replica context).
+
+    It is differentiable any number of times. All replicas must call it, in the same order.
+
+    Args:
+      values: a tensor, or a nested structure of tensors, of the same shapes on every replica.
+
+    Returns:
+      The same structure.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return values
+
+    # `ReplicaContext.all_reduce` searches the graph from its sums back to its inputs. The sums depend on the
+    # other replicas too, so every call would search their whole graphs: a CUT with batch norm traces for
+    # minutes. The search ends at a stopped gradient.
+    @tf.custom_gradient
+    def all_reduce(*own: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:
+        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.stop_gradient(x) for x in own])
+        return sums, lambda *gradients: sum_over_replicas(list(gradients))
+
+    return tf.nest.pack_sequence_as(values, all_reduce(*tf.nest.flatten(values)))
+
+
 def gradient_norm(fn: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
     """Computes the norm of a network's gradient with respect to its input, for each example.
 

@@ -7,6 +7,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from engine.task import sum_over_replicas
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplicaRows(abc.ABC):
@@ -77,8 +79,7 @@ class ReplicaRows(abc.ABC):
             return rows
         if self.replicas == 1:
             return rows[: self.examples]
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, self._scatter(rows))[: self.examples]
+        return sum_over_replicas(self._scatter(rows))[: self.examples]
 
     @abc.abstractmethod
     def _scatter(self, rows: tf.Tensor) -> tf.Tensor:

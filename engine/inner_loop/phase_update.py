@@ -14,7 +14,7 @@ from engine.inner_loop.batch_rows import ReplicaRows
 from engine.inner_loop.gradients import Gradients
 from engine.inner_loop.loss_scale import LossScale
 from engine.inner_loop.train_state import TrainState
-from engine.task import Phase, Task
+from engine.task import Phase, Task, sum_over_replicas
 
 APPLIED, OVERFLOWED, NOT_FINITE = 0, 1, 2
 """Outcomes of a phase. The outcome of a step is the largest of its phases.
@@ -125,7 +125,7 @@ def update(
       The phase's metrics, and its outcome: int32, one of APPLIED, OVERFLOWED, NOT_FINITE. Unless it is
       APPLIED, networks, moments and averages are unchanged.
     """
-    sums = _reduce(sums)
+    sums = sum_over_replicas(sums)
     norm = _norm(sums.gradients)
     # The sums are the same on every replica, so every replica makes the same decision.
     is_finite = _is_finite([norm, *sums.losses.values()])
@@ -140,14 +140,6 @@ def update(
         metrics[f"overflows/{phase.name}"] = loss_scale.overflows  # including this step
     dtype = keras.config.floatx()
     return {name: tf.cast(value, dtype) for name, value in metrics.items()}, outcome
-
-
-def _reduce(sums: PhaseSums) -> PhaseSums:
-    """The sums over all replicas, the same on each."""
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync > 1:
-        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
-    return sums
 
 
 def _norm(gradients: Gradients) -> tf.Tensor:

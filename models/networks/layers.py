@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.task import example_weights
+from engine.task import example_weights, sum_over_replicas
 
 NORMS = ("batch", "instance", "none")
 INFERENCE_NORMS = ("batch_statistics", "moving_statistics")
@@ -105,14 +105,6 @@ class InstanceNorm(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def _sum_over_replicas(x: tf.Tensor) -> tf.Tensor:
-    """Returns the sum over all replicas, which is differentiable."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return x
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
-
-
 def _row_weights(x: tf.Tensor) -> tf.Tensor:
     """Returns 1 for the rows of x that are examples, 0 for padding: [B, 1, 1, 1] of x's dtype."""
     weights = example_weights()
@@ -142,11 +134,11 @@ def _centre_global_batch(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor,
     positions = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], x.dtype)
     local_count = positions * tf.reduce_sum(weights)
     sums = tf.concat([tf.reduce_sum(weights * x, axes), local_count[tf.newaxis]], 0)  # [C + 1]
-    sums = _sum_over_replicas(sums)
+    sums = sum_over_replicas(sums)
     count = sums[-1]
     mean = sums[:-1] / count
     centred = x - mean
-    squares = _sum_over_replicas(tf.reduce_sum(weights * tf.square(centred), axes))
+    squares = sum_over_replicas(tf.reduce_sum(weights * tf.square(centred), axes))
     return centred, squares / count, mean, count
 
 

@@ -83,10 +83,10 @@ def draw(seed: int) -> Configuration:
     if task in ("pix2pix", "supervised") and chance(drawn, 0.15):
         layout, added_files = "single", ["gin/single.gin"]
     pictures, prepare, side_params = draw_pictures(drawn, task, layout)
-    schedule_files, schedule_params = draw_schedule(drawn)
+    schedule_files, schedule_params = draw_schedule(drawn, task)
     augmentation_files, augmentation_params = draw_augmentations(drawn)
     direction = drawn.choice(["AtoB", "AtoB", "BtoA"]) if layout != "single" else "AtoB"
-    replicas = drawn.choice([1, 1, 1, 2, 3]), drawn.choice([1, 1, 1, 2, 3])
+    replicas = drawn.choice([1, 1, 1, 2, 3]), drawn.choice([1, 1, 1, 1, 2, 3])
     total = drawn.randint(5, 12)
     params = [
         *([f'DIRECTION = "{direction}"'] if direction != "AtoB" else []),
@@ -122,7 +122,7 @@ def draw(seed: int) -> Configuration:
         gin_files=(f"gin/{task}.gin", *added_files, *augmentation_files, *schedule_files),
         gin_params=tuple(params),
         replicas=replicas,
-        stop_examples=drawn.randint(1, total - 2),
+        stop_examples=drawn.randint(1, total // 2),
         direction=direction,
         translate=tuple(translate),
     )

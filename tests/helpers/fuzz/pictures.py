@@ -131,11 +131,12 @@ def draw_pictures(
     sizes = [(drawn.randint(34, 60), drawn.randint(34, 60)) for _ in range(drawn.choice([1, 3]))]
     if chance(drawn, 0.05):
         sizes = [(20, 31)]
-    prepare = {"val_fraction": drawn.choice(["0", "0.1", "0.4"]), "test_fraction": drawn.choice(["0", "0.2"])}
-    if dtype == "uint16" and chance(drawn, 0.4):
+    prepare = {"val_fraction": drawn.choice(["0", "0.1", "0.2"]), "test_fraction": drawn.choice(["0", "0.2"])}
+    if dtype == "uint16" and chance(drawn, 0.5 if largest["uint16"] == 4095 else 0.05):
         prepare["value_range"] = "0,4095"
     classes: dict[str, int] = {}
-    if layout in PAIRED and extension in (".png", ".bmp", ".tif") and chance(drawn, 0.25):
+    has_classes = dtype != "float32" and extension in (".png", ".bmp", ".tif")
+    if layout in PAIRED and (has_classes or chance(drawn, 0.1)) and chance(drawn, 0.25):
         side = drawn.choice("AB")
         classes, prepare["labels"] = {side: 3}, side
     side, params = "none", []
@@ -149,7 +150,7 @@ def draw_pictures(
             prepare["side_map_kind"] = drawn.choice(["classes", "values"])
     pictures = Pictures(
         layout=layout,
-        count=drawn.randint(8, 14) if chance(drawn, 0.85) else drawn.choice([1, 2, 5]),
+        count=drawn.randint(9, 14) if chance(drawn, 0.92) else drawn.choice([1, 2, 5]),
         extension=extension,
         dtype=dtype,
         channels=both,

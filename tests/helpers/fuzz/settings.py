@@ -56,8 +56,8 @@ _SCHEDULES = {
 
 def draw_sizes(drawn: random.Random, task: str) -> list[str]:
     """LOAD_SIZE and CROP_SIZE, some of which do not fit the network."""
-    crop = "32" if chance(drawn, 0.85) else drawn.choice(["(32, 40)", "24", "64", "33"])
-    load = drawn.choice(["32", "36", "0", "(36, 44)"]) if chance(drawn, 0.9) else "24"
+    crop = "32" if chance(drawn, 0.9) else drawn.choice(["(32, 40)", "24", "64", "33"])
+    load = drawn.choice(["32", "36", "0", "(36, 44)"]) if chance(drawn, 0.97) else "24"
     if crop == "64":
         load = drawn.choice(["64", "70"])
     params = [f"CROP_SIZE = {crop}", f"LOAD_SIZE = {load}"]
@@ -156,10 +156,12 @@ def draw_precision(drawn: random.Random, replicas: int) -> list[str]:
     return params
 
 
-def draw_schedule(drawn: random.Random) -> tuple[list[str], list[str]]:
+def draw_schedule(drawn: random.Random, task: str) -> tuple[list[str], list[str]]:
     """Gin files and settings of the batch schedule."""
     if chance(drawn, 0.3):
         name = drawn.choice(list(_SCHEDULES))
+        if name == "smith_plateau" and "unpaired" in TASKS[task][1] and chance(drawn, 0.8):
+            name = "stepwise"  # there is no metric that it could follow
         return [f"gin/schedules/{name}.gin"], list(_SCHEDULES[name])
     schedule = drawn.choice(["1", "2", "3", "5", "'0:1, 3:2, 7:3'", "'0:3, 4:1'", "'0ep:1, 1ep:2'"])
     params = [f"BATCH_SCHEDULE = {schedule}"]
@@ -186,7 +188,7 @@ def draw_data_settings(drawn: random.Random, pictures: Pictures) -> list[str]:
         params.append('pairs.PairedImages.label_encoding = "one_hot"')
     if chance(drawn, 0.15):
         params.append(f'{owner}.resize = "resize_with_pad"')
-    if chance(drawn, 0.15):
+    if chance(drawn, 0.15) and (pictures.channels == (3, 3) or chance(drawn, 0.2)):
         space = drawn.choice(["lab", "ycbcr_bt601_full", "ycbcr_bt709_studio"])
         params.append(f'{owner}.colour_space = "{space}"')
     if chance(drawn, 0.15):

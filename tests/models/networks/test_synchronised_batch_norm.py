@@ -1,11 +1,13 @@
 """Batch norm synchronised over replicas equals one device: float64, uneven and missing shares."""
 
 import contextlib
+import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.ops import custom_gradient, op_selector
 
 from engine.inner_loop.batch_rows import whole_step
 from engine.task import set_example_weights
@@ -130,3 +132,38 @@ def test_unet(float64, batch):
         return unet(name="G", input_channels=3, output_channels=3, downsamplings=5, filters=2)
 
     assert_replicas_change_nothing(build, random(batch, 32, 32, 3), replicas=2)
+
+
+def test_tracing_does_not_search_the_graphs_of_the_other_replicas(monkeypatch):
+    searched = []
+
+    def search(*args, **kwargs):
+        found = op_selector.get_backward_walk_ops(*args, **kwargs)
+        searched.append(len(found))
+        return found
+
+    monkeypatch.setattr(custom_gradient, "op_selector", types.SimpleNamespace(get_backward_walk_ops=search))
+    largest = []
+    for layers in (1, 6):
+        searched.clear()
+        strategy = mirrored(2)
+        with strategy.scope():
+            norms = [BatchNorm() for _ in range(layers)]
+            for norm in norms:
+                norm.build((None, 4, 4, 3))
+
+        def gradient(norms=norms):
+            x = tf.ones([2, 4, 4, 3])
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = x
+                for norm in norms:
+                    y = norm(y, training=True)
+            return tape.gradient(y, x)
+
+        tf.function(
+            lambda strategy=strategy, gradient=gradient: strategy.run(gradient)
+        ).get_concrete_function()
+        assert len(searched) >= 2 * layers
+        largest.append(max(searched))
+    assert largest[0] == largest[1]

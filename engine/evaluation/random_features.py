@@ -32,8 +32,8 @@ class RandomFeatures(FeatureExtractor):
 
     At scales 1, 1/2 and 1/4, filters of 5x5 pixels that sum to 0 give contrast; its absolute value, halved,
     goes through filters of 3x3 pixels, which give texture. Of both, the features are the logarithms of the
-    mean absolute value, and of the contrast that of the root of the mean square, over the whole image. The
-    mean and the logarithm of the standard deviation of each channel are added.
+    mean absolute value over the whole image, and of the contrast also the mean of the logarithms, which sees
+    faint noise in flat areas. The mean and the logarithm of the standard deviation of each channel are added.
 
     The weights are a rule, so they are the same everywhere: the integers of the PCG64 generator with seed 20,
     as normal numbers by the Box-Muller transform, minus the mean of each filter over its pixels, divided by
@@ -80,7 +80,7 @@ def random_features(images: tf.Tensor, value_range: tuple[float, float] | None =
         texture = tf.abs(_filtered(_halved(contrast), texture_filters))  # [B, H/2, W/2, 16]
         features += [
             _log(tf.reduce_mean(contrast, axis=[1, 2])),
-            _log(tf.sqrt(tf.reduce_mean(tf.square(contrast), axis=[1, 2]))),
+            tf.reduce_mean(_log(contrast), axis=[1, 2]),
             _log(tf.reduce_mean(texture, axis=[1, 2])),
         ]
         x = _halved(x)

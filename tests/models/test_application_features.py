@@ -74,6 +74,7 @@ def test_image_sizes_are_those_of_keras(monkeypatch):
 
     monkeypatch.setattr(imagenet_utils, "obtain_input_shape", note)
     applications = [name for name, build in vars(keras.applications).items() if callable(build)]
+    applications = [name for name in applications if not name.startswith("MobileNetV3")]  # has no default
     for name in applications:
         with pytest.raises(Stop):
             getattr(keras.applications, name)(weights=None)

@@ -278,8 +278,8 @@ def test_a_run_needs_no_data_set(translate, train_run, tmp_path, capfd):
     with pytest.raises(
         ConfigurationError, match="'mine' is not in .*; .* --data_dir=DIR, or .*--input=FOLDER"
     ):
-        evaluate(workdir=workdir, split="train_held_out")
-    assert evaluate(workdir=workdir, split="train_held_out", data_dir=str(tmp_path / "moved")).examples == 1
+        evaluate(workdir=workdir, split="val")
+    assert evaluate(workdir=workdir, split="val", data_dir=str(tmp_path / "moved")).examples == 1
     capfd.readouterr()
     folders = {"input": str(tmp_path / "source" / "A"), "target": str(tmp_path / "source" / "B")}
     evaluation = evaluate(workdir=workdir, **folders)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine.evaluation.frechet_distance import FeatureMoments, frechet_distance
+from engine.evaluation.image_function import ImageFunction
 from engine.evaluation.kept_statistics import KeptStatistics
 from engine.evaluation.kernel_distance import FeatureSample, kernel_distance
 from engine.evaluation.picture_scale import PictureScale
@@ -84,6 +85,7 @@ class Features:
     def __init__(self, extractor: FeatureExtractor) -> None:
         self._extractor = extractor
         self._network: FeatureNetwork | None = None
+        self._traced = ImageFunction(self._compute)
 
     @property
     def identity(self) -> str:
@@ -94,10 +96,9 @@ class Features:
         """Images [B, H, W, C] of a scale -> float32 [B, D]."""
         if self._network is None:
             self._network = self._extractor.build()
-        return self._compute(images, scale).numpy()
+        return self._traced(images, scale=scale).numpy()
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def _compute(self, images: tf.Tensor, scale: PictureScale) -> tf.Tensor:
+    def _compute(self, images: tf.Tensor, *, scale: PictureScale) -> tf.Tensor:
         assert self._network is not None, "`of` builds it"
         return self._network(images, scale.value_range)
 

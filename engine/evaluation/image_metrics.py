@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.imaging.metrics import identical
+from engine.evaluation.image_function import ImageFunction
 from engine.evaluation.picture_scale import PictureScale
 from engine.evaluation.results import ImageMetrics
 
@@ -26,6 +27,7 @@ class ImageMeasurement:
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self._metrics = metrics
+        self._traced = ImageFunction(self._measure)
 
     def __call__(
         self, images: tf.Tensor, references: tf.Tensor, scale: PictureScale
@@ -41,10 +43,11 @@ class ImageMeasurement:
           [B] by name of the metric, and "identical".
         """
         with tf.device("CPU:0"):  # accelerators may lack float64
-            return {name: x.numpy() for name, x in self._measure(images, references, scale).items()}
+            return {name: x.numpy() for name, x in self._traced(images, references, scale=scale).items()}
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def _measure(self, images: tf.Tensor, references: tf.Tensor, scale: PictureScale) -> dict[str, tf.Tensor]:
+    def _measure(
+        self, images: tf.Tensor, references: tf.Tensor, *, scale: PictureScale
+    ) -> dict[str, tf.Tensor]:
         # A whole dtype needs no check of the values against the range.
         value_range = None if scale == PictureScale() else scale.value_range
         measured = {name: metric(images, references, value_range) for name, metric in self._metrics.items()}

@@ -203,7 +203,7 @@ def test_interruption_leaves_nothing(save, run_prepare, tmp_path, monkeypatch, e
         patch.setattr(image_encoding, "encode", encode_some)
         code, out, err = run_prepare()
     assert (code, out, err.count("\n")) == (expected_code, "", 1)
-    assert list((tmp_path / "datasets").iterdir()) == []
+    assert not (tmp_path / "datasets").exists()
     assert run_prepare()[0] == 0
 
 

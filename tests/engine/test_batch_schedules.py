@@ -281,7 +281,8 @@ SCHEDULES = {
 
 def test_every_gin_schedule_is_tested():
     paths = glob.glob(os.path.join(loader.ROOT, "gin", "schedules", "*.gin"))
-    assert {os.path.basename(path)[:-4] for path in paths} == set(SCHEDULES)
+    of_learning_rates = {"reduce_on_plateau"}
+    assert {os.path.basename(path)[:-4] for path in paths} - of_learning_rates == set(SCHEDULES)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -34,7 +34,15 @@ def test_quickstart_reads_and_overrides():
     assert again.total_examples == 80 and again.task.l1_weight == 50
 
 
-ADDED = ("augmentations", "base", "single", "unpaired", "schedules/")  # given after the file of a task
+ADDED = (
+    "augmentations",
+    "base",
+    "early_stopping",
+    "mlflow",
+    "single",
+    "unpaired",
+    "schedules/",
+)  # given after the file of a task
 GIN_FILES = sorted(
     path.relative_to(f"{loader.ROOT}/gin").with_suffix("").as_posix()
     for path in pathlib.Path(loader.ROOT, "gin").rglob("*.gin")

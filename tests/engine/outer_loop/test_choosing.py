@@ -8,7 +8,7 @@ import pytest
 
 from engine.early_stopping import EarlyStopping
 from engine.errors import ConfigurationError, RunInterruptedError
-from engine.evaluation.evaluator import Evaluation
+from engine.evaluation.results import Evaluation, ImageMetrics
 from engine.outer_loop.best_checkpoint import best_line
 from engine.outer_loop.stopping import stopping_lines
 from engine.schedules import ReduceOnPlateau
@@ -42,7 +42,8 @@ def make_run(make_trainer, noise_pairs):
         def evaluate(split):
             assert split == "val"
             metrics = {"psnr_db": 0.0, "ssim": 0.0, "mae": 0.0, name: series[trainer.examples]}
-            return Evaluation(examples=5, model=metrics, baselines={}, reconstructions={})
+            values = {metric: np.array([value]) for metric, value in metrics.items()}
+            return Evaluation(examples=5, translations=ImageMetrics(values=values))
 
         trainer.evaluator.evaluate = evaluate
         return trainer

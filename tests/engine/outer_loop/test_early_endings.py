@@ -296,7 +296,7 @@ def test_signal_during_the_set_up_is_one_line(number, capfd):
 
     previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        assert program._interruptible(main, ["program"]) == 42
+        assert program._interruptible(main, ["program"], takes_arguments=False) == 42
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)

@@ -1,0 +1,41 @@
+"""Functions of batches of images, traced once for each shape of an image."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from engine.evaluation.picture_scale import PictureScale
+
+
+class ImageFunction:
+    """A function that TensorFlow traces once for each scale, shape and dtype of images, for any batch size.
+
+    TensorFlow's own relaxing of shapes would make heights, widths and channels unknown where two kinds of
+    images take turns; metrics and networks need them.
+
+    Args:
+      function: takes batches of images [B, H, W, C], and `scale`.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._traced: dict[tuple, Callable[..., Any]] = {}
+
+    def __call__(self, *batches: tf.Tensor, scale: PictureScale) -> Any:
+        """Calls the function.
+
+        Args:
+          *batches: of images.
+          scale: of all of them.
+        """
+        key = (scale, *((tuple(images.shape[1:]), images.dtype) for images in batches))
+        if key not in self._traced:
+            signature = [tf.TensorSpec([None, *images.shape[1:]], images.dtype) for images in batches]
+            self._traced[key] = tf.function(
+                functools.partial(self._function, scale=scale), input_signature=signature, autograph=False
+            )
+        return self._traced[key](*batches)

@@ -86,23 +86,19 @@ def _comparisons(x: tf.Tensor, y: tf.Tensor, peak: float) -> tuple[tf.Tensor, tf
 
 def _window_mean(x: tf.Tensor) -> tf.Tensor:
     """Gaussian-weighted mean over 11x11 windows: [B, H, W, C] -> [B, H - 10, W - 10, C]."""
-    # The window is separable: down the columns, then along the rows.
-    for _ in range(2):
-        x = tf.transpose(_column_mean(x), [0, 2, 1, 3])
-    return x
-
-
-def _column_mean(x: tf.Tensor) -> tf.Tensor:
-    """Gaussian-weighted mean over 11 rows: [B, H, W, C] -> [B, H - 10, W, C]."""
     offsets = tf.range(WINDOW, dtype=x.dtype) - (WINDOW - 1) / 2
     weights = tf.exp(-0.5 * (offsets / _SIGMA) ** 2)
     weights /= tf.reduce_sum(weights)
     height, width, channels = tf.unstack(tf.shape(x)[1:])
-    # The kernel is vectorised over channels: with a row of pixels as channels it is 3.7 times as fast.
+    # The window is separable: a column, then a row. The kernel is vectorised over channels, so the columns
+    # take a whole row of pixels as channels. The rows would need transposes for that, which TensorFlow moves
+    # about in graphs, so that the last bits of sums change.
     rows = tf.reshape(x, [-1, height, 1, width * channels])  # [B, H, 1, W C]
     column = tf.tile(weights[:, None, None, None], [1, 1, width * channels, 1])  # [11, 1, W C, 1]
     rows = tf.nn.depthwise_conv2d(rows, column, strides=[1, 1, 1, 1], padding="VALID")
-    return tf.reshape(rows, [-1, height - WINDOW + 1, width, channels])
+    x = tf.reshape(rows, [-1, height - WINDOW + 1, width, channels])  # [B, H - 10, W, C]
+    row = tf.tile(weights[None, :, None, None], [1, 1, channels, 1])  # [1, 11, C, 1]
+    return tf.nn.depthwise_conv2d(x, row, strides=[1, 1, 1, 1], padding="VALID")
 
 
 def min_image_size(*, scales: int = 1) -> int:

@@ -89,15 +89,11 @@ def _window_mean(x: tf.Tensor) -> tf.Tensor:
     offsets = tf.range(WINDOW, dtype=x.dtype) - (WINDOW - 1) / 2
     weights = tf.exp(-0.5 * (offsets / _SIGMA) ** 2)
     weights /= tf.reduce_sum(weights)
-    height, width, channels = tf.unstack(tf.shape(x)[1:])
-    # The window is separable: a column, then a row. The kernel is vectorised over channels, so the columns
-    # take a whole row of pixels as channels. The rows would need transposes for that, which TensorFlow moves
-    # about in graphs, so that the last bits of sums change.
-    rows = tf.reshape(x, [-1, height, 1, width * channels])  # [B, H, 1, W C]
-    column = tf.tile(weights[:, None, None, None], [1, 1, width * channels, 1])  # [11, 1, W C, 1]
-    rows = tf.nn.depthwise_conv2d(rows, column, strides=[1, 1, 1, 1], padding="VALID")
-    x = tf.reshape(rows, [-1, height - WINDOW + 1, width, channels])  # [B, H - 10, W, C]
+    channels = tf.shape(x)[-1]
+    # The window is separable: a column, then a row.
+    column = tf.tile(weights[:, None, None, None], [1, 1, channels, 1])  # [11, 1, C, 1]
     row = tf.tile(weights[None, :, None, None], [1, 1, channels, 1])  # [1, 11, C, 1]
+    x = tf.nn.depthwise_conv2d(x, column, strides=[1, 1, 1, 1], padding="VALID")
     return tf.nn.depthwise_conv2d(x, row, strides=[1, 1, 1, 1], padding="VALID")
 
 

@@ -12,10 +12,10 @@ from engine.evaluation.picture_scale import PictureScale
 
 
 class ImageFunction:
-    """A function that TensorFlow traces once for each scale, shape and dtype of images, for any batch size.
+    """A function that TensorFlow traces for each scale, shape and dtype of images, and then for any batch size.
 
-    TensorFlow's own relaxing of shapes would make heights, widths and channels unknown where two kinds of
-    images take turns; metrics and networks need them.
+    With one `tf.function` for all, heights, widths and channels would become unknown where two kinds of images
+    take turns; metrics and networks need them.
 
     Args:
       function: takes batches of images [B, H, W, C], and `scale`.
@@ -34,8 +34,7 @@ class ImageFunction:
         """
         key = (scale, *((tuple(images.shape[1:]), images.dtype) for images in batches))
         if key not in self._traced:
-            signature = [tf.TensorSpec([None, *images.shape[1:]], images.dtype) for images in batches]
             self._traced[key] = tf.function(
-                functools.partial(self._function, scale=scale), input_signature=signature, autograph=False
+                functools.partial(self._function, scale=scale), autograph=False, reduce_retracing=True
             )
         return self._traced[key](*batches)

@@ -12,10 +12,10 @@ from engine.evaluation.picture_scale import PictureScale
 
 
 class ImageFunction:
-    """A function that TensorFlow traces for each scale, shape and dtype of images, and then for any batch size.
+    """A function that TensorFlow traces for each scale, shape and dtype of images, for any batch size.
 
-    With one `tf.function` for all, heights, widths and channels would become unknown where two kinds of images
-    take turns; metrics and networks need them.
+    With one `tf.function` for all, heights, widths and channels would become unknown where two kinds of
+    images take turns; metrics and networks need them.
 
     Args:
       function: takes batches of images [B, H, W, C], and `scale`.

@@ -197,7 +197,7 @@ def test_evaluation(name):
     networks = state_of(task, data, strategy).evaluation_networks
     evaluator = Evaluator(task=task, devices=devices_of(strategy), data=data, networks=networks)
     batch = {name: tf.TensorSpec([3, *spec.shape], spec.dtype) for name, spec in data.example_spec.items()}
-    batch |= {"name": tf.TensorSpec([3, 0], tf.uint8), "position": tf.TensorSpec([3], tf.int64)}
+    batch |= {"name": tf.TensorSpec([3, 0], tf.uint8), "position": tf.TensorSpec([3], tf.int32)}
     evaluator._translator._translate.get_concrete_function(batch)
     ((_, hlo),) = lowered(strategy.programs)
     assert "u8[3,64,64,3]" in hlo

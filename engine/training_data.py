@@ -12,7 +12,8 @@ class TrainingData(Protocol):
     """A data set with training and evaluation splits; `data.pairs.PairedImages` is one.
 
     A data set may also have a property `description`, a `data.description.DataDescription`. A run keeps it,
-    and `engine.translate` treats pictures by it; without it, a picture's own range becomes [-1, 1].
+    and `engine.translate` treats pictures by it; without it, a picture's own range becomes [-1, 1]. One with
+    a property `label_roles`, names of features whose values are classes, keeps their colours.
     """
 
     @property

@@ -84,6 +84,11 @@ class RecordedData:
         return self.description.one_hot
 
     @property
+    def label_roles(self) -> tuple[str, ...]:
+        """The roles of images whose values are classes."""
+        return self.description.label_roles
+
+    @property
     def evaluation_split(self) -> str:
         """The split for evaluation during training."""
         return self.description.evaluation_split

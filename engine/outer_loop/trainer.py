@@ -21,7 +21,6 @@ from engine.experiment import Experiment
 from engine.gin_config.diff import plain_settings
 from engine.inner_loop.train_loop import LoopResult, TrainLoop
 from engine.inner_loop.train_state import TrainState, build_state
-from engine.input_pipeline.recorded_data import describe
 from engine.outer_loop.best_checkpoint import BestCheckpoint, check_measured
 from engine.outer_loop.loop_calls import LoopCaller
 from engine.outer_loop.nan_policy import NanPolicy, initial_counts
@@ -115,7 +114,7 @@ class Trainer:
             seed=experiment.seed,
             jit_compile=experiment.jit_compile,
             undo_non_finite=experiment.on_non_finite == "skip",
-            label_roles=describe(experiment.data).label_roles,
+            label_roles=getattr(experiment.data, "label_roles", ()),
         )
         self._nan_policy = NanPolicy(experiment.on_non_finite, self.state.outer_loop_state)
         self.evaluator = Evaluator(

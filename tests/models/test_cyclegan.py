@@ -212,7 +212,7 @@ def test_settings_of_discriminators_reach_both():
     networks = task.networks({"input": spec, "target": spec})
     real, fake = (np.random.default_rng(k).normal(0, 1, (2, 8, 8, 3)) for k in range(2))
     seeds = Seeds(key=tf.constant([1, 2]), global_batch=tf.constant(2), own=lambda x: x)
-    step = types.SimpleNamespace(networks=networks, seeds=seeds)
+    step = types.SimpleNamespace(networks=networks, seeds=seeds, label_roles=frozenset())
     for side, discriminator in task.discriminators.items():
         seen = (
             regularisation.augment(x, seeds, f"{side}_discriminator/{role}")

@@ -181,7 +181,7 @@ class Course:
             **dict(configuration.translate),
         }
         if any("SideInformation.map" in param for param in configuration.gin_params):
-            flags["side_map"] = self._root / "side"
+            flags["side_map"] = self._root / "maps"
         self._start(engine.translate, flags)
         if len(list(output.iterdir())) < len(list(folder.iterdir())):
             raise FuzzError(f"only {sorted(path.name for path in output.iterdir())} were translated")

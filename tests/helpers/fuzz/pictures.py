@@ -47,7 +47,7 @@ class Pictures:
     side: str = "none"
 
     def write(self, folder: pathlib.Path, *, seed: int) -> None:
-        """Writes `source`, which data.prepare reads; `A` and `B` to translate; `side.csv` or `side`."""
+        """Writes `source`, which data.prepare reads; `A`, `B`, `maps` to translate; `side.csv` or `side`."""
         draws = np.random.default_rng(seed)
         for name in ("source", "A", "B"):
             (folder / name).mkdir(parents=True)
@@ -95,11 +95,14 @@ class Pictures:
 
     def _write_side(self, folder: pathlib.Path, draws: np.random.Generator) -> None:
         if self.side == "map":
-            (folder / "side").mkdir()
+            for name in ("side", "maps"):
+                (folder / name).mkdir()
             for number in range(self.count):
                 height, width = self.sizes[number % len(self.sizes)]
                 ids = draws.integers(0, 3, (height, width), np.uint8)
                 Image.fromarray(ids).save(folder / "side" / f"p{number}.png")
+                if number < 2:  # of the pictures to translate
+                    Image.fromarray(np.resize(ids, (64, 64))).save(folder / "maps" / f"p{number}.png")
         elif self.side != "none":
             rows = (
                 f"p{number}," + (f"{number},0.5" if self.side == "vector" else "ab"[number % 2])

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/early_stopping.py --facades=FOLDER --output=DIR
 
-FOLDER holds the CMP facades (train, val, test). A small U-Net learns to restore 20 blurred photos until it
+FOLDER holds the CMP facades (train, val, test). A small U-Net learns to restore 10 blurred photos until it
 overfits, and stops early on a smoothed val PSNR. Every checkpoint is then evaluated on test. The run goes on
 with an endless patience, to see what it would have found later. Writes DIR/early_stopping.csv and prints the
 figures. A second call goes on where the first one stopped.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import uuid
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +20,9 @@ from data.errors import DataError
 from engine.input_pipeline.recorded_data import describe, unwrapped
 from engine.training_data import HasFingerprint, TrainingData
 
+_WITHOUT_EFFECT = {"data_dir", "supply", "random_crop_epochs"}
+"""Settings of a data set that do not change what evaluation reads."""
+
 
 class KeptStatistics:
     """Arrays about the real images of a split, in the folder `.cache` beside the data sets.
@@ -26,7 +31,7 @@ class KeptStatistics:
     be written they are computed again each time.
 
     Args:
-      data: the data set; nothing is kept for one without a fingerprint or a folder.
+      data: the data set; nothing is kept for one without a fingerprint or a folder, or that is no dataclass.
     """
 
     def __init__(self, data: TrainingData) -> None:
@@ -78,14 +83,15 @@ class KeptStatistics:
             fingerprint = source.fingerprint() if isinstance(source, HasFingerprint) else None
         except DataError:  # pictures in folders need no data set
             return None
-        if folder is None or split not in splits or fingerprint is None:
+        settings = _settings(source)
+        if split not in splits or None in (folder, fingerprint, settings):
             return None
         description = describe(source)
         identity = {
             "data": json.loads(description.to_json()),
             "contents": fingerprint,
-            # Where the task is to undo augmentations, they apply in evaluation too.
-            "augmentations": repr(getattr(source, "augmentations", ())),
+            # The seed chooses a part of the training split, and draws what a task is to undo.
+            "settings": settings,
             "split": split,
             "what": what,
         }
@@ -93,3 +99,14 @@ class KeptStatistics:
         digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         name = description.dataset.replace("/", "_")
         return os.path.join(os.path.expanduser(folder), ".cache", f"{name}-{split}-{digest}.npz")
+
+
+def _settings(source: Any) -> dict[str, str] | None:
+    """All settings that may matter; None if they are not known."""
+    if not dataclasses.is_dataclass(source):
+        return None
+    return {
+        field.name: repr(getattr(source, field.name))
+        for field in dataclasses.fields(source)
+        if field.name not in _WITHOUT_EFFECT
+    }

@@ -84,6 +84,15 @@ def test_real_images_are_measured_once_for_all_runs(tmp_path, prepare_pairs):
     assert images == 8 and third.metrics != first.metrics
 
 
+def test_each_seed_has_the_mean_target_of_its_own_part_of_the_training_split(tmp_path, prepare_pairs):
+    prepare_pairs()
+    part = {"train_fraction": 0.5}
+    first, second = (evaluate(tmp_path, seed=seed, **part)[0].baselines for seed in (1, 2))
+    assert first["mean target"] != second["mean target"]
+    shutil.rmtree(tmp_path / "datasets" / ".cache")
+    assert evaluate(tmp_path, seed=2, **part)[0].baselines == second
+
+
 def test_the_distances_are_those_of_the_pictures(tmp_path, prepare_pairs):
     prepare_pairs()
     found, _ = evaluate(tmp_path)

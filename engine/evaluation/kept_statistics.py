@@ -77,14 +77,14 @@ class KeptStatistics:
 
     def _path(self, split: str, what: str) -> str | None:
         source = unwrapped(self._data)
-        folder = getattr(source, "data_dir", None)
+        folder: str = getattr(source, "data_dir", "")
         try:
             splits = getattr(source, "splits", ())
             fingerprint = source.fingerprint() if isinstance(source, HasFingerprint) else None
         except DataError:  # pictures in folders need no data set
             return None
         settings = _settings(source)
-        if split not in splits or None in (folder, fingerprint, settings):
+        if not folder or split not in splits or None in (fingerprint, settings):
             return None
         description = describe(source)
         identity = {

@@ -34,9 +34,9 @@ from engine.feature_extractor import LearnedMetric
 from engine.inference.evaluation_mode import WEIGHTS, EvaluationMode
 from engine.inference.following import POLL_SEC, follow_run, wait_for_checkpoint
 from engine.inference.picture_pairs import PicturePairs
+from engine.inference.restored_run import restore_run
 from engine.inference.run_evaluator import RunEvaluator
 from engine.inference.run_files import files_text
-from engine.opened_run import open_run
 from engine.storage.run_directory import RunDirectory
 from models.lpips import Lpips
 
@@ -150,7 +150,7 @@ def _evaluator(
     check_names(metrics, setting="--metrics")
     if wait_sec is not None:
         wait_for_checkpoint(RunDirectory(workdir), poll_sec=wait_sec)
-    trainer = open_run(workdir, checkpoint=checkpoint, data_dir=data_dir)
+    trainer = restore_run(workdir, checkpoint=checkpoint, data_dir=data_dir)
     images: str | PicturePairs = split or "test"
     if input is not None and target is not None:
         images = PicturePairs(

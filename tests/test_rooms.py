@@ -23,7 +23,7 @@ FLOORS = {
         "experiment mlflow_tracker",
         "reporting gin_config",
         "outer_loop",
-        "memory opened_run",
+        "memory",
         "inference run_reports",
         "sweeps",
         "train evaluate translate preview doctor launch tpu_job data_service report sweep events",

@@ -11,13 +11,13 @@ from data.description import DataDescription
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
 from engine.errors import ConfigurationError
 from engine.inference.norm_mode import check_norm_mode, set_norm_mode
+from engine.inference.restored_run import restore_run
 from engine.inference.role_format import role_format
 from engine.inference.side_inputs import find_side_maps, parse_side_vector
 from engine.inference.size_check import SizeCheck
 from engine.inference.translator import Translator
 from engine.input_pipeline.pictures import to_network, to_rgb
 from engine.input_pipeline.recorded_data import describe
-from engine.opened_run import open_run
 from engine.task import LATENT_CODE, Task
 
 
@@ -47,7 +47,7 @@ def translator_of_run(
         used.
     """
     check_norm_mode(norm_mode)
-    trainer = open_run(workdir, checkpoint=checkpoint)
+    trainer = restore_run(workdir, checkpoint=checkpoint)
     task, data = trainer.experiment.task, describe(trainer.experiment.data)
     source, result = (TARGET, INPUT) if _is_reversed(direction, data, task) else (INPUT, TARGET)
     example = trainer.experiment.data.example_spec

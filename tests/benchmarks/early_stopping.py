@@ -19,7 +19,7 @@ import data.quiet_tensorflow  # noqa: F401
 from absl import app, flags
 from blurred_photos import prepare_blurred_photos
 
-from engine.opened_run import open_run
+from engine.inference.restored_run import restore_run
 from engine.storage import checkpoints
 from engine.storage.run_directory import read_rows
 from engine.train import train
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
 
 def _psnr_of_checkpoints(workdir: str) -> dict[int, float]:
     """Position of each checkpoint -> its PSNR on test in dB."""
-    trainer = open_run(workdir)
+    trainer = restore_run(workdir)
     directory = trainer.run_directory.checkpoints
     psnr = {}
     for position in checkpoints.list_checkpoints(directory):

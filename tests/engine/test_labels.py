@@ -12,8 +12,8 @@ from data import prepare
 from engine.errors import ConfigurationError
 from engine.evaluate import evaluate
 from engine.gin_config import loader
+from engine.inference.restored_run import restore_run
 from engine.input_pipeline import pictures
-from engine.opened_run import open_run
 from engine.preview import contact_sheet
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train
@@ -88,7 +88,7 @@ def test_a_run_on_one_hot_labels_trains_and_is_evaluated_as_pictures(data_dir, t
 
 def check_translations_with_maps(workdir, data_dir, tmp_path, evaluated):
     """Pictures and their maps, resized from 36 to 32 pixels, are what evaluation makes of the examples."""
-    trainer = open_run(workdir)
+    trainer = restore_run(workdir)
     assert trainer.loop._replica_step._label_roles == {"input", "side_map"}
     [batch] = trainer.experiment.data.evaluation("val", batch=2)
     expected = trainer.experiment.task.translate(
@@ -156,7 +156,7 @@ def test_pictures_are_translated_as_in_training(data_dir, tmp_path, capfd):
     classes = sorted(PALETTE.tolist())
     order = np.array([classes.index(colour) for colour in PALETTE.tolist()])
     one_hot = np.eye(3, dtype=np.float32)[order[colour[centres[:, None], centres]]]
-    trainer = open_run(workdir)
+    trainer = restore_run(workdir)
     expected = trainer.experiment.task.translate(
         trainer.state.evaluation_networks, {"input": tf.constant(one_hot[None])}
     )

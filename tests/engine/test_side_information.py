@@ -15,8 +15,8 @@ from data import prepare
 from engine.errors import ConfigurationError
 from engine.evaluate import evaluate
 from engine.gin_config import loader
+from engine.inference.restored_run import restore_run
 from engine.inference.side_inputs import parse_side_vector
-from engine.opened_run import open_run
 from engine.preview import contact_sheet
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train
@@ -79,7 +79,7 @@ def test_classes_from_a_file_to_translated_pictures(translate, tmp_path, monkeyp
 
     source = tmp_path / "source" / "A" / "0.png"
     flags = {"workdir": workdir, "input": source, "output": tmp_path / "out", "raw": True}
-    trainer = open_run(workdir)
+    trainer = restore_run(workdir)
 
     x = picture(0)[np.newaxis].astype(np.float32) / 127.5 - 1
     seen = maps[0][np.newaxis].astype(np.float32) / 4095 * 2 - 1

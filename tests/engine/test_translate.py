@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 import engine.train
-from engine.opened_run import open_run
+from engine.inference.restored_run import restore_run
 from models.pytorch.state_dict_file import write_state_dict
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -194,7 +194,7 @@ def test_a_run_of_ours(translate, synthetic_datasets, tmp_path):
     )
     pixels = noise(64, 128, 3)  # another size than that of training
     source = write(tmp_path / "in" / "a.png", pixels)
-    generator = open_run(workdir).state.networks["generator"]
+    generator = restore_run(workdir).state.networks["generator"]
     x = pixels[np.newaxis].astype(np.float32) / 127.5 - 1
     expected = {None: generator(x, training=False)[0].numpy()}
     for layer in generator.layers:

@@ -13,7 +13,7 @@ from data.prepare import prepare
 from engine.errors import ConfigurationError
 from engine.evaluate import evaluate
 from engine.gin_config import loader
-from engine.opened_run import open_run
+from engine.inference.restored_run import restore_run
 from engine.preview import preview
 from engine.schedules import LinearDecay
 from engine.task import Adam
@@ -163,7 +163,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def colourised(run):
     """Function: uint8 RGB -> the run's uint8 output and the network's colours, with scikit-image."""
-    networks = open_run(str(run[0] / "run")).state.networks
+    networks = restore_run(str(run[0] / "run")).state.networks
 
     def colour(rgb):
         lightness = skimage.color.rgb2lab(rgb)[..., :1]

@@ -15,7 +15,7 @@ from engine.cli import program
 from engine.errors import ConfigurationError
 from engine.evaluate import evaluate, follow
 from engine.evaluation.text_table import table
-from engine.opened_run import open_run
+from engine.inference.restored_run import restore_run
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train
@@ -106,7 +106,7 @@ def test_weights_and_modes_are_those_of_the_networks(trained):
     assert again.split == "test, dropout on" and again.model == found[", dropout on"].model
 
     # The networks themselves, asked without the evaluator.
-    trainer = open_run(trained)
+    trainer = restore_run(trained)
     (batch,) = trainer.experiment.data.evaluation("test", batch=60).take(1)
     outputs = trainer.state.networks["generator"](batch["input"]).numpy()
     levels = [

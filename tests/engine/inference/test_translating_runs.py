@@ -17,8 +17,8 @@ from engine.cli import program
 from engine.errors import ConfigurationError
 from engine.evaluate import evaluate
 from engine.inference.picture_input import read_picture
+from engine.inference.restored_run import restore_run
 from engine.input_pipeline.recorded_data import describe
-from engine.opened_run import open_run
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train
 from models.networks.generators import GENERATORS, Generator
@@ -121,7 +121,7 @@ def test_the_runs_own_pictures_are_translated_as_they_are_evaluated(translate, t
     sources = tmp_path / "source" / "val" / "A"
     code, told, errors = translate(workdir=workdir, input=sources, output=tmp_path / "out", raw=True)
     assert (code, errors) == (0, "") and "note" not in told
-    generator = open_run(workdir).state.evaluation_networks["generator"]
+    generator = restore_run(workdir).state.evaluation_networks["generator"]
     signal_to_noise_db = []
     for name in ("3", "4", "5"):
         x = (load(sources / f"{name}{extension}").astype(np.float64) - low) / (high - low) * 2 - 1
@@ -164,7 +164,7 @@ def test_pictures_become_what_the_data_set_stores(train_run, tmp_path):
             tmp_path / "source" / "B" / f"{number}.png", rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         )
     workdir = train_run(val_fraction=0.25, test_fraction=0.25)
-    data = open_run(workdir).experiment.data
+    data = restore_run(workdir).experiment.data
     description = describe(data)
     assert description.images["input"].alpha and description.images["input"].channels == 4
     assert description.images["target"].channels == 3
@@ -242,14 +242,14 @@ def test_floats_outside_the_range_are_said_and_not_clipped(translate, train_run,
         for side in "AB":
             save(tmp_path / "source" / side / f"{number}.tif", np.float32(smooth(SIZE, SIZE, 1, seed=number)))
     workdir = train_run()  # the range is measured
-    trained = describe(open_run(workdir).experiment.data).images["input"]
+    trained = describe(restore_run(workdir).experiment.data).images["input"]
     low, high = trained.value_range
     picture = np.full((SIZE, SIZE), high + 1, np.float32)
     source = save(tmp_path / "in" / "a.tif", picture)
     code, told, _ = translate(workdir=workdir, input=source, output=tmp_path / "out", raw=True)
     assert code == 0 and "note: 1 of 1 picture is with values outside" in told
     x = (picture[np.newaxis, ..., np.newaxis] - low) / (high - low) * 2 - 1
-    expected = open_run(workdir).state.networks["generator"](x)[0]
+    expected = restore_run(workdir).state.networks["generator"](x)[0]
     np.testing.assert_allclose(np.load(tmp_path / "out" / "a.npy"), expected, rtol=0, atol=1e-5)
     assert sorted(os.listdir(tmp_path / "out")) == ["a.npy", "a.png", "a.tif"]
     picture[0, 0] = np.nan
@@ -337,7 +337,7 @@ def test_pictures_are_resized_as_in_evaluation_and_back(translate, train_run, tm
 
     code, told, _ = translate(**flags, output=tmp_path / "resized", resize="as_trained")
     assert code == 0 and "note" not in told
-    trainer = open_run(workdir)
+    trainer = restore_run(workdir)
     [batch] = trainer.experiment.data.evaluation("val", batch=1)
     expected = trainer.state.evaluation_networks["generator"](batch["input"])[0]
     np.testing.assert_allclose(np.load(tmp_path / "resized" / "5.npy"), expected, rtol=0, atol=1e-5)
@@ -388,7 +388,7 @@ def test_cyclegan_translates_both_ways(translate, train_run, tmp_path, direction
             *TINY[3:],
         ],
     )
-    networks = open_run(workdir).state.evaluation_networks
+    networks = restore_run(workdir).state.evaluation_networks
     for wanted, domain, channels in (("AtoB", "trainA", 1), ("BtoA", "trainB", 3)):
         source = tmp_path / "source" / domain / "0.png"
         x = load(source).astype(np.float64) / 127.5 - 1
@@ -449,7 +449,7 @@ def test_bicycle_gan_makes_many_outputs(translate, train_run, tmp_path):
     )
     source = tmp_path / "source" / "A" / "0.png"
     style = tmp_path / "source" / "B" / "3.png"
-    networks = open_run(workdir).state.evaluation_networks
+    networks = restore_run(workdir).state.evaluation_networks
 
     def generated(code):
         x = (load(source) / 127.5 - 1)[np.newaxis].astype(np.float32)

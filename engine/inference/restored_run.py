@@ -1,4 +1,4 @@
-"""Opening a trained run to use its networks."""
+"""Restoring a trained run to use its networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.storage.run_directory import RunDirectory
 from engine.training_data import TrainingData
 
 
-def open_run(workdir: str, *, checkpoint: str = "latest", data_dir: str | None = None) -> Trainer:
+def restore_run(workdir: str, *, checkpoint: str = "latest", data_dir: str | None = None) -> Trainer:
     """Builds a run from its own configuration and restores one of its checkpoints.
 
     The prepared data set is read only if examples are asked for, or if the run has no dataset.json.

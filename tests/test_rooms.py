@@ -26,7 +26,8 @@ FLOORS = {
         "memory",
         "inference run_reports",
         "sweeps",
-        "train evaluate translate preview doctor launch tpu_job data_service report sweep events",
+        "train evaluate translate preview doctor launch tpu_job data_service report sweep events"
+        " open_run",
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data.errors import DataError
 from data.formats import png
-from data.formats.image_info import SIDEWAYS, ImageInfo, check_pixels, is_opaque, upright
+from data.formats.image_info import MAX_PIXELS, SIDEWAYS, ImageInfo, check_pixels, is_opaque, upright
 
 _JPEG_FORMATS = ("JPEG", "MPO")
 _SUPPORTED_FORMATS = (*_JPEG_FORMATS, "PNG", "BMP", "GIF", "WEBP")
@@ -71,6 +71,33 @@ def decode(file: BinaryIO, path: str, *, max_pixels: int) -> tuple[ImageInfo, np
         return _info(pixels), pixels, encoding
 
 
+def from_image(image: Image.Image, name: str) -> tuple[ImageInfo, np.ndarray]:
+    """Takes the pixels of an image that Pillow has in memory, in the way of `decode`.
+
+    Args:
+      image: of 8 bits, or grey of 16 bits (mode "I;16"). Pillow itself makes 8 bits of colour with 16.
+      name: in errors.
+
+    Returns:
+      (`ImageInfo`, pixels [H, W, C]).
+
+    Raises:
+      DataError: its pixel mode is not supported, or it has no pixels.
+    """
+    if image.mode == "I;16":
+        pixels = np.asarray(image)[..., np.newaxis].astype(np.uint16)  # [H, W, 1]
+        pixels = upright(pixels, _orientation(image, None))
+    elif image.mode in (*_GREY_MODES, *_COLOUR_MODES):
+        check_pixels(name, height=image.height, width=image.width, max_pixels=MAX_PIXELS)
+        pixels = _upright_pixels(image, None, None)
+    else:
+        raise DataError(
+            f"{name}: Pillow images of mode {image.mode} are not supported; convert it to 'RGB' or 'L', or "
+            "give a NumPy array"
+        )
+    return _info(pixels), pixels
+
+
 def check_header(file: BinaryIO, path: str, *, max_pixels: int) -> None:
     """Reads only the header; raises the errors that `read_info` raises about it."""
     with _open(file, path, max_pixels):
@@ -109,10 +136,10 @@ def _orientation(image: Image.Image, header: png.PngHeader | None) -> int:
     return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 
-def _upright_pixels(image: Image.Image, header: png.PngHeader | None, file: BinaryIO) -> np.ndarray:
+def _upright_pixels(image: Image.Image, header: png.PngHeader | None, file: BinaryIO | None) -> np.ndarray:
     """uint8 or uint16 [H, W, 1 to 4]; an alpha channel that is opaque everywhere is dropped."""
     orientation = _orientation(image, header)  # first, as it may read on in the file
-    if header is not None:
+    if header is not None and file is not None:
         file.seek(0)
         pixels = png.decode(file.read(), header)
     else:

@@ -1,4 +1,4 @@
-"""From a picture file to the pixels that `data.prepare` would have stored for the networks of a run."""
+"""From a picture to the pixels that `data.prepare` would have stored for the networks of a run."""
 
 from __future__ import annotations
 
@@ -57,8 +57,33 @@ def read_picture(
     info, pixels, _ = image_reader.decode(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )
-    _check_channels(path, info, channels, takes_alpha=trained is not None and trained.alpha)
-    stored = _stored_format(path, info, channels, trained)
+    return as_picture(path, info, pixels, channels=channels, trained=trained, classes=classes)
+
+
+def as_picture(
+    where: str,
+    info: ImageInfo,
+    pixels: np.ndarray,
+    *,
+    channels: int,
+    trained: ImageFormat | None,
+    classes: OneHot | None = None,
+) -> Picture:
+    """Converts the pixels of a picture, wherever they come from; see `read_picture`.
+
+    Args:
+      where: named in errors, such as the path.
+      info: what the pixels are.
+      pixels: [H, W, C], of the dtype that `info` says.
+      channels: as of `read_picture`.
+      trained: likewise.
+      classes: likewise.
+
+    Raises:
+      DataError: the network cannot take the picture.
+    """
+    _check_channels(where, info, channels, takes_alpha=trained is not None and trained.alpha)
+    stored = _stored_format(where, info, channels, trained)
     notes = list(_differences(info, stored, trained))
     try:
         pixels = convert_pixels(pixels, info, stored)
@@ -67,7 +92,7 @@ def read_picture(
         else:
             check_values(pixels, stored)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{where}: {error}") from error
     if classes is not None:
         low, high = stored.value_range
         if not np.any(classes.encode(pixels, low=low, high=high), axis=-1).all():
@@ -75,7 +100,7 @@ def read_picture(
     return Picture(pixels=pixels, value_range=stored.value_range, notes=tuple(notes))
 
 
-def _check_channels(path: str, info: ImageInfo, wanted: int, *, takes_alpha: bool) -> None:
+def _check_channels(where: str, info: ImageInfo, wanted: int, *, takes_alpha: bool) -> None:
     """Raises DataError for a picture of other channels that cannot become those that the network takes."""
     if info.channels == wanted:
         return
@@ -83,15 +108,15 @@ def _check_channels(path: str, info: ImageInfo, wanted: int, *, takes_alpha: boo
     is_picture = colours in (1, 3) and wanted_colours in (1, 3)
     if not is_picture or colours > wanted_colours or (info.alpha and not takes_alpha):
         what = f"{info.channels} channels" + (" with transparency" if info.alpha else "")
-        raise DataError(f"{path}: has {what}, but the network takes {wanted}; convert it to {wanted}")
+        raise DataError(f"{where}: has {what}, but the network takes {wanted}; convert it to {wanted}")
 
 
-def _stored_format(path: str, info: ImageInfo, channels: int, trained: ImageFormat | None) -> StoredFormat:
+def _stored_format(where: str, info: ImageInfo, channels: int, trained: ImageFormat | None) -> StoredFormat:
     """The format in which the network takes the picture."""
     if trained is None:
         if info.value_range is None:
             raise DataError(
-                f"{path}: has floating-point pixels, and nothing says which values were black and white in "
+                f"{where}: has floating-point pixels, and nothing says which values were black and white in "
                 "training; convert it to 16 bits"
             )
         return StoredFormat(channels=channels, dtype=info.dtype, value_range=info.value_range)
@@ -101,8 +126,8 @@ def _stored_format(path: str, info: ImageInfo, channels: int, trained: ImageForm
         dtype, value_range = "uint16", _WHOLE_UINT16
     elif info.dtype != dtype and not (whole and info.dtype == "uint8"):
         raise DataError(
-            f"{path}: has {info.dtype} values, but the run was trained on {trained}, and how the two compare "
-            "is not known; convert it to these values"
+            f"{where}: has {info.dtype} values, but the run was trained on {trained}, and how the two "
+            "compare is not known; convert it to these values"
         )
     return StoredFormat(channels=channels, dtype=dtype, value_range=value_range)
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from data.description import DataDescription
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
 from engine.errors import ConfigurationError
-from engine.inference.norm_mode import check_norm_mode, set_norm_mode
+from engine.inference.evaluation_mode import EvaluationMode
 from engine.inference.restored_run import restore_run
 from engine.inference.role_format import role_format
 from engine.inference.side_inputs import find_side_maps, parse_side_vector
@@ -26,19 +26,23 @@ def translator_of_run(
     *,
     checkpoint: str,
     norm_mode: str | None,
+    weights: str | None = None,
     side_vector: str | None = None,
     side_map: str | None = None,
+    maps_in_memory: bool = False,
     direction: str | None = None,
 ) -> Translator:
-    """Loads the networks of a run; those averaged by EMA, if there are any.
+    """Loads the networks of a run.
 
     Args:
       workdir: run directory.
       checkpoint: "latest", "best", or a position in examples.
       norm_mode: one of `models.networks.norms.INFERENCE_NORMS`; None is the setting of the run's task.
+      weights: as of `engine.inference.evaluation_mode.EvaluationMode`.
       side_vector: side information for every picture, if the networks take a vector: numbers such as
         "0.3,1", or the name of a class of the run's data set.
       side_map: folder with a map for each picture, if the networks take maps.
+      maps_in_memory: the maps come with the pictures instead, so no folder is needed.
       direction: "AtoB" or "BtoA"; None is the direction of the run.
 
     Raises:
@@ -46,7 +50,7 @@ def translator_of_run(
       data.errors.DataError: the maps, or the data set of an older run that has not recorded it, cannot be
         used.
     """
-    check_norm_mode(norm_mode)
+    mode = EvaluationMode(weights=weights, norm_mode=norm_mode)
     trainer = restore_run(workdir, checkpoint=checkpoint)
     task, data = trainer.experiment.task, describe(trainer.experiment.data)
     source, result = (TARGET, INPUT) if _is_reversed(direction, data, task) else (INPUT, TARGET)
@@ -54,9 +58,9 @@ def translator_of_run(
     vector = parse_side_vector(
         task.side_inputs, example, side_vector=side_vector, class_names=data.side_classes
     )
-    side_maps = find_side_maps(task.side_inputs, data, side_map=side_map)
-    networks = trainer.state.evaluation_networks
-    norm_note = set_norm_mode(networks.values(), norm_mode)
+    side_maps = find_side_maps(task.side_inputs, data, side_map=side_map, in_memory=maps_in_memory)
+    in_use = mode.apply(trainer.state)
+    networks = in_use.networks
     picture_format = role_format(data, source)
 
     def translate(
@@ -91,7 +95,7 @@ def translator_of_run(
             return compiled(pictures, maps, codes)
 
     return Translator(
-        description=f"{workdir} at {trainer.examples} examples, {norm_note}",
+        description=f"{workdir} at {trainer.examples} examples, {in_use.norm}",
         input=picture_format,
         output=role_format(data, result),
         check_size=sizes.check,

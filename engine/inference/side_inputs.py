@@ -23,15 +23,18 @@ class SideMaps:
     """Finds and reads the map of each picture: the file of the same name in a folder.
 
     Args:
-      folder: of the maps.
+      folder: of the maps; None if they come with the pictures, and `format` is all that is needed.
       format: how the networks take maps.
 
     Raises:
       data.errors.DataError: there is no such folder, or it holds no images.
     """
 
-    def __init__(self, folder: str, format: RoleFormat):
-        self._folder, self.format = os.path.expanduser(folder), format
+    def __init__(self, folder: str | None, format: RoleFormat):
+        self.format = format
+        if folder is None:
+            return
+        self._folder = os.path.expanduser(folder)
         if not gfile.is_dir(self._folder):
             raise DataError(f"--side_map={folder}: no such folder; give the folder of the maps")
         reader = FolderReader()
@@ -63,18 +66,23 @@ class SideMaps:
         return found
 
 
-def find_side_maps(names: Sequence[str], data: DataDescription, *, side_map: str | None) -> SideMaps | None:
+def find_side_maps(
+    names: Sequence[str], data: DataDescription, *, side_map: str | None, in_memory: bool = False
+) -> SideMaps | None:
     """The maps for pictures; None if the networks take none.
 
     Args:
       names: `Task.side_inputs`.
       data: that the networks were trained on.
       side_map: the flag; None if it is not given.
+      in_memory: the maps come with the pictures, so the flag is not needed.
 
     Raises:
       ConfigurationError: the flag is missing or superfluous.
       data.errors.DataError: the folder cannot be used.
     """
+    if SIDE_MAP in names and in_memory:
+        return SideMaps(None, role_format(data, SIDE_MAP))
     if SIDE_MAP in names and side_map is None:
         raise ConfigurationError(
             "no --side_map given, which the run's networks take: a folder with a map for each picture, of "

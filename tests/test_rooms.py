@@ -27,7 +27,7 @@ FLOORS = {
         "inference run_reports",
         "sweeps",
         "train evaluate translate preview doctor launch tpu_job data_service report sweep events"
-        " open_run",
+        " open_run run_weights",
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",
@@ -43,7 +43,7 @@ FLOORS = {
     ),
     "models": (
         "networks",
-        "losses initialisation side_information pytorch latent_networks",
+        "losses initialisation side_information pytorch latent_networks weight_transfer",
         "fidelity patch_nce torch_weights regularisation application_features lpips",
         "discriminators scaled_discriminators",
         "supervised",

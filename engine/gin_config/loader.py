@@ -64,6 +64,16 @@ def load_experiment_text(text: str, *, where: str) -> Experiment:
     return _construct(())[0]
 
 
+def load_another_text(text: str, *, where: str) -> Experiment:
+    """As `load_experiment_text`, but keeps the configuration that is loaded for what asks for it later."""
+    kept = gin.config_str()
+    try:
+        return load_experiment_text(text, where=where)
+    finally:
+        _clear()
+        gin.parse_config(kept)
+
+
 def _clear() -> None:
     gin.clear_config()
     gin_tables.search_in(ROOT)

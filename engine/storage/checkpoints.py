@@ -17,8 +17,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -31,6 +33,7 @@ from engine.storage.checkpoint_reader import assign_variables, open_checkpoint
 from engine.storage.file_errors import reraise_read_errors, reraise_write_errors
 
 _PREFIX = "state"
+_NETWORK_WEIGHT = re.compile(r"((?:network|averaged)/.+)/(\d{3,})_[^/]+")  # see `TrainState.variables`
 # Prefixes of directories that are not checkpoints: being written, being removed, or moved aside for a new
 # checkpoint of the same position.
 _WRITING, _REMOVING, _REPLACED = "writing-", "removing-", "replaced-"
@@ -184,11 +187,35 @@ def restore(train_state: TrainState, directory: str, position: int) -> None:
     Raises:
       ConfigurationError: it is damaged, or does not fit the networks; the state is then unchanged.
     """
+    check_intact(directory, position)
+    load(train_state, directory, position)
+
+
+def check_intact(directory: str, position: int) -> None:
+    """Raises ConfigurationError if the checkpoint at a position is damaged."""
     path = os.path.join(directory, _name(position))
     damage = manifest.verify(path, examples=position)
     if damage is not None:
         raise ConfigurationError(f"{path}: damaged ({damage}); choose another checkpoint")
-    load(train_state, directory, position)
+
+
+def read_networks(directory: str, position: int) -> dict[str, dict[int, np.ndarray]]:
+    """Reads the weights of all networks in a checkpoint that is known to be intact, whatever they are.
+
+    Args:
+      directory: holds the checkpoint.
+      position: of it, in examples.
+
+    Returns:
+      "network/NAME", or "averaged/NAME" for moving averages -> {number of the weight in the network: array}.
+    """
+    networks: dict[str, dict[int, np.ndarray]] = {}
+    with open_checkpoint(os.path.join(directory, _name(position), _PREFIX)) as reader:
+        for name in reader.get_variable_to_shape_map():
+            if match := _NETWORK_WEIGHT.fullmatch(name):
+                network, number = match.groups()
+                networks.setdefault(network, {})[int(number)] = reader.get_tensor(name)
+    return networks
 
 
 def load(train_state: TrainState, directory: str, position: int) -> None:

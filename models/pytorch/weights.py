@@ -126,6 +126,29 @@ def fitting_weights(
     }
 
 
+def held_weights(arrays: Mapping[str, np.ndarray], *, where: str) -> dict[str, np.ndarray]:
+    """Converts what a file holds, whichever network it belongs to.
+
+    Args:
+      arrays: the parameters, by the reference's names and in its layouts.
+      where: source of the arrays, for errors.
+
+    Returns:
+      Path of the weight in our network of the same architecture -> array in our layout.
+
+    Raises:
+      ConfigurationError: the parameters belong to no network of the reference.
+    """
+    held = architecture_of_file(_shapes(arrays))
+    if held is None:
+        raise ConfigurationError(
+            f"{where}: holds no network of the reference; give one of its files (this one has "
+            f"{_list(arrays)})"
+        )
+    paths = held.parameters()
+    return {path: to_keras_layout(arrays[name]) for name, path in paths.items() if name in arrays}
+
+
 def set_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
     """Assigns all weights of the model.
 

@@ -38,6 +38,7 @@ ADDED = (
     "augmentations",
     "base",
     "early_stopping",
+    "from_run",
     "mlflow",
     "single",
     "unpaired",

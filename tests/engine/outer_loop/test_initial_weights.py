@@ -5,11 +5,14 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl.flags import FlagValues
 
 import engine.train
 from engine.cli import program
 from engine.errors import ConfigurationError
+from engine.inference.restored_run import restore_run
+from engine.run_weights import RunWeights
 from models.networks.generators import build_generator
 from models.pix2pix import Pix2Pix
 from models.pytorch.weights import save_reference
@@ -140,3 +143,66 @@ def test_the_setting_of_a_configuration(capfd, synthetic_datasets, tmp_path, gen
     assert train({"generator": path})[0] == 0  # complete already
     code, errors = train(None)
     assert code == 2 and "another configuration" in errors and "mine_net_G.pth" in errors
+
+
+def test_a_run_that_starts_from_another_run(capfd, synthetic_datasets, tmp_path):
+    def train(name, *params, gin_files=("gin/quickstart.gin",)):
+        settings = [
+            f"DATA_DIR = {synthetic_datasets!r}",
+            "LOAD_SIZE = 36",
+            "CROP_SIZE = 32",
+            "pix2pix.Pix2Pix.generator = 'unet_32'",
+            "pix2pix.Pix2Pix.generator_filters = 2",
+            "pix2pix.Pix2Pix.discriminator_filters = 2",
+            "TOTAL_EXAMPLES = 1",
+            "BATCH_SCHEDULE = 1",
+            "SAMPLE_EVERY = 0",
+        ]
+        workdir = str(tmp_path / name)
+        engine.train.train(gin_files=gin_files, gin_params=[*settings, *params], workdir=workdir)
+        return workdir
+
+    def refusal(networks, **settings):
+        with pytest.raises(ConfigurationError) as error:
+            RunWeights(**{"workdir": old} | settings)(networks)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    old = train("old", "pix2pix.Pix2Pix.ema_decay = 0.5")
+    state = restore_run(old).state
+    example = {name: tf.TensorSpec((32, 32, 3)) for name in ("input", "target")}
+    for weights, expected in ((None, state.averaged), ("raw", state.networks)):
+        networks = small(Pix2Pix).networks(example)
+        RunWeights(workdir=old, weights=weights)(networks)
+        assert_weights(networks["generator"], expected["generator"].get_weights())
+        assert_weights(networks["discriminator"], state.networks["discriminator"].get_weights())
+
+    wide = Pix2Pix(generator="unet_32", generator_filters=2, discriminator_filters=3).networks(example)
+    assert f"discriminator of {old} at 1 examples: no kernel of discriminator" in refusal(wide)
+    RunWeights(workdir=old, networks={"generator": "generator"})(wide)
+    assert_weights(wide["generator"], state.averaged["generator"].get_weights())
+    for settings, expected in (
+        ({"workdir": ""}, "RunWeights.workdir: is not set"),
+        ({"workdir": str(tmp_path)}, "holds no run"),
+        ({"checkpoint": "7"}, "there is no such checkpoint"),
+        ({"weights": "mean"}, "RunWeights.weights = 'mean': unknown"),
+        ({"networks": {"critic": "generator"}}, "'critic' is no network of the task"),
+        ({"networks": {"generator": "G"}}, "'G' is no network of"),
+    ):
+        assert expected in refusal(wide, **settings)
+    assert "has no network of the same name" in refusal({"critic": wide["discriminator"]})
+
+    capfd.readouterr()
+    from_run = ("gin/quickstart.gin", "gin/from_run.gin")
+    setting = f"run_weights.RunWeights.workdir = {old!r}"
+    new = train("new", setting, "LEARNING_RATE = 0.0", gin_files=from_run)
+    told = capfd.readouterr().out
+    count = len(state.networks["generator"].weights)
+    assert f"generator: {count} of {count} weights are those of generator of {old} at 1 examples" in told
+    weights = restore_run(new).state.networks["generator"].weights
+    for weight, stored in zip(weights, state.averaged["generator"].weights, strict=True):
+        if "moving" not in weight.path:  # these move at any learning rate
+            np.testing.assert_array_equal(weight, stored, err_msg=weight.path)
+    assert setting in (tmp_path / "new" / "config.gin").read_text()
+    with pytest.raises(ConfigurationError, match="keeps no moving averages"):
+        RunWeights(workdir=new, weights="averaged")(wide)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 
 from engine.inference.array_translator import ArrayTranslator
+from engine.inference.evaluation_mode import EvaluationMode
+from engine.inference.limits import Limits
 from engine.inference.run_translator import translator_of_run
 
 
@@ -21,8 +23,10 @@ def open_run(
     checkpoint: str | int = "latest",
     weights: str | None = None,
     norm_mode: str | None = None,
+    dropout: bool = False,
     direction: str | None = None,
     side_vector: str | None = None,
+    memory_gib: float = 2.0,
 ) -> ArrayTranslator:
     """Loads the networks of a run. The data set is not needed.
 
@@ -32,9 +36,11 @@ def open_run(
       weights: "averaged", by EMA, or "raw", those in training; None: averaged where the run averages any.
       norm_mode: what batch norm normalises with: "batch_statistics" of each picture, or "moving_statistics".
         None is the setting of the run.
+      dropout: keep dropout on, as the reference tests pix2pix.
       direction: "AtoB" or "BtoA", for runs that translate both ways (CycleGAN); None is that of the run.
       side_vector: side information for all pictures, if the networks take a vector: numbers such as "0.3,1",
         or the name of a class of the data set.
+      memory_gib: for the tensors of the networks, about; larger pictures are translated in tiles.
 
     Returns:
       A translator of arrays, tensors, Pillow images and paths; see its `translate`.
@@ -47,10 +53,10 @@ def open_run(
         translator_of_run(
             os.path.expanduser(os.fspath(workdir)),
             checkpoint=str(checkpoint),
-            weights=weights,
-            norm_mode=norm_mode,
+            mode=EvaluationMode(weights=weights, norm_mode=norm_mode, dropout=dropout),
             direction=direction,
             side_vector=side_vector,
             maps_in_memory=True,
-        )
+        ),
+        Limits(memory_gib=memory_gib),
     )

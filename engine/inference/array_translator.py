@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import imaging
+from data.pipeline import resizing
 from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.inference.given_pictures import (
     ValueRange,
@@ -21,16 +21,17 @@ from engine.inference.given_pictures import (
     named_pictures,
     take_picture,
 )
+from engine.inference.limits import Limits
+from engine.inference.network_runner import NetworkInput, NetworkRunner
 from engine.inference.picture_input import Picture
 from engine.inference.role_format import RoleFormat
+from engine.inference.tiled_runner import TiledRunner
 from engine.inference.trained_size import AS_TRAINED, NONE, RESIZES, TrainedSize
 from engine.inference.translator import Translator
 
 _RANGES: dict[str, ValueRange] = {"uint8": (0, 255), "uint16": (0, 65535), "float32": (-1, 1)}
 DTYPES = tuple(_RANGES)
 """What the dtype of a result may be."""
-
-_PIXELS_AT_ONCE = 2**20  # of the inputs in one call of the network: 16 pictures of 256x256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +41,23 @@ class _Item:
     Attributes:
       name: in errors.
       picture: as it was given.
-      image: [H, W, C] in [-1, 1].
-      side_map: likewise; None if the network takes none.
-      code: [Z]; None for the task's default.
+      seen: what the network sees of it.
+      code: [1, Z]; None for the task's default.
     """
 
     name: str
     picture: Picture
-    image: tf.Tensor
-    side_map: tf.Tensor | None
+    seen: NetworkInput
     code: tf.Tensor | None
+
+    def fits(self, other: _Item) -> bool:
+        """Whether both can be in one batch."""
+        ours, theirs = self.seen.picture, other.seen.picture
+        return (
+            ours.pixels.shape == theirs.pixels.shape
+            and (ours.pixels.dtype, ours.value_range) == (theirs.pixels.dtype, theirs.value_range)
+            and _is_same(self.code, other.code)
+        )
 
 
 class ArrayTranslator:
@@ -58,12 +66,18 @@ class ArrayTranslator:
     A picture is a path, a Pillow image, or an array or tensor [H, W, C] or [H, W]. It is converted as one
     from a file is: grey becomes colour, and values keep the meaning that they had in training.
 
+    Any size is taken: pictures are padded to what the network needs, and cropped back. Those that do not fit
+    into the memory are translated in tiles, which are blended.
+
     Args:
       translator: the network.
+      limits: how much is computed at once.
     """
 
-    def __init__(self, translator: Translator):
+    def __init__(self, translator: Translator, limits: Limits):
         self._translator = translator
+        self._runner = NetworkRunner(translator, limits, with_codes=bool(translator.latent_size))
+        self._tiled = TiledRunner(self._runner)
         self._told: set[str] = set()
 
     def __repr__(self) -> str:
@@ -103,6 +117,7 @@ class ArrayTranslator:
 
         Returns:
           An array [H', W', C'] for one picture, a list of these for a list, [B, H', W', C'] for a batch.
+          Transparency that the network does not take is carried over as a further channel.
 
         Raises:
           ConfigurationError: an argument is wrong, or the network does not take a picture of that size.
@@ -114,7 +129,7 @@ class ArrayTranslator:
         items = self._items(pictures, side_map, code, value_range, size)
         results = [
             _values(item, output, (dtype, _RANGES[dtype]) if dtype else self._usual_format(item), size)
-            for batch in _batches(items)
+            for batch in self._batches(items)
             for item, output in zip(batch, self._run(batch), strict=True)
         ]
         return in_form_of(pictures, results)
@@ -142,10 +157,12 @@ class ArrayTranslator:
         size = self._size(resize)
         codes = []
         for name, given in named_pictures(pictures):
-            image, _ = self._image(name, given, translator.output, value_range, size)
+            picture = _resized(self._picture(name, given, translator.output, value_range), size)
+            low, high = picture.value_range
             with _naming(name):
-                translator.check_size(*image.shape[:2])
-            codes.append(np.asarray(translator.encode(image[tf.newaxis])[0], np.float32))  # [Z]
+                translator.check_size(*picture.pixels.shape[:2])
+            image = imaging.range_to_signed(picture.pixels, low=low, high=high)[tf.newaxis]
+            codes.append(np.asarray(translator.encode(image)[0], np.float32))  # [Z]
         return np.stack(codes) if are_several(pictures) else codes[0]
 
     def _check(self, dtype: str | None, side_map: Any) -> None:
@@ -178,28 +195,18 @@ class ArrayTranslator:
         if maps and len(maps) != len(given):
             raise ConfigurationError(f"side_map: {len(maps)} for {len(given)} pictures; give one for each")
         for number, (name, one) in enumerate(given):
-            image, picture = self._image(name, one, self._translator.input, value_range, size)
-            with _naming(name):
-                self._translator.check_size(*image.shape[:2])
+            picture = self._picture(name, one, self._translator.input, value_range)
             beside = self._map(*maps[number], picture, value_range, size) if maps else None
-            yield _Item(name, picture, image, beside, codes[number])
+            seen = NetworkInput(picture=_resized(picture, size), side_map=beside, position=number)
+            yield _Item(name, picture, seen, codes[number])
 
-    def _image(
-        self,
-        name: str,
-        given: Any,
-        format: RoleFormat,
-        value_range: ValueRange | None,
-        size: TrainedSize | None,
-    ) -> tuple[tf.Tensor, Picture]:
-        """A picture as [H, W, C] in [-1, 1], and as it was given."""
+    def _picture(self, name: str, given: Any, format: RoleFormat, value_range: ValueRange | None) -> Picture:
+        """A picture as the network takes it; prints what is unusual, once."""
         picture = take_picture(given, format, name=name, value_range=value_range)
         for note in set(picture.notes) - self._told:
             print(f"note: {name} is {note}")
         self._told.update(picture.notes)
-        low, high = picture.value_range
-        pixels = picture.pixels if size is None else size.apply(picture.pixels, padding=low)
-        return imaging.range_to_signed(pixels, low=low, high=high), picture
+        return picture
 
     def _map(
         self,
@@ -208,21 +215,20 @@ class ArrayTranslator:
         picture: Picture,
         value_range: ValueRange | None,
         size: TrainedSize | None,
-    ) -> tf.Tensor:
-        """The map of a picture as [H, W, C] in [-1, 1]."""
+    ) -> Picture:
+        """The map of a picture, of its size."""
         assert self._translator.side_maps is not None, "checked before"
         format = self._translator.side_maps.format
-        value_range = value_range if is_array(given) else None
-        image, own = self._image(name, given, format, value_range, format.size if size else None)
-        if own.pixels.shape[:2] != picture.pixels.shape[:2]:
+        found = self._picture(name, given, format, value_range if is_array(given) else None)
+        if found.pixels.shape[:2] != picture.pixels.shape[:2]:
             raise ConfigurationError(
-                f"{name}: is a map of {own.pixels.shape[1]}x{own.pixels.shape[0]} for a picture of "
+                f"{name}: is a map of {found.pixels.shape[1]}x{found.pixels.shape[0]} for a picture of "
                 f"{picture.pixels.shape[1]}x{picture.pixels.shape[0]}; give both the same size"
             )
-        return image
+        return _resized(found, None if size is None else format.size)
 
     def _codes(self, code: Any, count: int) -> list[tf.Tensor | None]:
-        """The code [Z] of each picture; None for the task's default."""
+        """The code [1, Z] of each picture; None for the task's default."""
         if code is None:
             return [None] * count
         if not self.latent_size:
@@ -236,19 +242,38 @@ class ArrayTranslator:
                 f"code: has the shape {list(codes.shape)}; give finite numbers [{self.latent_size}], or "
                 f"[{count}, {self.latent_size}] for each picture its own"
             )
-        return list(tf.constant(np.broadcast_to(codes, (count, self.latent_size))))
+        return [code[tf.newaxis] for code in tf.constant(np.broadcast_to(codes, (count, self.latent_size)))]
 
-    def _run(self, batch: Sequence[_Item]) -> tf.Tensor:
-        """The network's outputs for pictures of one size, [B, H', W', C] in [-1, 1] (RGB)."""
-        images = tf.stack([item.image for item in batch])  # [B, H, W, C]
-        maps = None if batch[0].side_map is None else tf.stack([item.side_map for item in batch])
-        codes = None if batch[0].code is None else tf.stack([item.code for item in batch])  # [B, Z]
-        with _naming(batch[0].name):
-            outputs = tf.cast(self._translator.translate(images, maps, codes), tf.float32)
+    def _batches(self, items: Iterable[_Item]) -> Iterator[list[_Item]]:
+        """Groups successive items that fit, as many as the network takes at once."""
+        batch: list[_Item] = []
+        for item in items:
+            if batch and (not item.fits(batch[0]) or len(batch) == self._at_once(batch[0])):
+                yield batch
+                batch = []
+            batch.append(item)
+        yield batch
+
+    def _at_once(self, item: _Item) -> int:
+        """How many such pictures the network takes at once."""
+        with _naming(item.name):
+            return self._runner.batch(*self._runner.sizes.padded(*item.seen.size))
+
+    def _run(self, batch: Sequence[_Item]) -> Sequence[tf.Tensor]:
+        """The network's outputs for pictures of one size, each [H', W', C] in [-1, 1] (RGB)."""
+        first = batch[0]
+        with _naming(first.name):
+            plan = self._tiled.plan(*first.seen.size)
+            if plan is None:
+                outputs = self._runner.run([item.seen for item in batch], first.code)
+            else:
+                outputs = [
+                    np.concatenate(list(self._tiled.bands(item.seen, plan, item.code))) for item in batch
+                ]
         for item, output in zip(batch, outputs, strict=True):
             if not np.isfinite(output).all():
                 raise NonFiniteOutputError(item.name)
-        return self._translator.to_rgb(outputs)
+        return [self._translator.to_rgb(tf.convert_to_tensor(output)) for output in outputs]
 
     def _usual_format(self, item: _Item) -> tuple[str, ValueRange]:
         """Dtype and values of the training targets, as `engine.translate` writes them."""
@@ -266,20 +291,24 @@ def _values(
     if size is not None:
         height, width = item.picture.pixels.shape[:2]
         output = size.undo(output, height=height, width=width)
+    if item.picture.alpha is not None:
+        height, width = output.shape[:2]
+        alpha = resizing.resize(item.picture.alpha, height=height, width=width)
+        output = tf.concat([output, tf.clip_by_value(alpha, 0, 1) * 2 - 1], axis=-1)
     dtype, (low, high) = format
     return imaging.signed_to_range(output, low=low, high=high, dtype=tf.as_dtype(dtype)).numpy()
 
 
-def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    """Groups successive items of one size, as many as the network takes at once."""
-    batch: list[_Item] = []
-    for item in items:
-        full = batch and (len(batch) + 1) * math.prod(item.image.shape[:2]) > _PIXELS_AT_ONCE
-        if batch and (full or item.image.shape != batch[0].image.shape):
-            yield batch
-            batch = []
-        batch.append(item)
-    yield batch
+def _resized(picture: Picture, size: TrainedSize | None) -> Picture:
+    """The picture at the size of the training, if there is one."""
+    if size is None:
+        return picture
+    pixels = size.apply(picture.pixels, padding=picture.value_range[0]).numpy()
+    return dataclasses.replace(picture, pixels=pixels)
+
+
+def _is_same(code: tf.Tensor | None, other: tf.Tensor | None) -> bool:
+    return code is other or (code is not None and other is not None and np.array_equal(code, other))
 
 
 @contextlib.contextmanager

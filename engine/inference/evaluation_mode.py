@@ -61,7 +61,6 @@ class EvaluationMode:
         return ModeInUse(
             networks=networks,
             dropout=has_dropout,
-            norm=norm,
             description=f"{RAW if raw else AVERAGED} weights; {norm}; dropout {dropout}",
             suffix="".join(f", {what}" for what, differs in changes.items() if differs),
         )
@@ -74,7 +73,6 @@ class ModeInUse:
     Attributes:
       networks: by name, with the weights that were asked for.
       dropout: whether dropout is active in them.
-      norm: what batch norm normalises with, in words.
       description: one line for tables.
       suffix: of the name of a split, for the run's files: how this differs from the evaluations in training;
         empty if it does not.
@@ -82,7 +80,6 @@ class ModeInUse:
 
     networks: Mapping[str, keras.Model]
     dropout: bool
-    norm: str
     description: str
     suffix: str
 

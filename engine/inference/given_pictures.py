@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
@@ -95,7 +96,7 @@ def take_picture(picture: Any, format: RoleFormat, *, name: str, value_range: Va
                 "whose values have a meaning already; leave it out"
             )
         if _is_path(picture):
-            return format.read(os.path.expanduser(os.fspath(picture)))
+            return format.read(os.path.expanduser(os.fspath(picture)), keeps_alpha=True)
         return _as_picture(name, *pillow_images.from_image(picture, name), format, format.stored)
     pixels = _pixels(picture, name)
     if pixels.shape[-1] not in (1, 2, 3, 4, format.channels) and pixels.shape[0] == format.channels:
@@ -110,7 +111,9 @@ def take_picture(picture: Any, format: RoleFormat, *, name: str, value_range: Va
         pixels = _signed(pixels, low, high, name=name, is_limit=stored is None or stored.dtype != "float32")
         alpha = stored is not None and stored.alpha
         signed = ImageFormat(channels=format.channels, dtype="float32", value_range=_SIGNED, alpha=alpha)
-        return _as_picture(name, *_described(pixels, stored), format, signed)
+        found = _as_picture(name, *_described(pixels, stored), format, signed)
+        # Transparency of float files is from 0 to 1, but here it was mapped with the colours.
+        return found if found.alpha is None else dataclasses.replace(found, alpha=(found.alpha + 1) / 2)
     return _as_picture(name, *_described(pixels, stored), format, stored)
 
 
@@ -214,4 +217,12 @@ def _signed(pixels: np.ndarray, low: float, high: float, *, name: str, is_limit:
 def _as_picture(
     name: str, info: ImageInfo, pixels: np.ndarray, format: RoleFormat, stored: ImageFormat | None
 ) -> Picture:
-    return as_picture(name, info, pixels, channels=format.channels, trained=stored, classes=format.classes)
+    return as_picture(
+        name,
+        info,
+        pixels,
+        channels=format.channels,
+        trained=stored,
+        classes=format.classes,
+        keeps_alpha=True,
+    )

@@ -39,16 +39,16 @@ def noise(*shape):
 
 
 def test_three_lines_give_what_the_program_writes(translate, workdir, tmp_path):
-    pixels = noise(64, 128, 3)
+    pixels = noise(50, 130, 3)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     code, told, errors = translate(workdir=workdir, input=tmp_path / "photo.png", output=tmp_path / "out")
     assert (code, errors) == (0, "")
     written = np.asarray(Image.open(tmp_path / "out" / "photo.png"))
     run = open_run(workdir)
-    assert f"{workdir} at 4 examples, batch norm with batch_statistics" in repr(run)
+    assert f"{workdir} at 4 examples, averaged weights; batch norm with batch_statistics" in repr(run)
     for picture in (tmp_path / "photo.png", pixels, Image.fromarray(pixels)):
         result = run.translate(picture)
-        assert (result.dtype, result.shape) == (np.uint8, (64, 128, 3))
+        assert (result.dtype, result.shape) == (np.uint8, (50, 130, 3))
         np.testing.assert_array_equal(result, written)
     assert written.std() > 1  # the network says something
 
@@ -84,6 +84,4 @@ def test_what_cannot_be_opened(workdir, tmp_path):
         with pytest.raises(ConfigurationError) as error:
             open_run(**{"workdir": workdir} | settings)
         assert expected in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(ConfigurationError, match=r"^the picture: .*multiples of 64"):
-        open_run(workdir).translate(noise(64, 100, 3))
     assert os.listdir(tmp_path) == []

@@ -11,6 +11,8 @@ from data.description import ImageFormat
 from data.errors import DataError
 from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.inference.array_translator import ArrayTranslator
+from engine.inference.batch_function import BatchFunction
+from engine.inference.limits import Limits
 from engine.inference.role_format import RoleFormat
 from engine.inference.side_inputs import SideMaps
 from engine.inference.trained_size import TrainedSize
@@ -32,16 +34,17 @@ def negative(pictures, maps, codes):
     return result if maps is None else result + maps
 
 
-def run_of(stored=COLOUR, **changes):
+def run_of(stored=COLOUR, memory_gib=2.0, translate=negative, **changes):
     """A run whose network inverts pictures: white becomes black."""
     fields = {
         "description": "runs/negative at 8 examples",
         "input": RoleFormat(channels=stored.channels, stored=stored),
         "output": RoleFormat(channels=stored.channels, stored=stored),
         "check_size": refuse_odd,
-        "translate": negative,
+        "translate": lambda pictures, maps, codes, positions: translate(pictures, maps, codes),
+        "compiled": BatchFunction(lambda pictures, maps, codes, positions: negative(pictures, maps, codes)),
     }
-    return ArrayTranslator(Translator(**fields | changes))
+    return ArrayTranslator(Translator(**fields | changes), Limits(memory_gib=memory_gib))
 
 
 def noise(*shape, dtype=np.uint8, high=255, seed=0):
@@ -81,12 +84,13 @@ def test_pictures_of_one_size_go_through_the_network_together():
     run = run_of(translate=recorded)
     batch = noise(20, 256, 256, 3)
     np.testing.assert_array_equal(run.translate(batch), 255 - batch)
-    assert shapes == [(16, 256, 256, 3), (4, 256, 256, 3)]
+    assert [shape[0] for shape in shapes] == [8, 8, 4]
     shapes.clear()
-    mixed = [noise(*size, 3, seed=n) for n, size in enumerate([(2, 4), (2, 4), (4, 2), (2, 4), (1030, 1024)])]
+    mixed = [noise(*size, 3, seed=n) for n, size in enumerate([(2, 4), (2, 4), (4, 2), (2, 4), (103, 100)])]
     for result, picture in zip(run.translate(mixed), mixed, strict=True):
         np.testing.assert_array_equal(result, 255 - picture)
-    assert [shape[:3] for shape in shapes] == [(2, 2, 4), (1, 4, 2), (1, 2, 4), (1, 1030, 1024)]
+    # Each padded to what the network takes.
+    assert [shape[:3] for shape in shapes] == [(2, 2, 4), (1, 4, 2), (1, 2, 4), (1, 104, 100)]
     assert run.translate(batch[:1]).shape == (1, 256, 256, 3)  # a batch of one stays a batch
 
 
@@ -214,9 +218,12 @@ def test_channels_as_of_a_file(capsys):
     np.testing.assert_array_equal(run.translate(opaque), 255 - opaque[..., :3])
     signed = opaque / 127.5 - 1
     np.testing.assert_array_equal(run.translate(signed, value_range=(-1, 1)), 255 - opaque[..., :3])
-    assert "4 channels with transparency, but the network takes 3" in refusal(
-        run.translate, noise(4, 4, 4), error=DataError
-    )
+    transparent = noise(4, 4, 4)
+    found = run.translate(transparent)  # carried over
+    np.testing.assert_array_equal(found[..., :3], 255 - transparent[..., :3])
+    np.testing.assert_array_equal(found[..., 3], transparent[..., 3])
+    signed = run.translate(transparent / 127.5 - 1, value_range=(-1, 1), dtype="float32")
+    np.testing.assert_allclose(signed[..., 3], transparent[..., 3] / 127.5 - 1, rtol=0, atol=1e-6)
     message = refusal(run.translate, noise(3, 4, 8))
     assert (
         message == "the picture: has the shape [3, 4, 8], but channels come last; transpose it to [H, W, C]"
@@ -242,7 +249,6 @@ def test_channels_as_of_a_file(capsys):
         ({"a": 1}, "the picture: is no picture but dict"),
         ([object()], "pictures[0]: is no picture but object"),
         (Image.new("F", (4, 4)), "the picture: Pillow images of mode F are not supported"),
-        (np.zeros((3, 4, 3), np.uint8), "the picture: the network does not take 3x4"),
     ],
 )
 def test_what_is_no_picture(pictures, expected):
@@ -311,7 +317,6 @@ def test_resized_as_in_training():
     size = TrainedSize(height=8, width=8, loaded=(8, 8))
     run = run_of(input=RoleFormat(channels=3, stored=COLOUR, size=size))
     flat = np.full((5, 7, 3), 100, np.uint8)
-    assert "does not take 5x7" in refusal(run.translate, flat)
     np.testing.assert_array_equal(run.translate(flat, resize="as_trained"), 255 - flat)
     picture = np.asarray(Image.fromarray(noise(8, 8, 3)).resize((24, 16), Image.Resampling.BICUBIC))
     found = run.translate(picture, resize="as_trained").astype(int)
@@ -322,3 +327,16 @@ def test_resized_as_in_training():
     assert "resize = 'up': unknown; use one of none, as_trained" in refusal(run.translate, flat, resize="up")
     # Where training left pictures at their size, it changes nothing.
     np.testing.assert_array_equal(run_of().translate(picture, resize="as_trained"), 255 - picture)
+
+
+def test_large_pictures_are_translated_in_tiles():
+    shapes = []
+
+    def recorded(pictures, maps, codes):
+        shapes.append(tuple(pictures.shape))
+        return negative(pictures, maps, codes)
+
+    picture = noise(600, 500, 3)
+    found = run_of(memory_gib=2e-4, translate=recorded).translate(picture)
+    np.testing.assert_array_equal(found, 255 - picture)
+    assert max(height * width for _, height, width, _ in shapes) < 600 * 500 / 4

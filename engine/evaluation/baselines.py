@@ -77,6 +77,10 @@ class Baselines:
         found = {**self._known, **measured}
         return {name: found[name] for name in BASELINES if name in found}
 
+    def load_kept(self) -> dict[str, ImageMetrics]:
+        """The metrics that an earlier evaluation of any run has kept, by name of the baseline."""
+        return {name: kept for name in self._to_keep if (kept := self._load(name)) is not None}
+
     def _load(self, name: str) -> ImageMetrics | None:
         arrays = self._kept.load(self._split, self._what(name)) if name in self._to_keep else None
         if arrays is None:

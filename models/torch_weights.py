@@ -62,7 +62,9 @@ class TorchWeights(WeightTransfer):
             if self.takes_all:
                 whole.append((networks[name], fitting_weights(networks[name], state, where=path)))
             else:
-                plans.append(self.plan(networks[name], held_weights(state, where=path), where=path))
+                plans.append(
+                    self.plan(networks[name], held_weights(networks[name], state, where=path), where=path)
+                )
         for network, weights in whole:
             set_weights(network, weights)
         for plan in plans:

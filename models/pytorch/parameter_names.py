@@ -7,9 +7,11 @@ the dotted name of every PyTorch module that has parameters to the name of our l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+
+_LISTED = 30  # most names in an error
 
 PARAMETERS = {
     "conv": {"weight": "kernel", "bias": "bias"},
@@ -96,3 +98,10 @@ def to_keras_layout(array: np.ndarray) -> np.ndarray:
     is the same permutation. Vectors stay as they are.
     """
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for an error: the first of them, as a wrong network differs in hundreds."""
+    names = list(names)
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

@@ -16,10 +16,9 @@ from models.pytorch.architecture import (
     architecture_of_model,
     generator_architecture,
 )
-from models.pytorch.parameter_names import to_keras_layout
+from models.pytorch.author_networks import author_network
+from models.pytorch.parameter_names import listed, to_keras_layout
 from models.pytorch.state_dict_file import read_state_dict, write_state_dict
-
-_LISTED = 30  # most names that an error lists; a wrong network differs in hundreds
 
 
 def load_generator(
@@ -70,12 +69,17 @@ def load_generator(
 
 def _known_generator(path: str, arrays: Mapping[str, np.ndarray], network: str | None) -> Architecture:
     """The architecture of the generator in a file, if it is `network`, or any that we can build."""
+    if author := author_network(_shapes(arrays), None, where=path):
+        raise ConfigurationError(
+            f"{path}: holds {author.name}, which cannot be translated with alone; start a run from it with "
+            "INITIALISE_FROM"
+        )
     found = architecture_of_file(_shapes(arrays))
     wanted = network or (found.network if found else None)
     if wanted is None or wanted not in REFERENCE_GENERATORS:
         raise ConfigurationError(
             f"{path}: holds {found or 'no network of the reference'}, not a generator that we can build; "
-            f"give a file with one of {', '.join(REFERENCE_GENERATORS)} (this one has {_list(arrays)})"
+            f"give a file with one of {', '.join(REFERENCE_GENERATORS)} (this one has {listed(arrays)})"
         )
     if found is None or found.network != wanted:
         norm = found.norm if found else "batch"
@@ -99,6 +103,9 @@ def fitting_weights(
     Raises:
       ConfigurationError: the arrays belong to another network, some are missing or surplus, or shapes differ.
     """
+    author = author_network(_shapes(arrays), model, where=where)
+    if author is not None:
+        return author.fitting_weights(model, arrays, where=where)
     wanted = _counterpart(model)
     held = architecture_of_file(_shapes(arrays))
     # Dropout has no weights: it changes only the numbers in the names.
@@ -118,7 +125,7 @@ def fitting_weights(
     broken = [name for name in paths if not np.all(np.isfinite(arrays[name]))]
     if broken:
         raise ConfigurationError(
-            f"{where}: holds numbers that are not finite in {_list(broken)}; take an earlier checkpoint"
+            f"{where}: holds numbers that are not finite in {listed(broken)}; take an earlier checkpoint"
         )
     # In networks without norm, the reference has no biases; ours have no effect at 0.
     return {
@@ -126,10 +133,13 @@ def fitting_weights(
     }
 
 
-def held_weights(arrays: Mapping[str, np.ndarray], *, where: str) -> dict[str, np.ndarray]:
-    """Converts what a file holds, whichever network it belongs to.
+def held_weights(
+    model: keras.Model, arrays: Mapping[str, np.ndarray], *, where: str
+) -> dict[str, np.ndarray]:
+    """Converts what a file holds, whether or not it fits.
 
     Args:
+      model: that shall take some of it.
       arrays: the parameters, by the reference's names and in its layouts.
       where: source of the arrays, for errors.
 
@@ -139,11 +149,14 @@ def held_weights(arrays: Mapping[str, np.ndarray], *, where: str) -> dict[str, n
     Raises:
       ConfigurationError: the parameters belong to no network of the reference.
     """
+    author = author_network(_shapes(arrays), model, where=where)
+    if author is not None:
+        return author.weights(arrays)
     held = architecture_of_file(_shapes(arrays))
     if held is None:
         raise ConfigurationError(
             f"{where}: holds no network of the reference; give one of its files (this one has "
-            f"{_list(arrays)})"
+            f"{listed(arrays)})"
         )
     paths = held.parameters()
     return {path: to_keras_layout(arrays[name]) for name, path in paths.items() if name in arrays}
@@ -194,7 +207,7 @@ def reference_arrays(model: keras.Model) -> dict[str, np.ndarray]:
     biased = [path for path, array in weights.items() if np.any(array)]
     if biased:
         raise ConfigurationError(
-            f"{model.name}: has learned {_list(biased)}, but the reference's networks without norm have no "
+            f"{model.name}: has learned {listed(biased)}, but the reference's networks without norm have no "
             "biases; only a network with a norm can be written for the reference"
         )
     return arrays
@@ -240,18 +253,12 @@ def _misfit(
     """The error that lists what does not fit; `held` is the file's network where it is another one."""
     missing, surplus = _differences(wanted, arrays)
     lists = (("missing", missing), ("too many", surplus), ("of another shape", wrong_shapes))
-    text = "; ".join(f"{what}: {_list(names)}" for what, names in lists if names)
+    text = "; ".join(f"{what}: {listed(names)}" for what, names in lists if names)
     text = f" ({text})" if text else ""
     if held is not None:
         mend = "give a file of that network, or choose the network of this file"
         return f"{where}: holds {held}, not {wanted}; {mend}{text}"
     return f"{where}: is not a complete {wanted} of these widths; give a complete file{text}"
-
-
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
 
 
 def _reference_shape(weight: keras.Variable) -> list[int]:

@@ -10,7 +10,8 @@ from absl import flags
 
 from data.errors import DataError
 from data.formats import image_reader
-from data.formats.raw_video import PIXEL_FORMATS, VideoFormat
+from data.formats.planar_frames import COLOURS, PIXEL_FORMATS
+from data.formats.raw_video import VideoFormat
 from data.preparation import image_set_builder
 from data.preparation.layouts import LAYOUTS
 from data.preparation.side_files import MAP_KINDS, MAP_VALUES
@@ -46,7 +47,7 @@ _INTEGERS = (
 )  # fmt: skip
 _VIDEO_ENUMS = (
     ("pixel_format", list(PIXEL_FORMATS), "Planes and bits of .yuv files."),
-    ("colours", ["rgb", "ycbcr", "y"], "Convert frames to RGB, or keep all planes, or keep luma only."),
+    ("colours", list(COLOURS), "Convert frames to RGB, or keep all planes, or keep luma only."),
     ("matrix", ["bt601", "bt709"], "Matrix of the conversion to RGB."),
     ("chroma_location", ["left", "center"], "Position of chroma in 4:2:0 .yuv files: left in MPEG-2 and "
      "later, center in JPEG."),

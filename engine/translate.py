@@ -3,33 +3,42 @@
   python -m engine.translate --workdir=runs/mine --input=PICTURES --output=DIR
   python -m engine.translate --torch_checkpoint=latest_net_G.pth --network=unet_256 --input=a.png --output=DIR
 
-Each picture is read as data.prepare would have read it for the run, translated whole, and written as
-DIR/<its name>.png with the bits and values of the training targets. Of float targets, DIR/<its name>.tif has
-the values and the .png is to look at. --raw also writes the network's output as .npy: float32 [H, W, C] in
-[-1, 1], in the colour space of its training. Pictures that cannot be translated are listed and the others
-are translated; the exit code is then 2.
+PICTURES is a picture, a folder with the folders in it, a pattern in quotes, or a .txt file with a path in
+each line. Each picture is read as data.prepare would have read it for the run, and written as DIR/<its
+relative path>.png with its size and the bits and values of the training targets. Of float targets, .tif has
+the values and the .png is to look at. Sizes that the network does not take are padded, and the output is
+cropped; large pictures are translated in tiles that overlap. --raw also writes the network's output as .npy:
+float32 [H, W, C] in [-1, 1], in the colour space of its training. Pictures that cannot be translated are
+listed and the others are translated; the exit code is then 2.
 In a notebook: `from engine.translate import translate; translate(workdir=..., input=..., output=...)`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-import tensorflow as tf
 from absl import flags
 
-from data import gfile
-from data.errors import DataError
 from engine.cli.program import run_program
-from engine.errors import ConfigurationError, NonFiniteOutputError
+from engine.errors import ConfigurationError
+from engine.inference.comparison import strip_ending
+from engine.inference.counterparts import Counterparts
+from engine.inference.evaluation_mode import EvaluationMode
+from engine.inference.latent_codes import latent_codes
+from engine.inference.limits import Limits
+from engine.inference.network_runner import NetworkRunner
+from engine.inference.output_paths import are_written, output_stems
 from engine.inference.picture_log import PictureLog
-from engine.inference.picture_paths import find_pictures, output_stems
-from engine.inference.picture_translation import latent_codes, translated_files
+from engine.inference.picture_output import OutputFormat
+from engine.inference.picture_paths import SourcePicture, find_pictures
+from engine.inference.picture_translation import Job, PictureTranslation
 from engine.inference.run_translator import translator_of_run
 from engine.inference.torch_translator import translator_of_torch_file
-from engine.inference.trained_size import AS_TRAINED, NONE, RESIZES
-from engine.storage.file_errors import reraise_write_errors
+from engine.inference.trained_size import AS_TRAINED, NONE
+from engine.inference.translation_flags import check_flags
+from engine.inference.translation_run import translate_pictures
+from engine.inference.translator import Translator
 
 
 def translate(
@@ -40,7 +49,9 @@ def translate(
     checkpoint: str = "latest",
     torch_checkpoint: str | None = None,
     network: str | None = None,
+    weights: str | None = None,
     norm_mode: str | None = None,
+    dropout: bool = False,
     side_vector: str | None = None,
     side_map: str | None = None,
     direction: str | None = None,
@@ -48,12 +59,21 @@ def translate(
     samples: int | None = None,
     seed: int = 0,
     code_from: str | None = None,
+    format: str = "png",
     raw: bool = False,
+    compare: bool = False,
+    target: str | None = None,
+    skip_existing: bool = False,
+    batch: int = 8,
+    memory_gib: float = 2.0,
+    tile: int | None = None,
+    overlap: int | None = None,
 ) -> list[str]:
-    """Translates pictures one by one. This is the whole program, for a notebook.
+    """Translates pictures. This is the whole program, for a notebook.
 
     Args:
-      input: a picture, a folder (without its subfolders) or a glob pattern.
+      input: a picture, a folder with the folders in it, a glob pattern, or a .txt file with the path of a
+        picture in each line, relative to its own folder.
       output: folder for the results; made if missing.
       workdir: run directory. Give this or `torch_checkpoint`.
       checkpoint: of the run: "latest", "best", or a position in examples.
@@ -61,8 +81,10 @@ def translate(
       network: the architecture that `torch_checkpoint` must have, a key of
         `models.networks.generators.REFERENCE_GENERATORS`; None takes whatever the file holds. Width, channels
         and norm are read from the file.
+      weights: "averaged", by EMA, or "raw", those in training; None: averaged where the run averages any.
       norm_mode: what batch norm normalises with: "batch_statistics" of each picture, or
         "moving_statistics". None is the run's setting, or "batch_statistics" for a `torch_checkpoint`.
+      dropout: whether dropout is active. The mask of a picture depends on its number among all pictures.
       side_vector: side information for all pictures, if the run's networks take a vector: numbers such as
         "0.3,1", or the name of a class of its data set.
       side_map: folder with a map for each picture, of its name and size, if the run's networks take maps.
@@ -73,7 +95,15 @@ def translate(
         None is one output for the code 0.
       seed: of the codes; the same for all pictures.
       code_from: a picture such as the outputs, whose code is used for all pictures.
+      format: of the results: "png", "jpeg", "webp" or "tiff".
       raw: also write float32 .npy files.
+      compare: also write strips that show input, output and target side by side.
+      target: folder with the targets for these strips, of the same relative names; None shows none.
+      skip_existing: leave out pictures all of whose files are there.
+      batch: pictures of one size that each device translates at once, at most.
+      memory_gib: for the tensors of the network, about: larger pictures are translated in tiles.
+      tile: height and width of tiles in pixels; 0 never cuts pictures; None is what fits into the memory.
+      overlap: pixels that a tile sees beyond its own part, on each side; None is what the network needs.
 
     Returns:
       The paths of the pictures written; the .npy where the output has neither 1 nor 3 channels.
@@ -83,22 +113,9 @@ def translate(
       engine.errors.NonFiniteOutputError: the network's output for a picture is not finite; likewise.
       data.errors.DataError: the run's data set cannot be read.
     """
-    _check_flags(
-        workdir,
-        torch_checkpoint,
-        resize,
-        samples,
-        seed,
-        of_run={
-            "side_vector": side_vector,
-            "side_map": side_map,
-            "direction": direction,
-            "samples": samples,
-            "code_from": code_from,
-        },
-        of_file={"network": network},
-    )
-    paths = output_stems(find_pictures(input), output, samples=samples)
+    check_flags(locals())
+    limits = Limits(batch=batch, memory_gib=memory_gib, tile=tile, overlap=overlap)
+    pictures = find_pictures(input, leave_out=output)
     if torch_checkpoint is not None:
         translator = translator_of_torch_file(
             os.path.expanduser(torch_checkpoint), network=network, norm_mode=norm_mode
@@ -107,107 +124,112 @@ def translate(
         translator = translator_of_run(
             workdir or "",
             checkpoint=checkpoint,
-            norm_mode=norm_mode,
+            mode=EvaluationMode(weights=weights, norm_mode=norm_mode, dropout=dropout),
             side_vector=side_vector,
             side_map=side_map,
             direction=direction,
         )
+    made = OutputFormat(format=format, trained=translator.output.stored, raw=raw, shows=compare)
+    targets = None if target is None else Counterparts(target, flag="target", what="target")
+    others = [code_from] if code_from is not None else []
+    jobs = _jobs(
+        pictures,
+        output,
+        samples=samples,
+        endings=made.endings(translator.output.channels) + ([strip_ending(format)] if compare else []),
+        others=others + _files_beside(translator, targets),
+        skip_existing=skip_existing,
+    )
     size = translator.input.size if resize == AS_TRAINED else None
     codes = latent_codes(translator, size, samples=samples, seed=seed, code_from=code_from)
-    log = PictureLog(len(paths))
+    log = PictureLog(len(jobs))
     if resize == AS_TRAINED and size is None:
-        log.notes["not resized, because training did not resize pictures either (LOAD_SIZE = 0)"] = len(paths)
-    written: list[str] = []
-    for path, stems in paths.items():
-        try:
-            picture = translator.input.read(path)
-            maps = translator.side_maps
-            beside = None if maps is None else maps.read(path, picture)
-            files = list(translated_files(path, picture, beside, translator, size, codes, raw=raw))
-        except (DataError, ConfigurationError, NonFiniteOutputError) as error:
-            log.refused.append(error)
-            continue
-        log.add_notes(picture, beside, translator.input.size if size is None else None)
-        written += [_write(stem, contents, output) for stem, contents in zip(stems, files, strict=True)]
-    log.show(f"into {output} with {translator.description}")
+        log.notes["not resized, because training did not resize pictures either (LOAD_SIZE = 0)"] = len(jobs)
+    translation = PictureTranslation(
+        translator,
+        NetworkRunner(translator, limits, with_codes=codes != [None]),
+        size=size,
+        codes=codes,
+        output=made,
+        compares=compare,
+        targets=targets,
+    )
+    trained = translator.input.size if size is None else None
+    written = translate_pictures(translation, jobs, output=output, log=log, trained=trained)
+    log.show(f"into {output} with {translator.description}", tiles=translation.tiled.description)
     return written
 
 
-def _check_flags(
-    workdir: str | None,
-    torch_checkpoint: str | None,
-    resize: str,
-    samples: int | None,
-    seed: int,
+def _files_beside(translator: Translator, targets: Counterparts | None) -> list[str]:
+    """The files that are read beside the pictures."""
+    maps = translator.side_maps
+    return [*([] if maps is None else maps.paths), *([] if targets is None else targets.paths)]
+
+
+def _jobs(
+    pictures: Sequence[SourcePicture],
+    output: str,
     *,
-    of_run: Mapping[str, object],
-    of_file: Mapping[str, object],
-) -> None:
-    """Raises ConfigurationError for flags that are out of range or exclude each other."""
-    if (workdir is None) == (torch_checkpoint is None):
-        raise ConfigurationError(
-            "--workdir, --torch_checkpoint: need exactly one; give --workdir=RUN or --torch_checkpoint=FILE"
-        )
-    wrong, where = (of_file, "--torch_checkpoint") if torch_checkpoint is None else (of_run, "--workdir")
-    for name, value in wrong.items():
-        if value is not None:
-            raise ConfigurationError(f"--{name}={value}: goes with {where}; leave it out")
-    if resize not in RESIZES:
-        raise ConfigurationError(f"--resize={resize}: unknown; use one of {', '.join(RESIZES)}")
-    if resize != NONE and torch_checkpoint is not None:
-        raise ConfigurationError(f"--resize={resize}: goes with --workdir; leave it out")
-    if samples is not None and samples < 1:
-        raise ConfigurationError(f"--samples={samples}: must be at least 1; raise it")
-    if not 0 <= seed < 2**31:
-        raise ConfigurationError(f"--seed={seed}: must be from 0 to 2**31 - 1; change it")
-    if seed and samples is None:
-        raise ConfigurationError(f"--seed={seed}: goes with --samples; give both, or leave it out")
-    if samples is not None and of_run["code_from"] is not None:
-        raise ConfigurationError(
-            f"--samples={samples}, --code_from={of_run['code_from']}: exclude each other; give one of them"
-        )
+    samples: int | None,
+    endings: Sequence[str],
+    others: Sequence[str],
+    skip_existing: bool,
+) -> list[Job]:
+    """What is to be translated, with the paths of the results; see `output_stems`."""
+    stems = output_stems(pictures, output, samples=samples, endings=endings, others=others)
+    jobs = [
+        Job(position=position, source=source, stems=stems[source])
+        for position, source in enumerate(pictures)
+        if not (skip_existing and are_written(stems[source], endings))
+    ]
+    if skip_existing:
+        print(f"skipped {len(pictures) - len(jobs)} of {len(pictures)} pictures, whose results are there")
+    return jobs
 
 
-def _write(stem: str, files: Mapping[str, bytes], output: str) -> str:
-    """Writes the files of a translation; returns the path of the first."""
-    with reraise_write_errors(f"--output={output}", remedy="choose another folder"):
-        with gfile.new_dir(output):
-            for extension, content in files.items():
-                with tf.io.gfile.GFile(stem + extension, "wb") as file:
-                    file.write(content)
-    return stem + next(iter(files))
+_TEXTS = (
+    ("input", None, "A picture, a folder, a glob pattern (in quotes), or a .txt file that lists pictures."),
+    ("output", None, "Folder for the translated pictures."),
+    ("workdir", None, "Run directory. Give this or --torch_checkpoint."),
+    ("torch_checkpoint", None, "A generator of the PyTorch reference, *_net_*.pth."),
+    ("checkpoint", "latest", "Of the run: 'latest', 'best', or a position in examples."),
+    ("network", None, "Of the torch_checkpoint: unet_128, unet_256, resnet_6blocks, resnet_9blocks, ..."),
+    ("weights", None, "'averaged' by EMA, or 'raw', those in training. Averaged where the run averages any."),
+    ("norm_mode", None, "Batch norm on 'batch_statistics' of the picture or on 'moving_statistics'."),
+    ("side_vector", None, "Side information for all pictures, if the run takes it: 0.3,1, or a class."),
+    ("side_map", None, "Folder with a map for each picture, of its name, if the run takes maps."),
+    ("direction", None, "AtoB or BtoA, if the run translates both ways, as CycleGAN does."),
+    ("resize", NONE, "'as_trained' resizes pictures to the size of the training, and the results back."),
+    ("code_from", None, "Picture such as the outputs, whose latent code to use (BicycleGAN)."),
+    ("format", "png", "Of the results: png, jpeg, webp or tiff. jpeg and webp have 8 bits."),
+    ("target", None, "With --compare: folder with the targets, of the same relative names."),
+)
+_NUMBERS = (
+    ("samples", None, "Outputs for each picture, for random codes (BicycleGAN)."),
+    ("seed", 0, "Of the codes of --samples."),
+    ("batch", 8, "Pictures of one size that each device translates at once, at most."),
+    ("tile", None, "Height and width of tiles; 0 never cuts pictures. By default what fits into the memory."),
+    ("overlap", None, "Pixels that a tile sees beyond its own part. By default what the network needs."),
+)
+_SWITCHES = (
+    ("dropout", "Dropout is active, as when the reference tests pix2pix."),
+    ("raw", "Also write float32 [H, W, C] in [-1, 1] as .npy."),
+    ("compare", "Also write strips: input, output, target."),
+    ("skip_existing", "Leave out pictures whose results are there."),
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of the program."""
-    for name, default, text in (
-        ("input", None, "A picture, a folder of pictures, or a glob pattern (in quotes)."),
-        ("output", None, "Folder for the translated pictures."),
-        ("workdir", None, "Run directory. Give this or --torch_checkpoint."),
-        ("torch_checkpoint", None, "A generator of the PyTorch reference, *_net_*.pth."),
-        ("checkpoint", "latest", "Of the run: 'latest', 'best', or a position in examples."),
-        ("network", None, "Of the torch_checkpoint: unet_128, unet_256, resnet_6blocks, resnet_9blocks, ..."),
-        (
-            "side_vector",
-            None,
-            "Side information for all pictures, if the run takes it: numbers such as 0.3,1, or a class.",
-        ),
-        ("side_map", None, "Folder with a map for each picture, of its name, if the run takes maps."),
-        ("norm_mode", None, "Batch norm on 'batch_statistics' of the picture or on 'moving_statistics'."),
-        ("direction", None, "AtoB or BtoA, if the run translates both ways, as CycleGAN does."),
-        (
-            "resize",
-            NONE,
-            "'as_trained' resizes pictures to the size of the training, and the results back.",
-        ),
-        ("code_from", None, "Picture such as the outputs, whose latent code to use (BicycleGAN)."),
-    ):
-        flags.DEFINE_string(name, default, text, flag_values=values)
-    flags.DEFINE_integer(
-        "samples", None, "Outputs for each picture, for random codes (BicycleGAN).", flag_values=values
+    for name, text, help_text in _TEXTS:
+        flags.DEFINE_string(name, text, help_text, flag_values=values)
+    for name, number, help_text in _NUMBERS:
+        flags.DEFINE_integer(name, number, help_text, flag_values=values)
+    for name, help_text in _SWITCHES:
+        flags.DEFINE_bool(name, False, help_text, flag_values=values)
+    flags.DEFINE_float(
+        "memory_gib", 2.0, "For the tensors of the network: larger pictures are cut.", flag_values=values
     )
-    flags.DEFINE_integer("seed", 0, "Of the codes of --samples.", flag_values=values)
-    flags.DEFINE_bool("raw", False, "Also write float32 [H, W, C] in [-1, 1] as .npy.", flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -215,23 +237,9 @@ def main(values: flags.FlagValues) -> None:
     for name, example in (("input", "photo.png"), ("output", "translated")):
         if not values[name].value:
             raise ConfigurationError(f"no --{name} given, such as --{name}={example}")
-    translate(
-        input=values.input,
-        output=os.path.expanduser(values.output),
-        workdir=values.workdir,
-        checkpoint=values.checkpoint,
-        torch_checkpoint=values.torch_checkpoint,
-        network=values.network,
-        norm_mode=values.norm_mode,
-        side_vector=values.side_vector,
-        side_map=values.side_map,
-        direction=values.direction,
-        resize=values.resize,
-        samples=values.samples,
-        seed=values.seed,
-        code_from=values.code_from,
-        raw=values.raw,
-    )
+    names = [name for name, *_ in (*_TEXTS, *_NUMBERS, *_SWITCHES)]
+    given = {name: values[name].value for name in [*names, "memory_gib"]}
+    translate(**given | {"output": os.path.expanduser(values.output)})
 
 
 def run() -> None:

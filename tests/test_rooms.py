@@ -16,7 +16,7 @@ FLOORS = {
     "engine": (
         "errors training_data feature_extractor log_writer",
         "task durations smoothing cli",
-        "distribution batching cloud",
+        "distribution batching cloud tiling",
         "inner_loop input_pipeline schedules batch_schedules early_stopping",
         "storage adaptive_batch",
         "evaluation",

@@ -26,19 +26,28 @@ class Picture:
       pixels: [H, W, C], with the channels that the network takes.
       value_range: lowest and highest possible value of the pixels, which become -1 and 1.
       notes: how the file differs from what the network was trained on, for the user.
+      alpha: transparency that the network does not take, float32 [H, W, 1] from 0 to 1 (opaque); None if
+        there is none.
     """
 
     pixels: np.ndarray
     value_range: tuple[float, float]
     notes: tuple[str, ...] = ()
+    alpha: np.ndarray | None = None
 
 
 def read_picture(
-    path: str, *, channels: int, trained: ImageFormat | None, classes: OneHot | None = None
+    path: str,
+    *,
+    channels: int,
+    trained: ImageFormat | None,
+    classes: OneHot | None = None,
+    keeps_alpha: bool = False,
 ) -> Picture:
     """Reads a picture as `data.prepare` would have read it for the network's data set.
 
-    Grey becomes colour, pictures without transparency become opaque, 8 bits become 16. Values keep the
+    EXIF orientation is applied. Grey becomes colour, pictures without transparency become opaque, 8 bits
+    become 16. Values keep the
     meaning that they had in training. A network for 8 bits also takes 16 bits, which keep their
     precision.
 
@@ -48,6 +57,8 @@ def read_picture(
       trained: how the data set stored its images; None if that is not known: then the whole range of 8 or 16
         bits becomes [-1, 1].
       classes: that the network takes one-hot; None if it takes values.
+      keeps_alpha: whether transparency that the network does not take is kept apart; otherwise such a picture
+        is refused.
 
     Raises:
       DataError: the picture cannot be read, or the network cannot take it.
@@ -57,7 +68,13 @@ def read_picture(
     info, pixels, _ = image_reader.decode(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )
-    _check_channels(path, info, channels, takes_alpha=trained is not None and trained.alpha)
+    takes_alpha = trained is not None and trained.alpha
+    alpha = None
+    if keeps_alpha and info.alpha and not takes_alpha and info.channels != channels:
+        alpha = _fraction(pixels[..., -1:])
+        pixels = pixels[..., :-1]
+        info = dataclasses.replace(info, channels=info.channels - 1, alpha=False)
+    _check_channels(path, info, channels, takes_alpha=takes_alpha)
     stored = _stored_format(path, info, channels, trained)
     notes = list(_differences(info, stored, trained))
     try:
@@ -72,7 +89,13 @@ def read_picture(
         low, high = stored.value_range
         if not np.any(classes.encode(pixels, low=low, high=high), axis=-1).all():
             notes.append("with pixels that are none of the classes of the training")
-    return Picture(pixels=pixels, value_range=stored.value_range, notes=tuple(notes))
+    return Picture(pixels=pixels, value_range=stored.value_range, notes=tuple(notes), alpha=alpha)
+
+
+def _fraction(alpha: np.ndarray) -> np.ndarray:
+    """Transparency of any dtype as float32 from 0 to 1."""
+    highest = 1.0 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
+    return (alpha / highest).astype(np.float32)
 
 
 def _check_channels(path: str, info: ImageInfo, wanted: int, *, takes_alpha: bool) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.picture_input import Picture
 from engine.inference.trained_size import TrainedSize
 
 
@@ -18,59 +17,74 @@ class PictureLog:
 
     Attributes:
       notes: what is unusual -> number of such pictures.
-      refused: an error for each picture that is not translated.
     """
 
     def __init__(self, pictures: int):
         self._pictures = pictures
         self.notes: collections.Counter[str] = collections.Counter()
-        self.refused: list[Exception] = []
+        self._refused: dict[int, Exception] = {}
+        self._seams: dict[str, float] = {}
 
-    def add_notes(self, picture: Picture, side_map: Picture | None, size: TrainedSize | None) -> None:
-        """Counts what is unusual about a picture and its map.
+    def add(self, notes: Iterable[str], *, size: TrainedSize | None, height: int, width: int) -> None:
+        """Counts what is unusual about a picture that was translated.
 
         Args:
-          picture: that was translated.
-          side_map: its map, if it has one.
-          size: of the training; None if the picture is resized to that.
+          notes: of the picture, its map and its output.
+          size: of the training; None if the picture is resized to that, or if it does not matter.
+          height: of the picture.
+          width: likewise.
         """
-        self.notes.update(picture.notes)
-        if side_map is not None:
-            self.notes.update(f"with a map {note}" for note in side_map.notes)
-        height, width = picture.pixels.shape[:2]
+        self.notes.update(notes)
         if size is not None and size.differs(height, width):
             self.notes[
                 f"not of {size.height}x{size.width} pixels, to which training resized its pictures; try "
                 "--resize=as_trained, which resizes these too, and the results back"
             ] += 1
 
-    def show(self, where: str) -> None:
+    def add_seam(self, path: str, ratio: float) -> None:
+        """Notes how visible the borders of the tiles of a picture are, as of `engine.tiling.seams`."""
+        self._seams[path] = ratio
+
+    def refuse(self, position: int, error: Exception) -> None:
+        """Notes why the picture of a position is not translated."""
+        self._refused[position] = error
+
+    def show(self, where: str, *, tiles: str = "") -> None:
         """Prints how it went.
 
         Args:
           where: the pictures are, and with what they were translated.
+          tiles: what the tiles of large pictures were like.
 
         Raises:
           ConfigurationError, NonFiniteOutputError: a picture was refused.
         """
         print_notes(self.notes, pictures=self._pictures)
-        if len(self.refused) > 1:
-            print(f"refused {len(self.refused)} of {_pictures(self._pictures)}:")
-            print("\n".join(f"  {error}" for error in self.refused))
-        if len(self.refused) < self._pictures:
-            print(f"translated {_pictures(self._pictures - len(self.refused))} {where}")
-        if self.refused:
-            raise self._error()
+        if self._seams:
+            worst = max(self._seams, key=lambda path: self._seams[path])
+            mean = sum(self._seams.values()) / len(self._seams)
+            print(
+                f"note: {len(self._seams)} of {_pictures(self._pictures)} in tiles {tiles}; steps across "
+                f"their borders are {mean:.2f} times those beside them (at most {self._seams[worst]:.2f}: {worst})"
+            )
+        refused = [self._refused[position] for position in sorted(self._refused)]
+        if len(refused) > 1:
+            print(f"refused {len(refused)} of {_pictures(self._pictures)}:")
+            print("\n".join(f"  {error}" for error in refused))
+        if len(refused) < self._pictures:
+            print(f"translated {_pictures(self._pictures - len(refused))} {where}")
+        if refused:
+            raise self._error(refused)
 
-    def _error(self) -> Exception:
+    def _error(self, refused: Sequence[Exception]) -> Exception:
         """The error to end with: the first, or the first that is not about the input."""
-        broken = [error for error in self.refused if isinstance(error, NonFiniteOutputError)]
-        error = (broken or self.refused)[0]
-        if len(self.refused) == 1 or broken:
+        broken = [error for error in refused if isinstance(error, NonFiniteOutputError)]
+        error = (broken or refused)[0]
+        if len(refused) == 1 or broken:
             return error
         return ConfigurationError(
-            f"{len(self.refused)} of {_pictures(self._pictures)} are refused (listed above); mend or remove "
-            f"them (the first: {error})"
+            f"{len(refused)} of {_pictures(self._pictures)} are refused (listed above); mend or remove them "
+            f"(the first: {error})"
         )
 
 

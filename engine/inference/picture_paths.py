@@ -1,96 +1,128 @@
-"""Which pictures are translated, and what the files of their translations are called."""
+"""Which pictures are translated, and under which relative names."""
 
 from __future__ import annotations
 
+import dataclasses
+import glob as python_glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from data import gfile
 from data.formats import image_reader
 from engine.errors import ConfigurationError
+from engine.inference.picture_input import Picture
+from engine.inference.role_format import RoleFormat
 from engine.storage.file_errors import reraise_read_errors
 
-_WRITTEN = (".png", ".tif", ".npy")  # extensions of the files that a translation may have
+_LIST = ".txt"
 
 
-def find_pictures(pattern: str) -> list[str]:
-    """Finds the pictures that --input names.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourcePicture:
+    """A picture to translate.
+
+    Attributes:
+      path: of its file, for messages too.
+      name: path of its outputs without extension, relative to the folder of outputs: "holiday/beach".
+    """
+
+    path: str
+    name: str
+
+    def read(self, role: RoleFormat) -> Picture:
+        """Reads it for a network; transparency that the network does not take is kept apart.
+
+        Raises:
+          data.errors.DataError: it cannot be read, or the network cannot take it.
+        """
+        return role.read(self.path, keeps_alpha=True)
+
+
+def find_pictures(pattern: str, *, flag: str = "input", leave_out: str | None = None) -> list[SourcePicture]:
+    """Finds the pictures that a flag names.
 
     Args:
-      pattern: a picture, a folder (without its subfolders) or a glob pattern.
+      pattern: a picture; a folder, with the folders in it; a glob pattern; or a list, which is a .txt file
+        with the path of a picture in each line, relative to its own folder.
+      flag: its name, for messages.
+      leave_out: a folder below `pattern` whose pictures do not count: that of the outputs.
 
     Returns:
-      Their paths, sorted.
+      The pictures, sorted by path; those of a list in its order, each once.
 
     Raises:
-      ConfigurationError: there are none.
+      ConfigurationError: there are none, or the list cannot be read.
     """
     pattern = os.path.expanduser(pattern)
-    folder = None
-    with reraise_read_errors(f"--input={pattern}"):
+    with reraise_read_errors(f"--{flag}={pattern}"):
         if gfile.is_file(pattern):  # even if its name contains characters of a pattern
-            return [pattern]
+            if pattern.lower().endswith(_LIST):
+                return _listed(pattern, flag=flag)
+            return _pictures([pattern], os.path.dirname(pattern))
         if gfile.is_dir(pattern):
-            paths = [os.path.join(pattern, name) for name in gfile.list_dir(pattern)]
-            others = [path for path in paths if not image_reader.is_image_name(path)]
-            folder = next((path for path in others if _is_shown_folder(path)), None)
-            remedy = "give the folder with the pictures, or a pattern such as 'FOLDER/**/*.png'"
+            base, remedy = pattern, "give a folder that holds some"
+            paths = gfile.glob(os.path.join(python_glob.escape(pattern), "**"))
         else:
+            base, remedy = _folder_before_magic(pattern), "correct the path or the pattern"
             # A folder such as "photos [2024]" may be part of a pattern.
             paths = gfile.glob(pattern) or gfile.glob(pattern.replace("[", "[[]"))
-            remedy = "correct the path or the pattern"
         found = [path for path in paths if image_reader.is_image_name(path) and gfile.is_file(path)]
+    if leave_out is not None and not _is_same_folder(base, leave_out):
+        found = [path for path in found if not _is_below(path, leave_out)]
     if not found:
-        raise ConfigurationError(f"--input={pattern}: no picture there; {remedy}")
-    if folder is not None:
-        print(f"note: folders in {pattern} are not read, such as {folder}; {remedy}")
-    return found
+        raise ConfigurationError(f"--{flag}={pattern}: no picture there; {remedy}")
+    return _pictures(found, base)
 
 
-def output_stems(paths: Sequence[str], output: str, *, samples: int | None) -> dict[str, list[str]]:
-    """Chooses the paths of the translations, without the extension.
-
-    Args:
-      paths: of the pictures.
-      output: folder of the translations.
-      samples: translations of each picture, which are numbered; None if there is one, with its name.
-
-    Returns:
-      Path of a picture -> paths of its translations; all differ.
-
-    Raises:
-      ConfigurationError: two would be the same, or one would overwrite a picture.
-    """
-    inputs = {_identity(path) for path in paths}
-    sources: dict[str, str] = {}
-    stems: dict[str, list[str]] = {}
-    for path in paths:
-        name = os.path.join(output, os.path.splitext(os.path.basename(path))[0])
-        stems[path] = [name] if samples is None else [f"{name}_sample_{n}" for n in range(samples)]
-        for stem in stems[path]:
-            if stem in sources:
-                raise ConfigurationError(
-                    f"--input: {sources[stem]} and {path} would both become {stem}.png; translate them into "
-                    "different folders"
-                )
-            sources[stem] = path
-            if overwritten := [stem + end for end in _WRITTEN if _identity(stem + end) in inputs]:
-                raise ConfigurationError(
-                    f"--output={output}: would overwrite {overwritten[0]}; choose another folder"
-                )
-    return stems
+def _pictures(paths: Iterable[str], folder: str) -> list[SourcePicture]:
+    """Pictures with names relative to a folder; of what is not in it, the file name alone."""
+    return [SourcePicture(path=path, name=_relative_stem(path, folder)) for path in paths]
 
 
-def _is_shown_folder(path: str) -> bool:
-    return not os.path.basename(path).startswith(".") and gfile.is_dir(path)
-
-
-def _identity(path: str) -> object:
-    """The same for two paths of one file; unique if there is no file."""
+def _relative_stem(path: str, folder: str) -> str:
     if gfile.is_url(path):
-        return path
+        inside = path.removeprefix(f"{folder.rstrip('/')}/")
+        relative = inside if inside != path else os.path.basename(path)
+    else:
+        relative = os.path.relpath(path, folder or os.curdir)
+    if relative.split(os.sep)[0] == os.pardir:
+        relative = os.path.basename(path)
+    return os.path.splitext(relative)[0]
+
+
+def _listed(path: str, *, flag: str) -> list[SourcePicture]:
+    """The pictures of a list file."""
+    folder = os.path.dirname(path)
     try:
-        status = os.stat(path)
-    except OSError:
-        return path
-    return status.st_dev, status.st_ino
+        with gfile.open_text(path) as file:
+            lines = [line.strip() for line in file]
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"--{flag}={path}: is not a text in UTF-8; give a .txt file with a path in each line"
+        ) from error
+    paths = dict.fromkeys(os.path.join(folder, os.path.expanduser(line)) for line in lines if line)
+    if not paths:
+        raise ConfigurationError(f"--{flag}={path}: lists no picture; write a path into each line")
+    return _pictures(paths, folder)
+
+
+def _folder_before_magic(pattern: str) -> str:
+    """The part of a pattern before the first component with `*`, `?` or `[`, which outputs do not repeat."""
+    kept: list[str] = []
+    for part in pattern.split("/")[:-1]:
+        if python_glob.has_magic(part) and not gfile.is_dir("/".join([*kept, part])):
+            break
+        kept.append(part)
+    return "/".join(kept) or ("/" if pattern.startswith("/") else "")
+
+
+def _is_same_folder(first: str, second: str) -> bool:
+    return _absolute(first or os.curdir) == _absolute(second)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return _absolute(path).startswith(_absolute(folder).rstrip("/") + "/")
+
+
+def _absolute(path: str) -> str:
+    return path if gfile.is_url(path) else os.path.realpath(path)

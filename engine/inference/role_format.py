@@ -29,13 +29,23 @@ class RoleFormat:
     classes: OneHot | None = None
     size: TrainedSize | None = None
 
-    def read(self, path: str) -> Picture:
+    def read(self, path: str, *, keeps_alpha: bool = False) -> Picture:
         """Reads a picture as `data.prepare` would have read it; see `read_picture`.
+
+        Args:
+          path: of the picture.
+          keeps_alpha: whether transparency that the networks do not take is kept apart, not refused.
 
         Raises:
           data.errors.DataError: the picture cannot be read, or the networks cannot take it.
         """
-        return read_picture(path, channels=self.channels, trained=self.stored, classes=self.classes)
+        return read_picture(
+            path,
+            channels=self.channels,
+            trained=self.stored,
+            classes=self.classes,
+            keeps_alpha=keeps_alpha,
+        )
 
 
 def role_format(data: DataDescription, role: str) -> RoleFormat:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from fractions import Fraction
 
 import keras
 import tensorflow as tf
@@ -10,7 +12,8 @@ import tensorflow as tf
 from data.description import DataDescription
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
 from engine.errors import ConfigurationError
-from engine.inference.norm_mode import check_norm_mode, set_norm_mode
+from engine.inference.batch_function import BatchFunction
+from engine.inference.evaluation_mode import EvaluationMode
 from engine.inference.role_format import role_format
 from engine.inference.side_inputs import find_side_maps, parse_side_vector
 from engine.inference.size_check import SizeCheck
@@ -18,24 +21,26 @@ from engine.inference.translator import Translator
 from engine.input_pipeline.pictures import to_network, to_rgb
 from engine.input_pipeline.recorded_data import describe
 from engine.opened_run import open_run
-from engine.task import LATENT_CODE, Task
+from engine.task import LATENT_CODE, Task, set_dropout_keys
+
+_DROPOUT_SEED = 20  # as in evaluations, so that the same example gets the same mask
 
 
 def translator_of_run(
     workdir: str,
     *,
     checkpoint: str,
-    norm_mode: str | None,
+    mode: EvaluationMode,
     side_vector: str | None = None,
     side_map: str | None = None,
     direction: str | None = None,
 ) -> Translator:
-    """Loads the networks of a run; those averaged by EMA, if there are any.
+    """Loads the networks of a run.
 
     Args:
       workdir: run directory.
       checkpoint: "latest", "best", or a position in examples.
-      norm_mode: one of `models.networks.norms.INFERENCE_NORMS`; None is the setting of the run's task.
+      mode: which weights are used, and what batch norm and dropout do.
       side_vector: side information for every picture, if the networks take a vector: numbers such as
         "0.3,1", or the name of a class of the run's data set.
       side_map: folder with a map for each picture, if the networks take maps.
@@ -46,7 +51,6 @@ def translator_of_run(
       data.errors.DataError: the maps, or the data set of an older run that has not recorded it, cannot be
         used.
     """
-    check_norm_mode(norm_mode)
     trainer = open_run(workdir, checkpoint=checkpoint)
     task, data = trainer.experiment.task, describe(trainer.experiment.data)
     source, result = (TARGET, INPUT) if _is_reversed(direction, data, task) else (INPUT, TARGET)
@@ -55,23 +59,26 @@ def translator_of_run(
         task.side_inputs, example, side_vector=side_vector, class_names=data.side_classes
     )
     side_maps = find_side_maps(task.side_inputs, data, side_map=side_map)
-    networks = trainer.state.evaluation_networks
-    norm_note = set_norm_mode(networks.values(), norm_mode)
+    used = mode.apply(trainer.state)
+    networks = used.networks
     picture_format = role_format(data, source)
 
     def translate(
-        pictures: tf.Tensor, maps: tf.Tensor | None = None, codes: tf.Tensor | None = None
+        pictures: tf.Tensor,
+        maps: tf.Tensor | None = None,
+        codes: tf.Tensor | None = None,
+        positions: tf.Tensor | None = None,
     ) -> tf.Tensor:
         batch = {source: to_network(data, pictures, role=source)}
-        if source == TARGET:
-            return task.translate_back(networks, _in_floatx(batch))
         if vector is not None:
             batch[SIDE_VECTOR] = tf.repeat(tf.constant([vector]), tf.shape(pictures)[0], axis=0)  # [B, K]
         if maps is not None:
             batch[SIDE_MAP] = to_network(data, maps, role=SIDE_MAP)
         if codes is not None:
             batch[LATENT_CODE] = codes
-        return task.translate(networks, _in_floatx(batch))
+        run = task.translate_back if source == TARGET else task.translate
+        with set_dropout_keys(_dropout_keys(positions, is_active=used.dropout)):
+            return run(networks, _in_floatx(batch))
 
     def encode(pictures: tf.Tensor) -> tf.Tensor:
         images = to_network(data, pictures, role=TARGET)
@@ -84,23 +91,47 @@ def translator_of_run(
         tf.function(translate, autograph=False).get_concrete_function(*specs)
 
     sizes = SizeCheck(task, networks=networks.values(), example=example, source=source, trace=trace)
-    compiled = tf.function(translate, autograph=False, reduce_retracing=True)
-
-    def checked(pictures: tf.Tensor, maps: tf.Tensor | None, codes: tf.Tensor | None) -> tf.Tensor:
-        with sizes.reraise_errors(*pictures.shape[1:3]):
-            return compiled(pictures, maps, codes)
-
+    compiled = BatchFunction(translate, devices=trainer.devices)
     return Translator(
-        description=f"{workdir} at {trainer.examples} examples, {norm_note}",
+        description=f"{workdir} at {trainer.examples} examples, {used.description}",
         input=picture_format,
         output=role_format(data, result),
         check_size=sizes.check,
-        translate=checked,
+        translate=_naming_sizes(compiled, sizes),
+        compiled=compiled,
+        trace_size=_naming_sizes_of_trace(trace, sizes),
+        factor=Fraction(example[result].shape[0], example[source].shape[0]),
+        has_dropout=used.dropout,
         to_rgb=functools.partial(to_rgb, data),
         side_maps=side_maps,
         latent_size=task.latent_size,
         encode=encode if task.latent_size else None,
     )
+
+
+def _naming_sizes(function: BatchFunction, sizes: SizeCheck) -> Callable[..., tf.Tensor]:
+    """The same function, whose errors about sizes of pictures say so."""
+
+    def checked(pictures: tf.Tensor, *others: tf.Tensor | None) -> tf.Tensor:
+        with sizes.reraise_errors(*pictures.shape[1:3]):
+            return function(pictures, *others)
+
+    return checked
+
+
+def _naming_sizes_of_trace(trace: Callable[[int, int], None], sizes: SizeCheck) -> Callable[[int, int], None]:
+    def checked(height: int, width: int) -> None:
+        with sizes.reraise_errors(height, width):
+            trace(height, width)
+
+    return checked
+
+
+def _dropout_keys(positions: tf.Tensor | None, *, is_active: bool) -> tf.Tensor | None:
+    """Random keys of pictures, int32 [B, 2], from their positions [B]; None without dropout."""
+    if positions is None or not is_active:
+        return None
+    return tf.stack([tf.fill(tf.shape(positions), _DROPOUT_SEED), positions], axis=1)
 
 
 def _in_floatx(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from data import gfile
 from data.description import DataDescription
 from data.errors import DataError
-from data.preparation.layouts import FolderReader
 from data.roles import SIDE_MAP, SIDE_VECTOR
 from engine.errors import ConfigurationError
+from engine.inference.counterparts import Counterparts
 from engine.inference.picture_input import Picture
 from engine.inference.role_format import RoleFormat, role_format
 
 
 class SideMaps:
-    """Finds and reads the map of each picture: the file of the same name in a folder.
+    """Finds and reads the map of each picture: the file of the same relative name in a folder.
 
     Args:
       folder: of the maps.
@@ -31,33 +29,31 @@ class SideMaps:
     """
 
     def __init__(self, folder: str, format: RoleFormat):
-        self._folder, self.format = os.path.expanduser(folder), format
-        if not gfile.is_dir(self._folder):
-            raise DataError(f"--side_map={folder}: no such folder; give the folder of the maps")
-        reader = FolderReader()
-        self._paths = {example.name: example.images[0].path for example in reader.examples(self._folder)}
-        self._unusable = {skipped.name: skipped.reason for skipped in reader.skipped}
+        self._files, self.format = Counterparts(folder, flag="side_map", what="map"), format
 
-    def read(self, path: str, picture: Picture) -> Picture:
+    @property
+    def paths(self) -> list[str]:
+        """The files of all maps."""
+        return self._files.paths
+
+    def read(self, path: str, picture: Picture, *, name: str | None = None) -> Picture:
         """Reads the map of a picture.
 
         Args:
           path: of the picture.
           picture: its pixels have the size that the map must have.
+          name: relative path of the picture without extension; None is its file name alone.
 
         Raises:
           data.errors.DataError: there is no such map, or it cannot be used.
         """
-        name = unicodedata.normalize("NFC", os.path.splitext(os.path.basename(path))[0])
-        if name in self._unusable:
-            raise DataError(self._unusable[name])
-        if name not in self._paths:
-            raise DataError(f"{path}: has no map named {name!r} in {self._folder}; add it")
-        found = self.format.read(self._paths[name])
+        name = os.path.splitext(os.path.basename(path))[0] if name is None else name
+        map_path = self._files.find(path, name)
+        found = self.format.read(map_path)
         (height, width), (map_height, map_width) = picture.pixels.shape[:2], found.pixels.shape[:2]
         if (height, width) != (map_height, map_width):
             raise DataError(
-                f"{self._paths[name]}: is a map of {map_width}x{map_height} for a picture of "
+                f"{map_path}: is a map of {map_width}x{map_height} for a picture of "
                 f"{width}x{height}; give both the same size"
             )
         return found

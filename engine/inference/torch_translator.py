@@ -6,7 +6,9 @@ import functools
 
 import tensorflow as tf
 
+from engine.distribution.devices import make_devices
 from engine.distribution.precision import set_precision
+from engine.inference.batch_function import BatchFunction
 from engine.inference.norm_mode import check_norm_mode, set_norm_mode
 from engine.inference.role_format import RoleFormat
 from engine.inference.translator import Translator
@@ -29,13 +31,14 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     check_norm_mode(norm_mode)
     set_precision("float32")
     norm_mode = norm_mode or "batch_statistics"
-    name, model = load_generator(path, network=network, inference_norm=norm_mode)
+    devices = make_devices("mirrored")  # all GPUs, or the CPU
+    with devices.strategy.scope():
+        name, model = load_generator(path, network=network, inference_norm=norm_mode)
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def translate(pictures: tf.Tensor, maps: None, codes: None) -> tf.Tensor:
-        del maps, codes
+    def translate(pictures: tf.Tensor, *_: None) -> tf.Tensor:
         return model(pictures, training=False)
 
+    compiled = BatchFunction(translate, devices=devices)
     input_channels, output_channels = model.input_shape[-1], model.output_shape[-1]
     return Translator(
         description=f"{name} of {path}, {input_channels} -> {output_channels} channels, "
@@ -43,5 +46,6 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
         input=RoleFormat(channels=input_channels),
         output=RoleFormat(channels=output_channels),
         check_size=functools.partial(check_image_size, name),
-        translate=translate,
+        translate=compiled,
+        compiled=compiled,
     )

@@ -6,6 +6,7 @@ closed, so nothing needs to be flushed there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import uuid
@@ -54,6 +55,28 @@ def write_text(path: str, text: str) -> None:
             file.write(text)
         fsync(temporary)
         tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def write_bytes(path: str, contents: bytes) -> None:
+    """Writes a file so that a reader sees none or all of it.
+
+    It is not flushed to the disk: after a loss of power the file may be empty.
+
+    Raises:
+      OSError, tf.errors.OpError: it cannot be written; nothing stays of it.
+    """
+    # A name of its own: that of the file may be as long as names can be. Hidden, so that no program reads it.
+    hidden = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}.tmp")
+    temporary = path if gfile.is_url(path) else hidden
+    try:
+        with tf.io.gfile.GFile(temporary, "wb") as file:
+            file.write(contents)
+        if temporary != path:
+            os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # it was not made
+            os.remove(hidden)
+        raise
 
 
 def append_text(path: str, text: str) -> None:

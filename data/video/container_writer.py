@@ -83,13 +83,16 @@ class ContainerWriter:
         self._seconds = self._next_time(source)
         frame.time_base = self._track.codec_context.time_base
         frame.pts = round(self._seconds / frame.time_base)
-        self._container.mux(self._track.encode(frame))
-        self._copy_sound(self._seconds)
+        with _as_os_error(self._av):
+            self._container.mux(self._track.encode(frame))
+            self._copy_sound(self._seconds)
 
     def finish(self) -> None:
         """Writes the frames that the encoder still holds, and the rest of the sound."""
-        self._container.mux(self._track.encode(None))
-        self._copy_sound(None)
+        with _as_os_error(self._av):
+            self._container.mux(self._track.encode(None))
+            self._copy_sound(None)
+            self._container.close()
 
     def _next_time(self, source: Frame) -> Fraction:
         if source.seconds is not None and (self._seconds is None or source.seconds > self._seconds):
@@ -107,6 +110,21 @@ class ContainerWriter:
 
 
 @contextlib.contextmanager
+def _as_os_error(av: Any) -> Iterator[None]:
+    """Raises errors of PyAV, such as that of a full disk, as those of Python's files."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
+
+
+def _abandon(av: Any, container: Any) -> None:
+    """Closes a container, if it is still open, whose file is not whole and will be removed."""
+    with contextlib.suppress(av.error.FFmpegError, OSError):
+        container.close()
+
+
+@contextlib.contextmanager
 def container_writer(
     path: str, frames: PlanarFrames, clip: Clip, *, rate: Fraction, encoding: Encoding
 ) -> Iterator[ContainerWriter]:
@@ -121,13 +139,16 @@ def container_writer(
 
     Raises:
       DataError: PyAV is not installed, or cannot write such a file.
+      OSError: it cannot be written.
     """
     av = import_pyav(path)
     if path.lower().endswith(".avi"):
         raise DataError(f"{path}: .avi is read but not written; choose .mp4 or .mkv")
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(whole_file(path))
-        container = stack.enter_context(av.open(temporary, "w"))
+        with _as_os_error(av):
+            container = av.open(temporary, "w")
+        stack.callback(_abandon, av, container)
         track = _add_track(av, container, path, frames, clip, rate=rate, encoding=encoding)
         sound: Iterator[Any] = iter(())
         if clip.has_audio:

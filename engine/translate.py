@@ -1,7 +1,8 @@
-"""Translates pictures with a run's networks, or with a generator trained by the PyTorch reference.
+"""Translates pictures with a run's networks, an exported one, or a generator of the PyTorch reference.
 
   python -m engine.translate --workdir=runs/mine --input=PICTURES --output=DIR
   python -m engine.translate --torch_checkpoint=latest_net_G.pth --network=unet_256 --input=a.png --output=DIR
+  python -m engine.translate --model=exports/mine --input=PICTURES --output=DIR
   python -m engine.translate --workdir=runs/mine --input=clip.mp4 --output=translated.mp4
 
 PICTURES is a picture, a folder with the folders in it, a pattern in quotes, or a .txt file with a path in
@@ -28,6 +29,7 @@ from engine.errors import ConfigurationError
 from engine.inference.comparison import strip_ending
 from engine.inference.counterparts import Counterparts
 from engine.inference.evaluation_mode import EvaluationMode
+from engine.inference.exported_translator import translator_of_export
 from engine.inference.latent_codes import latent_codes
 from engine.inference.limits import Limits
 from engine.inference.network_runner import NetworkRunner
@@ -35,7 +37,8 @@ from engine.inference.output_paths import are_written, output_stems
 from engine.inference.picture_log import PictureLog
 from engine.inference.picture_output import OutputFormat
 from engine.inference.picture_paths import SourcePicture, find_pictures
-from engine.inference.picture_translation import Job, PictureTranslation
+from engine.inference.picture_steps import Job
+from engine.inference.picture_translation import PictureTranslation
 from engine.inference.run_translator import translator_of_run
 from engine.inference.torch_translator import translator_of_torch_file
 from engine.inference.trained_size import AS_TRAINED, NONE
@@ -54,6 +57,7 @@ def translate(
     checkpoint: str = "latest",
     torch_checkpoint: str | None = None,
     network: str | None = None,
+    model: str | None = None,
     weights: str | None = None,
     norm_mode: str | None = None,
     dropout: bool = False,
@@ -81,12 +85,13 @@ def translate(
       input: a picture, a video, a folder with the folders in it, a glob pattern, or a .txt file with the path
         of a picture in each line, relative to its own folder.
       output: folder for the results; made if missing.
-      workdir: run directory. Give this or `torch_checkpoint`.
+      workdir: run directory. Give this, `torch_checkpoint` or `model`.
       checkpoint: of the run: "latest", "best", or a position in examples.
       torch_checkpoint: a generator that the reference saved.
       network: the architecture that `torch_checkpoint` must have, a key of
         `models.networks.generators.REFERENCE_GENERATORS`; None takes whatever the file holds. Width, channels
         and norm are read from the file.
+      model: what `engine.export` wrote: its folder, or a SavedModel or .keras file in it.
       weights: "averaged", by EMA, or "raw", those in training; None: averaged where the run averages any.
       norm_mode: what batch norm normalises with: "batch_statistics" of each picture, or
         "moving_statistics". None is the run's setting, or "batch_statistics" for a `torch_checkpoint`.
@@ -134,6 +139,8 @@ def translate(
         translator = translator_of_torch_file(
             os.path.expanduser(torch_checkpoint), network=network, norm_mode=norm_mode
         )
+    elif model is not None:
+        translator = translator_of_export(model, side_vector=side_vector, side_map=side_map)
     else:
         translator = translator_of_run(
             workdir or "",
@@ -208,7 +215,8 @@ def _jobs(
 _TEXTS = (
     ("input", None, "A picture, a video, a folder, a glob pattern (in quotes), or a .txt list of pictures."),
     ("output", None, "Folder for the translated pictures; or a video, such as clip.mp4."),
-    ("workdir", None, "Run directory. Give this or --torch_checkpoint."),
+    ("workdir", None, "Run directory. Give this, --torch_checkpoint or --model."),
+    ("model", None, "What engine.export wrote: its folder, or a SavedModel or .keras file in it."),
     ("torch_checkpoint", None, "A generator of the PyTorch reference, *_net_*.pth."),
     ("checkpoint", "latest", "Of the run: 'latest', 'best', or a position in examples."),
     ("network", None, "Of the torch_checkpoint: unet_128, unet_256, resnet_6blocks, resnet_9blocks, ..."),

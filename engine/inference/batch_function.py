@@ -39,14 +39,19 @@ class BatchFunction:
         given = [x if missing == 0 else _repeat_last_row(x, missing) for x in features if x is not None]
         return self._of(features)(*given)[:rows]
 
-    def bytes_per_pixel(self, *features: tf.Tensor | None) -> float:
-        """How much memory a replica needs for each pixel of a picture, about.
+    def bytes_per_pixel(self, *features: tf.Tensor | tf.TensorSpec | None) -> float | None:
+        """How much memory the tensors of a replica need for each pixel of a picture, about.
 
         Args:
           *features: of a batch; they are not computed.
+
+        Returns:
+          Bytes; None of a loaded graph, which cannot be looked into.
         """
         height, width = features[0].shape[1:3]
         graph = self._of(features).get_concrete_function().graph
+        if any("PartitionedCall" in operation.type for operation in graph.get_operations()):
+            return None
         return peak_bytes(graph) / (height * width)
 
     def _of(self, features: Features) -> tf.types.experimental.GenericFunction:

@@ -37,7 +37,8 @@ def latent_codes(
       data.errors.DataError: the picture cannot be used.
     """
     for name, value in (("samples", samples), ("code_from", code_from)):
-        if value is not None and translator.encode is None:
+        can = translator.latent_size if name == "samples" else translator.encode
+        if value is not None and not can:
             raise ConfigurationError(
                 f"--{name}={value}: the run's networks take no code, so they have one output for a picture; "
                 "leave it out"

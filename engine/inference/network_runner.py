@@ -15,7 +15,8 @@ from engine.inference.picture_input import Picture
 from engine.inference.size_fit import SizeFit, pad
 from engine.inference.translator import Translator
 
-_UNKNOWN_BYTES_PER_PIXEL = 2048.0  # of a network whose graph cannot be looked into: more than most need
+_UNKNOWN_BYTES_PER_PIXEL = 1024.0  # of a network whose graph cannot be looked into, as of edsr_16blocks
+_WORKSPACE = 2.0  # memory with that of the convolutions themselves / that of tensors; 1.1 to 2.9 on a CPU
 _ESTIMATED_ON = (
     128  # pixels, high and wide, of the picture on which memory is estimated if the first is large
 )
@@ -78,7 +79,7 @@ class NetworkRunner:
         self.translator, self.limits = translator, limits
         self._latent_size = translator.latent_size if with_codes else 0
         self.sizes = SizeFit(translator.check_size, translator.trace_size)
-        self._bytes_per_pixel: float | None = None
+        self._bytes_per_pixel: float | None = None  # 0 if it cannot be known
 
     def batch(self, height: int, width: int) -> int:
         """How many pictures of a size that the network takes are translated at once, by all replicas."""
@@ -95,14 +96,21 @@ class NetworkRunner:
         if self._bytes_per_pixel is None:
             if height * width > 4 * _ESTIMATED_ON**2:
                 height, width = self.sizes.padded(_ESTIMATED_ON, _ESTIMATED_ON)
-            maps, latent = self.translator.side_maps, self._latent_size
-            self._bytes_per_pixel = self.translator.compiled.bytes_per_pixel(
+            self._bytes_per_pixel = self._estimate(height, width)
+        bytes_per_pixel = self._bytes_per_pixel or _UNKNOWN_BYTES_PER_PIXEL
+        return self.limits.memory_bytes / (_WORKSPACE * bytes_per_pixel)
+
+    def _estimate(self, height: int, width: int) -> float:
+        maps, latent = self.translator.side_maps, self._latent_size
+        return (
+            self.translator.compiled.bytes_per_pixel(
                 tf.TensorSpec([None, height, width, self.translator.input.channels], tf.float32),
                 maps and tf.TensorSpec([None, height, width, maps.format.channels], tf.float32),
                 tf.TensorSpec([None, latent], tf.float32) if latent else None,
                 tf.TensorSpec([None], tf.int32) if self.translator.has_dropout else None,
             )
-        return self.limits.memory_bytes / (self._bytes_per_pixel or _UNKNOWN_BYTES_PER_PIXEL)
+            or 0.0
+        )
 
     def run(self, inputs: Sequence[NetworkInput], code: tf.Tensor | None) -> list[np.ndarray]:
         """Translates pictures of which the network takes the same size, whole.

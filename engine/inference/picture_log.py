@@ -65,7 +65,8 @@ class PictureLog:
             mean = sum(self._seams.values()) / len(self._seams)
             print(
                 f"note: {len(self._seams)} of {_pictures(self._pictures)} in tiles {tiles}; steps across "
-                f"their borders are {mean:.2f} times those beside them (at most {self._seams[worst]:.2f}: {worst})"
+                f"their borders are {mean:.2f} times those beside them (at most {self._seams[worst]:.2f}: "
+                f"{worst})"
             )
         refused = [self._refused[position] for position in sorted(self._refused)]
         if len(refused) > 1:

@@ -17,6 +17,7 @@ from engine.inference.network_runner import NetworkInput, NetworkRunner
 from engine.inference.picture_input import Picture
 from engine.inference.picture_output import RAW_EXTENSION, SHOWN, OutputFormat, raw_file
 from engine.inference.picture_paths import SourcePicture
+from engine.inference.picture_steps import Job, Loaded, Pixels, Translated
 from engine.inference.tiled_runner import TiledRunner
 from engine.inference.trained_size import TrainedSize
 from engine.inference.translator import Translator
@@ -24,74 +25,6 @@ from engine.tiling.seams import seam_ratio
 from engine.tiling.tile_plan import TilePlan
 
 _WAITING_PIXELS = 2**23  # of pictures that wait for others of their size, all together
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
-    """A picture to translate.
-
-    Attributes:
-      position: its number among all pictures.
-      source: the picture.
-      stems: paths of its translations, without extension: one for each code.
-    """
-
-    position: int
-    source: SourcePicture
-    stems: Sequence[str]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Loaded:
-    """A picture that was read.
-
-    Attributes:
-      job: that asks for it.
-      picture: as it was read.
-      seen: what the network gets of it.
-      target: the picture that is wanted; None if that is not known.
-      notes: what is unusual about it.
-    """
-
-    job: Job
-    picture: Picture
-    seen: NetworkInput
-    target: Picture | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Pixels:
-    """An output of the network as pixels.
-
-    Attributes:
-      by_kind: see `OutputFormat.pixels`; None if the output cannot be shown.
-      raw: the output itself, float32 [H, W, C]; None if it is not written.
-      channels: of the output.
-    """
-
-    by_kind: dict[str, np.ndarray] | None
-    raw: np.ndarray | None
-    channels: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Translated:
-    """A picture that was translated, or cannot be.
-
-    Attributes:
-      job: that asked for it.
-      loaded: the picture; None if it cannot be read.
-      outputs: for each code, of the network [H, W, C], or its pixels.
-      seam: how visible the borders of tiles are (`seam_ratio`); None if it was translated whole.
-      error: why it is refused; None if it is not.
-    """
-
-    job: Job
-    loaded: Loaded | None = None
-    outputs: Sequence[np.ndarray | Pixels] = ()
-    seam: float | None = None
-    error: Exception | None = None
 
 
 class PictureTranslation:

@@ -8,8 +8,13 @@ from engine.errors import ConfigurationError
 from engine.inference.picture_formats import check_format
 from engine.inference.trained_size import NONE, RESIZES
 
-_OF_RUN = "weights dropout side_vector side_map direction samples code_from resize".split()
-_OF_FILE = ["network"]
+_FLAGS = {
+    "workdir": "weights norm_mode dropout side_vector side_map direction samples code_from resize",
+    "torch_checkpoint": "network norm_mode",
+    "model": "side_vector side_map samples",
+}
+"""Source of networks -> the flags that go with it."""
+
 _UNSET = (None, False, NONE)
 
 
@@ -45,16 +50,19 @@ def check_flags(given: Mapping[str, object]) -> None:
 
 def _check_source(given: Mapping[str, object]) -> None:
     """Checks that there is one source of networks, and only its flags."""
-    sources = [name for name in ("workdir", "torch_checkpoint") if given[name] is not None]
+    sources = [name for name in _FLAGS if given[name] is not None]
     if len(sources) != 1:
         raise ConfigurationError(
-            "--workdir, --torch_checkpoint: need exactly one; give --workdir=RUN or --torch_checkpoint=FILE"
+            "--workdir, --torch_checkpoint, --model: need exactly one; give --workdir=RUN, "
+            "--torch_checkpoint=FILE or --model=EXPORT"
         )
     [source] = sources
-    wrong, where = (_OF_FILE, "torch_checkpoint") if source == "workdir" else (_OF_RUN, "workdir")
-    for name in wrong:
+    known = dict.fromkeys(name for names in _FLAGS.values() for name in names.split())
+    for name in known:
         value = given[name]
         # An unknown --resize is refused as such.
-        if value not in _UNSET and (name != "resize" or value in RESIZES):
-            shown = f"--{name}" if value is True else f"--{name}={value}"
-            raise ConfigurationError(f"{shown}: goes with --{where}; leave it out")
+        if value in _UNSET or name in _FLAGS[source].split() or (name == "resize" and value not in RESIZES):
+            continue
+        fitting = " or ".join(f"--{other}" for other, names in _FLAGS.items() if name in names.split())
+        shown = f"--{name}" if value is True else f"--{name}={value}"
+        raise ConfigurationError(f"{shown}: goes with {fitting}; leave it out")

@@ -13,7 +13,8 @@ from data import gfile
 from data.preparation.parallel_map import map_in_order
 from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.inference.picture_log import PictureLog
-from engine.inference.picture_translation import Job, PictureTranslation, Translated
+from engine.inference.picture_steps import Job, Translated
+from engine.inference.picture_translation import PictureTranslation
 from engine.inference.trained_size import TrainedSize
 from engine.reporting.closed_terminal import allow_closed_terminal
 from engine.storage.atomic_files import write_bytes

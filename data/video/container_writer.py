@@ -142,8 +142,6 @@ def container_writer(
       OSError: it cannot be written.
     """
     av = import_pyav(path)
-    if path.lower().endswith(".avi"):
-        raise DataError(f"{path}: .avi is read but not written; choose .mp4 or .mkv")
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(whole_file(path))
         with _as_os_error(av):

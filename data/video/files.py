@@ -15,7 +15,7 @@ from data.video.clip import DEFAULT_RATE, Clip, ClipReader, ClipWriter
 from data.video.container_reader import ContainerReader
 from data.video.container_writer import Encoding, container_writer, encoded_frames
 from data.video.frame_folder import folder_writer
-from data.video.pyav import is_container_name
+from data.video.pyav import import_pyav, is_container_name
 from data.video.raw_reader import RawReader
 from data.video.raw_writer import raw_writer
 
@@ -23,6 +23,18 @@ from data.video.raw_writer import raw_writer
 def is_video_name(path: str) -> bool:
     """Whether a file name is that of a video."""
     return is_raw_name(path) or is_container_name(path)
+
+
+def check_writable(path: str) -> None:
+    """Checks early that a file of this name can be written.
+
+    Raises:
+      DataError: PyAV is needed and missing, or the format is only read.
+    """
+    if is_container_name(path):
+        import_pyav(path)
+        if path.lower().endswith(".avi"):
+            raise DataError(f"{path}: .avi is read but not written; choose .mp4 or .mkv")
 
 
 def open_reader(path: str, video: VideoFormat) -> ClipReader:
@@ -63,6 +75,7 @@ def open_writer(
       DataError: PyAV is needed and missing, or cannot write such a file.
       OSError, tf.errors.OpError: it cannot be written.
     """
+    check_writable(path)
     rate = clip.rate or rate or DEFAULT_RATE
     with contextlib.ExitStack() as stack:
         writer: ClipWriter

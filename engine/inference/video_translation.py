@@ -16,7 +16,7 @@ from data.errors import DataError
 from data.formats.planar_frames import PlanarFrames
 from data.video.clip import Clip, ClipReader, ClipWriter, Frame
 from data.video.container_writer import encoded_frames
-from data.video.files import is_video_name, open_reader, open_writer
+from data.video.files import check_writable, is_video_name, open_reader, open_writer
 from data.video.frame_folder import FolderReader
 from data.video.pyav import is_container_name
 from engine.errors import ConfigurationError
@@ -76,6 +76,7 @@ def translate_video(
       engine.errors.NonFiniteOutputError: an output is not finite.
     """
     _check_output(paths, output)
+    check_writable(output)
     is_file = is_video_name(paths[0])
     reader = open_reader(paths[0], settings.format) if is_file else FolderReader(paths, settings.format)
     translation = FrameTranslation(runner, reader.clip, size=size, code=code)

@@ -18,6 +18,7 @@ from data.formats.image_info import MAX_PIXELS, ImageRef
 from data.formats.planar_frames import PlanarFrames
 from data.formats.raw_video import VideoFormat
 from data.video.clip import Clip, Frame
+from data.video.whole_file import whole_file
 
 _WHITE_16_BITS = 65535
 
@@ -92,8 +93,9 @@ class FolderWriter:
         values = np.clip(np.floor(pixels.astype(np.float64) * (white / frames.peak) + 0.5), 0, white)
         self._number += 1
         path = os.path.join(self._folder, f"frame_{self._number:06}.png")
-        with tf.io.gfile.GFile(path, "wb") as file:
-            file.write(tf.io.encode_png(values.astype(np.uint8 if white == 255 else np.uint16)).numpy())
+        contents = tf.io.encode_png(values.astype(np.uint8 if white == 255 else np.uint16)).numpy()
+        with whole_file(path, flushes=False) as temporary, open(temporary, "wb") as file:
+            file.write(contents)
 
 
 @contextlib.contextmanager

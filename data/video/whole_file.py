@@ -13,7 +13,7 @@ from data import gfile
 
 
 @contextlib.contextmanager
-def whole_file(path: str) -> Iterator[str]:
+def whole_file(path: str, *, flushes: bool = True) -> Iterator[str]:
     """Yields a temporary path on the disk, of the same extension; the file there becomes `path` at the end.
 
     If the block raises, as when the user interrupts it, nothing stays, and a file that `path` named before is
@@ -21,6 +21,7 @@ def whole_file(path: str) -> Iterator[str]:
 
     Args:
       path: of the file; its folder is made if missing. To a store the file is copied at the end.
+      flushes: whether the file is on the disk before it gets its name: a loss of power does not empty it.
 
     Raises:
       OSError, tf.errors.OpError: the file cannot be written.
@@ -41,7 +42,8 @@ def whole_file(path: str) -> Iterator[str]:
                 tf.io.gfile.makedirs(folder)
                 tf.io.gfile.copy(temporary, path, overwrite=True)
             else:
-                _flush(temporary)
+                if flushes:
+                    _flush(temporary)
                 os.replace(temporary, path)
         finally:
             with contextlib.suppress(OSError):  # renamed, or never made

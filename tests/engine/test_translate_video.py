@@ -2,6 +2,8 @@
 
 import functools
 import os
+import resource
+import signal
 from fractions import Fraction
 
 import numpy as np
@@ -187,6 +189,44 @@ def test_a_clip_becomes_a_folder_of_frames_and_a_clip_again(program, tmp_path):
     np.testing.assert_array_equal(
         samples_of(tmp_path / "b.y4m", "yuv444p"), samples_of(tmp_path / "a.y4m", "yuv444p")
     )
+
+
+def test_frames_of_a_clip_are_translated_as_pictures_are(program, tmp_path):
+    """Sizes are padded for both, and the function looks beyond the borders and is not linear."""
+
+    def function(x):
+        blurred = tf.nn.avg_pool2d(x, 5, strides=1, padding="SAME")
+        return tf.tanh(2 * blurred - x[..., ::-1])
+
+    write_y4m(tmp_path / "a.y4m", smooth_frames("yuv444p", 3), "yuv444p")
+    assert program(input=tmp_path / "a.y4m", output=tmp_path / "frames")[0] == 0
+    assert program(function, input=tmp_path / "a.y4m", output=tmp_path / "of_clip")[0] == 0
+    assert program(function, input=tmp_path / "frames", output=tmp_path / "of_frames")[0] == 0
+    names = sorted(os.listdir(tmp_path / "frames"))
+    assert len(names) == 3
+    for name in names:
+        one, other = (np.asarray(Image.open(tmp_path / way / name), int) for way in ("of_clip", "of_frames"))
+        assert one.std() > 10 and one.shape == (HEIGHT, WIDTH, 3)
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["b.y4m", "b.mp4", "frames"])
+def test_a_full_disk_is_one_line_and_leaves_no_part(program, tmp_path, name):
+    """The limit of the size of a file stands for the disk."""
+    if name == "b.mp4":
+        pytest.importorskip("av", reason="PyAV, the extra 'video', is not installed")
+    write_y4m(tmp_path / "a.y4m", smooth_frames("yuv444p", 40), "yuv444p")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))
+    try:
+        code, told, errors = program(input=tmp_path / "a.y4m", output=tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert code == 2 and errors.count("\n") == 1 and not told
+    assert f"--output={tmp_path / name}: cannot be written (File too large)" in errors
+    assert os.listdir(tmp_path) == ["a.y4m"]
 
 
 def test_raw_samples_need_their_size(program, tmp_path):

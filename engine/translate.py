@@ -3,6 +3,7 @@
   python -m engine.translate --workdir=runs/mine --input=PICTURES --output=DIR
   python -m engine.translate --torch_checkpoint=latest_net_G.pth --network=unet_256 --input=a.png --output=DIR
   python -m engine.translate --model=exports/mine --input=PICTURES --output=DIR
+  python -m engine.translate --workdir=runs/mine --input=clip.mp4 --output=translated.mp4
 
 PICTURES is a picture, a folder with the folders in it, a pattern in quotes, or a .txt file with a path in
 each line. Each picture is read as data.prepare would have read it for the run, and written as DIR/<its
@@ -11,6 +12,8 @@ the values and the .png is to look at. Sizes that the network does not take are 
 cropped; large pictures are translated in tiles that overlap. --raw also writes the network's output as .npy:
 float32 [H, W, C] in [-1, 1], in the colour space of its training. Pictures that cannot be translated are
 listed and the others are translated; the exit code is then 2.
+A video (.y4m, .yuv; .mp4 and others with PyAV) becomes a video if --output ends like the name of one, else a
+folder of frames; pictures become the frames of a video, in order.
 In a notebook: `from engine.translate import translate; translate(workdir=..., input=..., output=...)`.
 """
 
@@ -42,6 +45,8 @@ from engine.inference.trained_size import AS_TRAINED, NONE
 from engine.inference.translation_flags import check_flags
 from engine.inference.translation_run import translate_pictures
 from engine.inference.translator import Translator
+from engine.inference.video_settings import VideoSettings, check_video_flags, define_settings, settings_of
+from engine.inference.video_translation import is_video, translate_video
 
 
 def translate(
@@ -72,12 +77,13 @@ def translate(
     memory_gib: float = 2.0,
     tile: int | None = None,
     overlap: int | None = None,
+    video: VideoSettings | None = None,
 ) -> list[str]:
     """Translates pictures. This is the whole program, for a notebook.
 
     Args:
-      input: a picture, a folder with the folders in it, a glob pattern, or a .txt file with the path of a
-        picture in each line, relative to its own folder.
+      input: a picture, a video, a folder with the folders in it, a glob pattern, or a .txt file with the path
+        of a picture in each line, relative to its own folder.
       output: folder for the results; made if missing.
       workdir: run directory. Give this, `torch_checkpoint` or `model`.
       checkpoint: of the run: "latest", "best", or a position in examples.
@@ -109,18 +115,26 @@ def translate(
       memory_gib: for the tensors of the network, about: larger pictures are translated in tiles.
       tile: height and width of tiles in pixels; 0 never cuts pictures; None is what fits into the memory.
       overlap: pixels that a tile sees beyond its own part, on each side; None is what the network needs.
+      video: how a video is read and written. One is translated if `input` is a video, or `output` ends like
+        the name of one, such as clip.mp4: then it is that file.
 
     Returns:
-      The paths of the pictures written; the .npy where the output has neither 1 nor 3 channels.
+      The path of the video written, or those of the pictures; the .npy where the output has neither 1 nor 3
+      channels.
 
     Raises:
       ConfigurationError: a flag, the run or a picture cannot be used; all other pictures are translated.
       engine.errors.NonFiniteOutputError: the network's output for a picture is not finite; likewise.
       data.errors.DataError: the run's data set cannot be read.
     """
-    check_flags(locals())
+    given = locals()
+    check_flags(given)
     limits = Limits(batch=batch, memory_gib=memory_gib, tile=tile, overlap=overlap)
     pictures = find_pictures(input, leave_out=output)
+    paths = [picture.path for picture in pictures]
+    makes_video = is_video(paths, output)
+    if makes_video:
+        check_video_flags(given)
     if torch_checkpoint is not None:
         translator = translator_of_torch_file(
             os.path.expanduser(torch_checkpoint), network=network, norm_mode=norm_mode
@@ -136,6 +150,12 @@ def translate(
             side_map=side_map,
             direction=direction,
         )
+    size = translator.input.size if resize == AS_TRAINED else None
+    codes = latent_codes(translator, size, samples=samples, seed=seed, code_from=code_from)
+    runner = NetworkRunner(translator, limits, with_codes=codes != [None])
+    if makes_video:
+        settings = video or VideoSettings()
+        return [translate_video(paths, output, runner, settings, size=size, code=codes[0])]
     made = OutputFormat(format=format, trained=translator.output.stored, raw=raw, shows=compare)
     targets = None if target is None else Counterparts(target, flag="target", what="target")
     others = [code_from] if code_from is not None else []
@@ -147,14 +167,12 @@ def translate(
         others=others + _files_beside(translator, targets),
         skip_existing=skip_existing,
     )
-    size = translator.input.size if resize == AS_TRAINED else None
-    codes = latent_codes(translator, size, samples=samples, seed=seed, code_from=code_from)
     log = PictureLog(len(jobs))
     if resize == AS_TRAINED and size is None:
         log.notes["not resized, because training did not resize pictures either (LOAD_SIZE = 0)"] = len(jobs)
     translation = PictureTranslation(
         translator,
-        NetworkRunner(translator, limits, with_codes=codes != [None]),
+        runner,
         size=size,
         codes=codes,
         output=made,
@@ -195,8 +213,8 @@ def _jobs(
 
 
 _TEXTS = (
-    ("input", None, "A picture, a folder, a glob pattern (in quotes), or a .txt file that lists pictures."),
-    ("output", None, "Folder for the translated pictures."),
+    ("input", None, "A picture, a video, a folder, a glob pattern (in quotes), or a .txt list of pictures."),
+    ("output", None, "Folder for the translated pictures; or a video, such as clip.mp4."),
     ("workdir", None, "Run directory. Give this, --torch_checkpoint or --model."),
     ("model", None, "What engine.export wrote: its folder, or a SavedModel or .keras file in it."),
     ("torch_checkpoint", None, "A generator of the PyTorch reference, *_net_*.pth."),
@@ -238,6 +256,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "memory_gib", 2.0, "For the tensors of the network: larger pictures are cut.", flag_values=values
     )
+    define_settings(values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -247,7 +266,7 @@ def main(values: flags.FlagValues) -> None:
             raise ConfigurationError(f"no --{name} given, such as --{name}={example}")
     names = [name for name, *_ in (*_TEXTS, *_NUMBERS, *_SWITCHES)]
     given = {name: values[name].value for name in [*names, "memory_gib"]}
-    translate(**given | {"output": os.path.expanduser(values.output)})
+    translate(**given | {"output": os.path.expanduser(values.output), "video": settings_of(values)})
 
 
 def run() -> None:

@@ -33,7 +33,7 @@ FLOORS = {
         "errors roles gfile quiet_tensorflow imaging",
         "description",
         "augmentation formats",
-        "supply",
+        "supply video",
         "tfrecords",
         "preparation",
         "synthetic",

@@ -19,22 +19,11 @@ import numpy as np
 
 from data import gfile
 from data.errors import DataError
+from data.formats.chroma import LOCATIONS
 from data.formats.image_info import ImageInfo, ImageRef, check_pixels
+from data.formats.planar_frames import COLOURS, PIXEL_FORMATS, PlanarFrames
+from data.formats.y4m_header import Y4mHeader, damaged_frame, read_frame_header
 from data.imaging import ycbcr
-
-PIXEL_FORMATS = {"yuv420p": (2, 8), "yuv444p": (1, 8), "yuv420p10": (2, 10), "yuv444p10": (1, 10)}
-"""Name -> (luma samples per chroma sample along each axis, bits per sample)."""
-
-_Y4M_FORMATS = {
-    "420": ("yuv420p", "center"),
-    "420jpeg": ("yuv420p", "center"),
-    "420mpeg2": ("yuv420p", "left"),
-    "420p10": ("yuv420p10", "left"),
-    "444": ("yuv444p", "left"),
-    "444p10": ("yuv444p10", "left"),
-}
-_Y4M_SIGNATURE = b"YUV4MPEG2"
-_LONGEST_HEADER_BYTES = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,9 +57,9 @@ class VideoFormat:
         choices: Iterable[str]
         for name, choices in (
             ("pixel_format", PIXEL_FORMATS),
-            ("colours", ("rgb", "ycbcr", "y")),
+            ("colours", COLOURS),
             ("matrix", ycbcr.LUMA_WEIGHTS),
-            ("chroma_location", ("left", "center")),
+            ("chroma_location", LOCATIONS),
         ):
             if getattr(self, name) not in choices:
                 raise DataError(
@@ -83,11 +72,7 @@ class VideoFormat:
 class _Stream(typing.NamedTuple):
     """The frames of a file; `starts` holds the position of each in bytes."""
 
-    width: int
-    height: int
-    pixel_format: str
-    chroma_location: str
-    full_range: bool
+    frames: PlanarFrames
     starts: Sequence[int]
 
 
@@ -103,78 +88,75 @@ def number_of_frames(path: str, video: VideoFormat) -> int:
 
 def read_info(ref: ImageRef, video: VideoFormat, *, max_pixels: int) -> ImageInfo:
     """Returns the `ImageInfo` of a frame; raises a DataError if there is no such frame."""
-    stream = _stream(ref.path, video)
-    check_pixels(ref.path, height=stream.height, width=stream.width, max_pixels=max_pixels)
-    if ref.frame not in range(len(stream.starts)):
-        raise DataError(
-            f"{ref.path}: has {len(stream.starts)} frames and no frame {ref.frame}; count frames from 0"
-        )
-    bits = PIXEL_FORMATS[stream.pixel_format][1]
+    frames, starts = _stream(ref.path, video)
+    check_pixels(ref.path, height=frames.height, width=frames.width, max_pixels=max_pixels)
+    if ref.frame not in range(len(starts)):
+        raise DataError(f"{ref.path}: has {len(starts)} frames and no frame {ref.frame}; count frames from 0")
     return ImageInfo(
-        height=stream.height,
-        width=stream.width,
-        channels=1 if video.colours == "y" else 3,
-        dtype="uint8" if bits == 8 else "uint16",
-        value_range=(0, 2**bits - 1),
+        height=frames.height,
+        width=frames.width,
+        channels=frames.channels,
+        dtype=frames.dtype.name,
+        value_range=(0, frames.peak),
     )
 
 
 def decode(ref: ImageRef, video: VideoFormat, *, max_pixels: int) -> tuple[ImageInfo, np.ndarray]:
     """Reads a frame: (`ImageInfo`, pixels [H, W, 1 or 3] as `VideoFormat` defines them)."""
-    info, stream = read_info(ref, video, max_pixels=max_pixels), _stream(ref.path, video)
-    step, bits = PIXEL_FORMATS[stream.pixel_format]
-    samples = _read_samples(ref, stream)
-    luma_samples = stream.height * stream.width
-    luma = samples[:luma_samples].reshape(stream.height, stream.width, 1)
-    if video.colours == "y":
-        return info, luma.astype(info.dtype)
-    chroma = samples[luma_samples:].reshape(2, -(-stream.height // step), -(-stream.width // step))
-    if video.colours == "ycbcr":
-        chroma = chroma.repeat(step, axis=1).repeat(step, axis=2)[:, : stream.height, : stream.width]
-        return info, np.concatenate([luma, np.moveaxis(chroma, 0, -1)], axis=-1).astype(info.dtype)
-    if step == 2:
-        chroma = _doubled(chroma, axis=1, location="center")[:, : stream.height]
-        chroma = _doubled(chroma, axis=2, location=stream.chroma_location)[:, :, : stream.width]
-    planes = np.concatenate([luma, np.moveaxis(chroma, 0, -1)], axis=-1).astype(np.float64)  # [H, W, 3]
-    rgb = ycbcr.ycbcr_to_rgb(planes, matrix=video.matrix, full_range=stream.full_range, bits=bits)
-    return info, np.clip(np.floor(rgb + 0.5), 0, 2**bits - 1).astype(info.dtype)
-
-
-def _read_samples(ref: ImageRef, stream: _Stream) -> np.ndarray:
-    """All samples of a frame, plane after plane: uint8 or uint16 [samples]."""
-    bits = PIXEL_FORMATS[stream.pixel_format][1]
+    info, (frames, starts) = read_info(ref, video, max_pixels=max_pixels), _stream(ref.path, video)
     with gfile.open_binary(ref.path) as file:
-        file.seek(stream.starts[ref.frame])
-        frame = file.read(_frame_bytes(stream.width, stream.height, stream.pixel_format))
-    samples = np.frombuffer(frame, np.uint8 if bits == 8 else np.dtype("<u2"))
-    if bits > 8 and samples.max() >= 2**bits:
+        file.seek(starts[ref.frame])
+        contents = file.read(frames.frame_bytes)
+    return info, frames.to_pixels(samples_of(contents, frames, ref))
+
+
+def samples_of(contents: bytes, frames: PlanarFrames, ref: ImageRef) -> np.ndarray:
+    """The samples of a frame: uint8 or uint16 [N].
+
+    Args:
+      contents: of the frame.
+      frames: its format.
+      ref: the frame, for the error.
+
+    Raises:
+      DataError: a value is too large for the format.
+    """
+    samples = np.frombuffer(contents, np.dtype(np.uint8 if frames.bits == 8 else "<u2"))
+    if frames.bits > 8 and samples.max() > frames.peak:
         raise DataError(
-            f"{ref.path}: frame {ref.frame} holds the value {samples.max()}, too large for {bits} bits in "
-            "little-endian words; give the file's own pixel format"
+            f"{ref.path}: frame {ref.frame} holds the value {samples.max()}, too large for {frames.bits} "
+            "bits in little-endian words; give the file's own pixel format"
         )
     return samples
 
 
-def _doubled(planes: np.ndarray, *, axis: int, location: str) -> np.ndarray:
-    """Doubles the length of an axis by linear interpolation; the outermost samples are repeated.
+def yuv_frames(path: str, video: VideoFormat, size_bytes: int) -> PlanarFrames:
+    """The format of the frames of a .yuv file.
 
-    A chroma sample lies half a sample after the first of its two luma samples ("center"), or at the first
-    ("left").
+    Raises:
+      DataError: the frame size is not given, or the file does not hold a whole number of such frames.
     """
-    planes = np.moveaxis(planes.astype(np.float64), axis, 0)
-    before = np.concatenate([planes[:1], planes[:-1]])
-    after = np.concatenate([planes[1:], planes[-1:]])
-    if location == "center":
-        first, second = 0.75 * planes + 0.25 * before, 0.75 * planes + 0.25 * after
-    else:
-        first, second = planes, 0.5 * planes + 0.5 * after
-    both = np.stack([first, second], axis=1)
-    return np.moveaxis(both.reshape(-1, *planes.shape[1:]), 0, axis)
-
-
-def _frame_bytes(width: int, height: int, pixel_format: str) -> int:
-    step, bits = PIXEL_FORMATS[pixel_format]
-    return (width * height + 2 * -(-width // step) * -(-height // step)) * (bits + 7 >> 3)
+    if video.size is None:
+        raise DataError(
+            f"{path}: a .yuv file does not state its frame size; give width and height, such as "
+            "--video_size=352x288"
+        )
+    frames = PlanarFrames(
+        width=video.size[0],
+        height=video.size[1],
+        pixel_format=video.pixel_format,
+        full_range=video.full_range,
+        chroma_location=video.chroma_location,
+        matrix=video.matrix,
+        colours=video.colours,
+    )
+    if size_bytes % frames.frame_bytes:
+        raise DataError(
+            f"{path}: its {size_bytes} bytes are not a whole number of {frames.width}x{frames.height} "
+            f"{frames.pixel_format} frames of {frames.frame_bytes} bytes; give the file's own size and pixel "
+            "format, or replace it"
+        )
+    return frames
 
 
 def _stream(path: str, video: VideoFormat) -> _Stream:
@@ -182,69 +164,33 @@ def _stream(path: str, video: VideoFormat) -> _Stream:
     if not size_bytes:
         raise DataError(f"{path}: is empty; remove or replace it")
     if path.lower().endswith(".y4m"):
-        return _y4m_stream(path, video.full_range, size_bytes, changed_ns)
-    if video.size is None:
-        raise DataError(
-            f"{path}: a .yuv file does not state its frame size; give width and height, such as "
-            "--video_size=352x288"
+        header, starts = _y4m_index(path, size_bytes, changed_ns)
+        return _Stream(
+            header.frames(full_range=video.full_range, matrix=video.matrix, colours=video.colours), starts
         )
-    width, height = video.size
-    frame_bytes = _frame_bytes(width, height, video.pixel_format)
-    if size_bytes % frame_bytes:
-        raise DataError(
-            f"{path}: its {size_bytes} bytes are not a whole number of {width}x{height} {video.pixel_format} "
-            f"frames of {frame_bytes} bytes; give the file's own size and pixel format, or replace it"
-        )
-    return _Stream(
-        width=width,
-        height=height,
-        pixel_format=video.pixel_format,
-        chroma_location=video.chroma_location,
-        full_range=video.full_range,
-        starts=range(0, size_bytes, frame_bytes),
-    )
+    frames = yuv_frames(path, video, size_bytes)
+    return _Stream(frames, range(0, size_bytes, frames.frame_bytes))
 
 
 # The header of each frame has its own length, so finding a frame means reading the headers before it.
 @functools.lru_cache(maxsize=16)
-def _y4m_stream(path: str, full_range: bool, size_bytes: int, changed_ns: int) -> _Stream:
-    """The `_Stream` of a YUV4MPEG2 file, see yuv4mpeg(5) of mjpegtools.
+def _y4m_index(path: str, size_bytes: int, changed_ns: int) -> tuple[Y4mHeader, Sequence[int]]:
+    """The header of a YUV4MPEG2 file, and the position of each frame in bytes.
 
-    Size and time are arguments so that the cache does not return the stream of an earlier file.
+    Size and time are arguments so that the cache does not return the index of an earlier file.
     """
     with gfile.open_binary(path) as file:
-        words = file.readline(_LONGEST_HEADER_BYTES).split()
-        if not words or words[0] != _Y4M_SIGNATURE:
-            raise DataError(f"{path}: does not begin like a YUV4MPEG2 file; remove or replace it")
-        tags = [word.decode("ascii", "replace") for word in words[1:]]
-        values = {tag[0]: tag[1:] for tag in tags if tag[0] != "X"}
-        colour_space = values.get("C", "420jpeg")
-        if colour_space not in _Y4M_FORMATS:
-            raise DataError(
-                f"{path}: its pixel format {colour_space} is not supported; convert it to one of "
-                f"{', '.join(_Y4M_FORMATS)}"
-            )
-        if values.get("I", "?") not in "p?":
-            raise DataError(f"{path}: is interlaced; deinterlace it first")
-        if not (values.get("W", "").isdigit() and values.get("H", "").isdigit()):
-            raise DataError(f"{path}: damaged video (no width or height); remove or replace it")
-        for tag in tags:
-            if tag.upper() in ("XCOLORRANGE=FULL", "XCOLORRANGE=LIMITED"):
-                full_range = tag.upper().endswith("FULL")
-        pixel_format, chroma_location = _Y4M_FORMATS[colour_space]
-        width, height = int(values["W"]), int(values["H"])
-        starts = _y4m_starts(file, path, _frame_bytes(width, height, pixel_format), size_bytes)
-    return _Stream(width, height, pixel_format, chroma_location, full_range, starts)
+        header = Y4mHeader.read(file, path)
+        frame_bytes = header.frames(full_range=False, matrix="bt601", colours="rgb").frame_bytes
+        return header, _y4m_starts(file, path, frame_bytes, size_bytes)
 
 
 def _y4m_starts(file: BinaryIO, path: str, frame_bytes: int, size_bytes: int) -> list[int]:
     """The positions in bytes of the frames in a file that is open after its header."""
     starts: list[int] = []
-    while line := file.readline(_LONGEST_HEADER_BYTES):
-        if line.split()[:1] != [b"FRAME"] or file.tell() + frame_bytes > size_bytes:
-            raise DataError(
-                f"{path}: damaged video (frame {len(starts)} is truncated or begins wrong); replace it"
-            )
+    while read_frame_header(file, path, len(starts)) is not None:
+        if file.tell() + frame_bytes > size_bytes:
+            raise damaged_frame(path, len(starts))
         starts.append(file.tell())
         file.seek(frame_bytes, os.SEEK_CUR)
     if not starts:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from absl import flags
 
 from data.errors import DataError
 from data.formats import image_reader
-from data.formats.raw_video import PIXEL_FORMATS, VideoFormat
 from data.preparation import image_set_builder
 from data.preparation.layouts import LAYOUTS
+from data.preparation.number_pairs import parse_pair
 from data.preparation.side_files import MAP_KINDS, MAP_VALUES
-
-_Number = TypeVar("_Number", int, float)
+from data.preparation.video_flags import define_video_flags, video_format
 
 _STRINGS = (
     ("source", None, "Folder of the images. With --layout=tfds, a prepared data set outside data_dir."),
@@ -35,7 +33,6 @@ _STRINGS = (
      "interpolated, and colour augmentations leave them as they are."),
     ("value_range", None, "LOW,HIGH: value range of float32 images, measured by default; or of integers that "
      "use a part of their range, as in 0,4095. Or ranges by feature: 'A:0,18;side_map:0,4'."),
-    ("video_size", None, "WIDTHxHEIGHT of the frames of .yuv files."),
 )  # fmt: skip
 _INTEGERS = (
     ("max_pixels", image_reader.MAX_PIXELS, "Images with more pixels are skipped before they are decoded."),
@@ -43,13 +40,6 @@ _INTEGERS = (
      f"a file is {image_set_builder.SHARD_BYTES // 2**20} MiB, that of a shuffle window, and its limit is "
      f"{image_set_builder.MOST_SHARD_BYTES // 2**20} MiB, enough for remote storage."),
     ("threads", None, "Number of images read and encoded in parallel; by default one per CPU."),
-)  # fmt: skip
-_VIDEO_ENUMS = (
-    ("pixel_format", list(PIXEL_FORMATS), "Planes and bits of .yuv files."),
-    ("colours", ["rgb", "ycbcr", "y"], "Convert frames to RGB, or keep all planes, or keep luma only."),
-    ("matrix", ["bt601", "bt709"], "Matrix of the conversion to RGB."),
-    ("chroma_location", ["left", "center"], "Position of chroma in 4:2:0 .yuv files: left in MPEG-2 and "
-     "later, center in JPEG."),
 )  # fmt: skip
 
 # Flags that are arguments of `prepare` as they are.
@@ -86,9 +76,7 @@ def define(values: flags.FlagValues) -> None:
         )
     for name, number, text in _INTEGERS:
         flags.DEFINE_integer(name, number, text, lower_bound=1, flag_values=values)
-    for name, choices, text in _VIDEO_ENUMS:
-        enum(f"video_{name}", getattr(VideoFormat(), name), choices, text, flag_values=values)
-    boolean("video_full_range", False, "Values cover the whole range of the bits.", flag_values=values)
+    define_video_flags(values)
     boolean(
         "strict",
         False,
@@ -108,11 +96,7 @@ def arguments(values: flags.FlagValues) -> dict[str, Any]:
     return {
         **{name: _expanded(values[name].value) for name in _PATHS},
         "source": _expanded(values.source) if values.source else None,
-        "video": VideoFormat(
-            size=_two_numbers("video_size", values.video_size, "x", int),
-            full_range=values.video_full_range,
-            **{name: values[f"video_{name}"].value for name, _, _ in _VIDEO_ENUMS},
-        ),
+        "video": video_format(values),
         "labels": tuple(values.labels.split(",")) if values.labels else (),
         "value_range": _value_range(values.value_range),
         **{name: values[name].value for name in _SAME_ARGUMENTS},
@@ -126,24 +110,11 @@ def _expanded(path: str | None) -> str | None:
 def _value_range(text: str | None) -> tuple[float, float] | dict[str, tuple[float, float]] | None:
     """The range LOW,HIGH; or, of FEATURE:LOW,HIGH;..., the range of each feature."""
     if text is None or ":" not in text:
-        return _two_numbers("value_range", text, ",", float)
+        return parse_pair("value_range", text, ",", float)
     ranges = {}
     for part in text.split(";"):
         feature, _, numbers = part.partition(":")
-        found = _two_numbers("value_range", numbers, ",", float)
+        found = parse_pair("value_range", numbers, ",", float)
         assert found is not None, "there is a text"
         ranges[feature.strip()] = found
     return ranges
-
-
-def _two_numbers(
-    name: str, text: str | None, separator: str, number: Callable[[str], _Number]
-) -> tuple[_Number, _Number] | None:
-    """The two numbers of a flag such as 352x288; None if it is not given."""
-    if text is None:
-        return None
-    try:
-        first, second = map(number, text.split(separator))
-    except ValueError as error:
-        raise DataError(f"--{name}={text}: must be two numbers such as 1{separator}2; change it") from error
-    return first, second

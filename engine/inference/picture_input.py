@@ -11,9 +11,10 @@ from data.description import ImageFormat
 from data.errors import DataError
 from data.formats import image_reader
 from data.formats.image_info import ImageInfo
-from data.formats.raw_video import VideoFormat, is_video_name
+from data.formats.raw_video import VideoFormat
 from data.imaging import OneHot
 from data.tfrecords.image_encoding import StoredFormat, check_values, convert_pixels
+from data.video.files import is_video_name
 
 _WHOLE_UINT8, _WHOLE_UINT16 = (0, 255), (0, 65535)
 
@@ -64,7 +65,7 @@ def read_picture(
       DataError: the picture cannot be read, or the network cannot take it.
     """
     if is_video_name(path):
-        raise DataError(f"{path}: raw video is not read here; extract its frames as PNG first")
+        raise DataError(f"{path}: is a video among pictures; translate it alone, with --input={path}")
     info, pixels, _ = image_reader.decode(
         image_reader.ImageRef(path), video=VideoFormat(), max_pixels=image_reader.MAX_PIXELS
     )

@@ -23,10 +23,10 @@ FLOORS = {
         "experiment mlflow_tracker",
         "reporting gin_config",
         "outer_loop",
-        "memory opened_run",
+        "memory opened_run packing",
         "inference run_reports",
         "sweeps",
-        "train evaluate translate preview doctor launch tpu_job data_service report sweep events",
+        "train evaluate translate preview doctor launch tpu_job data_service report sweep events pack",
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",

@@ -138,6 +138,11 @@ def list_checkpoints(directory: str) -> list[int]:
         )
 
 
+def path_of(directory: str, position: int) -> str:
+    """The directory of the checkpoint at a position in examples."""
+    return os.path.join(directory, _name(position))
+
+
 def newest_undamaged(directory: str) -> int | None:
     """Finds the newest intact checkpoint; logs a warning for each newer one, which is damaged.
 
@@ -150,7 +155,7 @@ def newest_undamaged(directory: str) -> int | None:
     saved = list_checkpoints(directory)
     damage: str | None = None
     for position in reversed(saved):
-        path = os.path.join(directory, _name(position))
+        path = path_of(directory, position)
         damage = manifest.verify(path, examples=position)
         if damage is None:
             return position
@@ -184,7 +189,7 @@ def restore(train_state: TrainState, directory: str, position: int) -> None:
     Raises:
       ConfigurationError: it is damaged, or does not fit the networks; the state is then unchanged.
     """
-    path = os.path.join(directory, _name(position))
+    path = path_of(directory, position)
     damage = manifest.verify(path, examples=position)
     if damage is not None:
         raise ConfigurationError(f"{path}: damaged ({damage}); choose another checkpoint")

@@ -177,7 +177,12 @@ def _members(file: IO[bytes], size_bytes: int, what: str) -> Iterator[_Member]:
             header.name, long_name = long_name or header.name, None
             _check_header(header, what)
             yield _Member(name=header.name, offset=position, bytes=header.size)
-        position += -(-header.size // _BLOCK_BYTES) * _BLOCK_BYTES
+        position += header.size
+        padding_bytes = -header.size % _BLOCK_BYTES
+        file.seek(position)
+        if any(file.read(padding_bytes)):
+            raise _refused(what, f"has something hidden after {header.name[:100]!a}")
+        position += padding_bytes
 
 
 def _check_header(header: tarfile.TarInfo, what: str) -> None:

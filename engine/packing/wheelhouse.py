@@ -62,6 +62,7 @@ def download_wheels(
         Path(requirements).write_text(pins, encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", f"--requirement={requirements}", f"--dest={folder}", *choice]
+    command += [] if sys.stdout.isatty() else ["--quiet"]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", check=False
     )

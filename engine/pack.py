@@ -105,11 +105,12 @@ def unpack(*, archive: str, output: str) -> Manifest:
 def _print_notes(run: RunDirectory, chosen: RunFiles, part: str) -> None:
     if chosen.owner is not None:
         print(
-            f"{run.path}: {chosen.owner} is training there; packing the run as of its newest checkpoint, at "
-            f"{chosen.examples} examples"
+            f"{run.path}: {chosen.owner} trains there, or did not end properly; packing the run as of "
+            f"its newest checkpoint, at {chosen.examples} examples"
         )
-    if part == "all" and chosen.left_out:
-        print(f"not packed, because not files of a run: {', '.join(chosen.left_out)}")
+    others = [name for name in chosen.left_out if name not in (_DATASETS, WHEELS, CHECKOUT)]
+    if part == "all" and others:
+        print(f"not packed, because not files of a run: {', '.join(others)}")
     if needed := needed_elsewhere(run.read_config() or ""):
         print(f"not packed, but named in config.gin: {', '.join(needed)}")
 
@@ -221,7 +222,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Packs or unpacks as the flags say."""
-    if values.output is None:
+    if not values.output:
         raise ConfigurationError("no --output given: the archive to write, or the directory to unpack into")
     if values.unpack is not None:
         packing = ("workdir", "part", "data", "wheels", "python_version", "platform", "overwrite")
@@ -230,7 +231,7 @@ def main(values: flags.FlagValues) -> None:
         packed = unpack(archive=values.unpack, output=values.output)
         print(_unpacked_text(packed, archive=values.unpack, output=values.output))
         return
-    if values.workdir is None:
+    if not values.workdir:
         raise ConfigurationError("no --workdir given; name the run: --workdir=runs/NAME")
     wheels = None
     if values.wheels is not None:

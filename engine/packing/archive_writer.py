@@ -52,7 +52,9 @@ def write_archive(sources: Sequence[Source], output: str, *, part: str, examples
     try:
         manifest.check(packed)
     except ManifestError as error:
-        raise ConfigurationError(f"{error}, so it cannot be packed; rename or remove it, or use --part=latest") from error
+        raise ConfigurationError(
+            f"{error}, so it cannot be packed; rename or remove it, or use --part=latest"
+        ) from error
     text = packed.to_text().encode()
     temporary = f"{output}.{uuid.uuid4().hex}.tmp"
     with reraise_write_errors(f"--output={output}", remedy=_REMEDY), _new_parent(output):

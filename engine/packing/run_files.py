@@ -73,9 +73,11 @@ def choose_files(run: RunDirectory, *, part: str) -> Iterator[RunFiles]:
         training would continue from the best checkpoint).
 
     Raises:
-      ConfigurationError: there is no run, or no such checkpoint; or training removes checkpoints faster than
-        they can be read.
+      ConfigurationError: there is no run, no such part, or no such checkpoint; or training removes
+        checkpoints faster than they can be read.
     """
+    if part not in PARTS:
+        raise ConfigurationError(f"part {part!r}: is not known; use one of {', '.join(PARTS)}")
     if run.read_config() is None:
         raise ConfigurationError(
             f"--workdir={run.path}: holds no run (no config.gin); name the run: --workdir=runs/NAME"
@@ -141,6 +143,9 @@ def _open_checkpoints(
                 return examples, sources
         except FileNotFoundError:
             continue
+        except OSError as error:  # such as too many open files
+            reason = f"{error.filename}: cannot be read ({gfile.reason_of(error)})"
+            raise ConfigurationError(f"{reason}; check the path and its permissions") from error
         except ConfigurationError:  # a checkpoint that was removed while it was verified counts as damaged
             if not in_training or attempt == _ATTEMPTS - 1:
                 raise

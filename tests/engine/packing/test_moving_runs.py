@@ -17,7 +17,9 @@ import engine.evaluate
 import engine.pack
 import engine.train
 from engine.cli import program
+from engine.errors import ConfigurationError
 from engine.outer_loop.best_checkpoint import BestCheckpoint
+from engine.outer_loop.run_actions import RunActions
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.translate import translate
 from models.pix2pix import Pix2Pix
@@ -107,6 +109,36 @@ def test_training_continues_to_the_same_weights(archives, part, position, tmp_pa
     for log in ("train.jsonl", "eval.jsonl"):
         assert rows(target / log) == rows(archives / "whole" / log)
     assert json.loads((target / "DONE").read_text())["examples"] == 12
+
+
+def test_a_run_is_packed_while_it_trains(tmp_path, synthetic_datasets, archives, monkeypatch):
+    """After each evaluation: the best checkpoint is being written and is newer than the newest one."""
+    monkeypatch.setattr(BestCheckpoint, "improves", lambda *_: True)
+    evaluate, packed = RunActions.evaluate, {}
+
+    def evaluate_and_pack(self):
+        evaluate(self)
+        position = self._examples
+        with contextlib.suppress(ConfigurationError), contextlib.redirect_stdout(io.StringIO()) as said:
+            output = str(tmp_path / f"{position}.tar")
+            packed[position] = engine.pack.pack(workdir=str(tmp_path / "run"), output=output).examples
+            assert "trains there" in said.getvalue()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunActions, "evaluate", evaluate_and_pack)
+        train(tmp_path / "run", synthetic_datasets, 12)
+    assert packed == {8: 4, 12: 8}  # at 4 there was no checkpoint yet
+    for position in packed:
+        target = tmp_path / f"copy{position}"
+        engine.pack.unpack(archive=str(tmp_path / f"{position}.tar"), output=str(target))
+        assert not (target / "DONE").exists()
+        train(target, synthetic_datasets, 12)
+        expected, found = weights(tmp_path / "run"), weights(target)
+        for name, value in expected.items():
+            assert value.tobytes() == found[name].tobytes(), name
+        for log in ("train.jsonl", "eval.jsonl"):
+            assert rows(target / log) == rows(archives / "whole" / log)
+        assert [path.name for path in (target / "best").iterdir()] == ["00000012"]
 
 
 def test_the_best_part_is_evaluated_and_translates(archives, tmp_path):

@@ -93,11 +93,10 @@ def test_packages_and_project_are_installed_without_an_index(checkout, small_run
     )
     assert f"install    {install}\n" in said
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")} | NO_INDEX
-    for lock in ("wheels/requirements.lock", "gantry/requirements-cpu.lock"):
-        target = tmp_path / lock.replace("/", "_")
-        command = [sys.executable, *install.split()[1:-1], str(moved / lock), f"--target={target}"]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
-        assert (target / "tiny_package.py").read_text() == "ANSWER = 42\n"
+    target = tmp_path / "site-packages"
+    command = [sys.executable, *install.split()[1:], f"--target={target}"]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    assert (target / "tiny_package.py").read_text() == "ANSWER = 42\n"
 
 
 def test_a_package_with_another_digest_is_refused(checkout, small_run, packing, tmp_path):

@@ -3,17 +3,21 @@
 import base64
 import hashlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from absl.flags import FlagValues
 from packaging.markers import Marker
 from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
 import engine.pack
+import engine.train
 from engine.errors import ConfigurationError
 from engine.pack import Packages, pack, unpack
 from engine.packing import wheelhouse
@@ -216,3 +220,16 @@ def test_an_unknown_platform_is_refused():
     for platform in ("amiga", "manylinux_2_31_riscv", "linux"):
         with pytest.raises(ConfigurationError, match="not known; use manylinux_2_31_x86_64"):
             target_environment(None, platform)
+
+
+def test_the_cells_of_the_guide_have_flags_that_exist():
+    guide = (ROOT / "engine" / "README.md").read_text(encoding="utf-8")
+    section = guide.split("\n## Moving a run\n")[1].split("\n## ")[0].replace("\\\n", " ")
+    commands = re.findall(r"python -m engine\.(pack|train) ([^\n#&]*)", section)
+    assert len(commands) == 9
+    for name, flags in commands:
+        values = FlagValues()
+        {"pack": engine.pack, "train": engine.train}[name].define_flags(values)
+        assert values([name, *shlex.split(flags)]) == [name]
+        if name == "pack":
+            assert values.output and bool(values.workdir) != bool(values.unpack)

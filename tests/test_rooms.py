@@ -23,11 +23,11 @@ FLOORS = {
         "experiment mlflow_tracker",
         "reporting gin_config",
         "outer_loop",
-        "memory",
+        "memory packing",
         "inference run_reports",
         "exporting sweeps",
         "train evaluate translate preview doctor launch tpu_job data_service report sweep events export"
-        " open_run run_weights",
+        " open_run run_weights pack",
     ),
     "data": (
         "errors roles gfile quiet_tensorflow imaging",

@@ -141,6 +141,11 @@ def list_checkpoints(directory: str) -> list[int]:
         )
 
 
+def path_of(directory: str, position: int) -> str:
+    """The directory of the checkpoint at a position in examples."""
+    return os.path.join(directory, _name(position))
+
+
 def newest_undamaged(directory: str) -> int | None:
     """Finds the newest intact checkpoint; logs a warning for each newer one, which is damaged.
 
@@ -153,7 +158,7 @@ def newest_undamaged(directory: str) -> int | None:
     saved = list_checkpoints(directory)
     damage: str | None = None
     for position in reversed(saved):
-        path = os.path.join(directory, _name(position))
+        path = path_of(directory, position)
         damage = manifest.verify(path, examples=position)
         if damage is None:
             return position
@@ -193,7 +198,7 @@ def restore(train_state: TrainState, directory: str, position: int) -> None:
 
 def check_intact(directory: str, position: int) -> None:
     """Raises ConfigurationError if the checkpoint at a position is damaged."""
-    path = os.path.join(directory, _name(position))
+    path = path_of(directory, position)
     damage = manifest.verify(path, examples=position)
     if damage is not None:
         raise ConfigurationError(f"{path}: damaged ({damage}); choose another checkpoint")

@@ -214,7 +214,7 @@ class Trainer:
           ConfigurationError: a file could not be written; everything saved before is intact.
           OutOfMemoryError: a step did not fit into memory; smaller micro-batches may.
         """
-        _ = self.evaluator.measurement  # raises now what would otherwise end the first evaluation
+        self.evaluator.prepare()  # raises now what would otherwise end the first evaluation
         started = time.monotonic()
         if self.devices.is_chief:
             self.run_directory.clear_leftovers()

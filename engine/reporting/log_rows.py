@@ -54,6 +54,8 @@ def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: i
         "examples": examples,
         "split": split,
         **{f"metric/{name}": value for name, value in evaluation.metrics.items()},
+        # KID and FID of different extractors are not comparable.
+        **({"extractor": evaluation.extractor} if evaluation.distances else {}),
         "time_unix": time.time(),
     }
 

@@ -38,6 +38,8 @@ ADDED = (
     "augmentations",
     "base",
     "early_stopping",
+    "inception_features",
+    "lpips",
     "mlflow",
     "single",
     "unpaired",

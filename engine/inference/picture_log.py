@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.inference.picture_input import Picture
 from engine.inference.trained_size import TrainedSize
+
+_SHOWN = 20  # refused pictures, at most
 
 
 class PictureLog:
@@ -55,8 +57,7 @@ class PictureLog:
         """
         print_notes(self.notes, pictures=self._pictures)
         if len(self.refused) > 1:
-            print(f"refused {len(self.refused)} of {_pictures(self._pictures)}:")
-            print("\n".join(f"  {error}" for error in self.refused))
+            print_refused(self.refused, of=_pictures(self._pictures))
         if len(self.refused) < self._pictures:
             print(f"translated {_pictures(self._pictures - len(self.refused))} {where}")
         if self.refused:
@@ -72,6 +73,19 @@ class PictureLog:
             f"{len(self.refused)} of {_pictures(self._pictures)} are refused (listed above); mend or remove "
             f"them (the first: {error})"
         )
+
+
+def print_refused(errors: Sequence[Exception], *, of: str) -> None:
+    """Prints what is wrong with pictures; of many, the first ones.
+
+    Args:
+      errors: one for each of them.
+      of: how many there are, with their name.
+    """
+    print(f"refused {len(errors)} of {of}:")
+    print("\n".join(f"  {error}" for error in errors[:_SHOWN]))
+    if len(errors) > _SHOWN:
+        print(f"  and {len(errors) - _SHOWN} more")
 
 
 def print_notes(notes: Mapping[str, int], *, pictures: int) -> None:

@@ -306,9 +306,13 @@ def _follow_and_print(values: flags.FlagValues, runs: Sequence[str]) -> None:
             print(table(evaluation, split=evaluation.split), flush=True)
     except KeyboardInterrupt as error:
         raise RunInterruptedError(
-            f"--follow: stopped after {count} checkpoints; the same command continues with the next one"
+            f"--follow: stopped after {_checkpoints(count)}; the same command continues with the next one"
         ) from error
-    print(f"{workdir}: complete; evaluated {count} checkpoints")
+    print(f"{workdir}: complete; evaluated {_checkpoints(count)}")
+
+
+def _checkpoints(count: int) -> str:
+    return "1 checkpoint" if count == 1 else f"{count} checkpoints"
 
 
 def run() -> None:

@@ -93,11 +93,12 @@ class RunEvaluator:
         if self._pairs is not None:
             pictures = evaluation.examples * self._pairs.pictures_of_example
             print_notes(self._pairs.notes_of_pictures, pictures=pictures)
-        row = evaluation_row(evaluation, split=self.split, step=trainer.step, examples=trainer.examples)
-        append_row(trainer.run_directory.eval_log, row | interval_row(evaluation))
         write_details(
             trainer.run_directory, evaluation, extremes, split=self.split, examples=trainer.examples
         )
+        # The row comes last: `follow_run` repeats an evaluation without one.
+        row = evaluation_row(evaluation, split=self.split, step=trainer.step, examples=trainer.examples)
+        append_row(trainer.run_directory.eval_log, row | interval_row(evaluation))
         return evaluation
 
     def evaluated(self) -> set[int]:

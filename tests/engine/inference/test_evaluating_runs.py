@@ -1,7 +1,9 @@
 """engine.evaluate in every mode, by metrics of choice, and beside a run in training."""
 
 import logging
+import os
 import shutil
+import signal
 import threading
 import time
 
@@ -18,6 +20,7 @@ from engine.errors import ConfigurationError
 from engine.evaluate import evaluate, follow
 from engine.evaluation.text_table import table
 from engine.feature_extractor import FeatureExtractor
+from engine.inference import following
 from engine.opened_run import open_run
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory, read_rows
@@ -214,6 +217,48 @@ def test_follow_evaluates_each_checkpoint_once_as_it_arrives(trained, tmp_path, 
     code, told, errors = run_evaluate(f"--workdir={run.path}", "--split=val", "--follow")
     assert (code, errors) == (0, "") and told == f"{run.path}: complete; evaluated 0 checkpoints\n"
     assert not (tmp_path / "run" / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    "when, number, done",
+    [("waiting", signal.SIGINT, POSITIONS), ("in an evaluation", signal.SIGTERM, POSITIONS[:1])],
+)
+def test_follow_that_is_stopped_keeps_what_it_has_and_goes_on(
+    trained, tmp_path, monkeypatch, run_evaluate, when, number, done
+):
+    run = RunDirectory(str(tmp_path / "run"))
+    shutil.copytree(trained, run.path, ignore=shutil.ignore_patterns("eval.jsonl", "evaluations", "DONE"))
+    flags = f"--workdir={run.path}", "--split=val", "--follow"
+
+    def rows():
+        return [row["examples"] for row in read_rows(run.eval_log)]
+
+    restore, sleep = following._restore, time.sleep
+
+    def restore_or_stop(evaluator, position):
+        if when == "in an evaluation" and position == 4:
+            os.kill(os.getpid(), number)
+        return restore(evaluator, position)
+
+    def stop(sec):
+        os.kill(os.getpid(), number)
+        sleep(sec)
+
+    before = signal.signal(number, signal.default_int_handler)  # as `run_program` does
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(following, "_restore", restore_or_stop)
+            patch.setattr(following.time, "sleep", stop)
+            code, told, errors = run_evaluate(*flags)
+    finally:
+        signal.signal(number, before)
+    assert (code, rows()) == (42, done) and told.count("val: ") == len(done)
+    assert errors == (
+        f"--follow: stopped after {len(done)} checkpoint{'s' if len(done) > 1 else ''}; the same command "
+        "continues with the next one\n"
+    )
+    shutil.copy(f"{trained}/DONE", run.done)
+    assert run_evaluate(*flags)[0] == 0 and rows() == POSITIONS
 
 
 def test_follow_passes_over_a_checkpoint_that_is_removed_while_it_is_read(

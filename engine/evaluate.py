@@ -30,7 +30,7 @@ from engine.evaluation.comparison import compare, comparison_table
 from engine.evaluation.metric_choice import check_names
 from engine.evaluation.results import Evaluation
 from engine.evaluation.text_table import table
-from engine.feature_extractor import LearnedMetric
+from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.inference.evaluation_mode import WEIGHTS, EvaluationMode
 from engine.inference.following import POLL_SEC, follow_run, wait_for_checkpoint
 from engine.inference.picture_pairs import PicturePairs
@@ -38,6 +38,7 @@ from engine.inference.restored_run import restore_run
 from engine.inference.run_evaluator import RunEvaluator
 from engine.inference.run_files import files_text
 from engine.storage.run_directory import RunDirectory
+from models.application_features import ApplicationFeatures
 from models.lpips import Lpips
 
 
@@ -56,11 +57,13 @@ def evaluate(
     dropout: bool = False,
     metrics: Sequence[str] = (),
     lpips: LearnedMetric | None = None,
+    extractor: FeatureExtractor | None = None,
 ) -> Evaluation:
     """Evaluates a checkpoint of a run, and appends a row to the run's eval.jsonl.
 
     The "split" of that row is its name, or "INPUT -> TARGET" for pictures in two folders; then, how weights,
-    norm and dropout differ from those of evaluations in training, as in "test, raw weights, dropout on".
+    norm, dropout and features differ from those of evaluations in training, as in "test, raw weights, dropout
+    on".
 
     Args:
       workdir: run directory.
@@ -80,6 +83,8 @@ def evaluate(
       metrics: names of metrics beside the usual five and those of the run, of
         `data.imaging.metric_names.MORE_METRICS`.
       lpips: also measures LPIPS, such as `models.lpips.Lpips`; None leaves that to the run's setting.
+      extractor: of the features that KID and FID compare, such as
+        `models.application_features.ApplicationFeatures`; None is the run's.
 
     Raises:
       ConfigurationError: there is no such run or checkpoint, its data set is missing, or an argument cannot
@@ -102,6 +107,7 @@ def evaluate(
             dropout=dropout,
             metrics=metrics,
             lpips=lpips,
+            extractor=extractor,
         )
         return evaluator.evaluate()
 
@@ -142,6 +148,7 @@ def _evaluator(
     dropout: bool = False,
     metrics: Sequence[str] = (),
     lpips: LearnedMetric | None = None,
+    extractor: FeatureExtractor | None = None,
     wait_sec: float | None = None,
 ) -> RunEvaluator:
     """Opens a run for its evaluation; waits for its first checkpoint if `wait_sec` is given."""
@@ -161,7 +168,7 @@ def _evaluator(
             side_map=side_map,
             side_vector=side_vector,
         )
-    return RunEvaluator(trainer, images, mode=mode, metrics=metrics, lpips=lpips)
+    return RunEvaluator(trainer, images, mode=mode, metrics=metrics, lpips=lpips, extractor=extractor)
 
 
 @contextlib.contextmanager
@@ -230,6 +237,15 @@ def define_flags(values: flags.FlagValues) -> None:
         "lpips_weights", [], "Files with the weights of LPIPS, which is then measured.", flag_values=values
     )
     flags.DEFINE_string("lpips_network", "alex", "Network of LPIPS: 'alex' or 'vgg'.", flag_values=values)
+    flags.DEFINE_string(
+        "features_weights",
+        None,
+        "Weights of the network whose features KID and FID compare: a file, or 'imagenet' to download them.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "features_network", "InceptionV3", "That network, of keras.applications.", flag_values=values
+    )
     flags.DEFINE_bool(
         "follow",
         False,
@@ -257,11 +273,16 @@ def main(values: flags.FlagValues, arguments: Sequence[str] = ()) -> None:
 
 def _settings(values: flags.FlagValues) -> dict[str, Any]:
     """The arguments of `evaluate` that flags set, without the run and the checkpoint."""
-    lpips = None
+    lpips = extractor = None
+    if values.features_weights:
+        extractor = ApplicationFeatures(application=values.features_network, weights=values.features_weights)
     if values.lpips_weights:
         lpips = Lpips(network=values.lpips_network, weights=tuple(values.lpips_weights))
     names = "split data_dir input target side_map side_vector weights norm_mode dropout metrics"
-    return {name: values[name].value for name in names.split()} | {"lpips": lpips}
+    return {name: values[name].value for name in names.split()} | {
+        "lpips": lpips,
+        "extractor": extractor,
+    }
 
 
 def _evaluate_and_print(values: flags.FlagValues, workdir: str) -> Evaluation:
@@ -285,9 +306,13 @@ def _follow_and_print(values: flags.FlagValues, runs: Sequence[str]) -> None:
             print(table(evaluation, split=evaluation.split), flush=True)
     except KeyboardInterrupt as error:
         raise RunInterruptedError(
-            f"--follow: stopped after {count} checkpoints; the same command continues with the next one"
+            f"--follow: stopped after {_checkpoints(count)}; the same command continues with the next one"
         ) from error
-    print(f"{workdir}: complete; evaluated {count} checkpoints")
+    print(f"{workdir}: complete; evaluated {_checkpoints(count)}")
+
+
+def _checkpoints(count: int) -> str:
+    return "1 checkpoint" if count == 1 else f"{count} checkpoints"
 
 
 def run() -> None:

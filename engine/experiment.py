@@ -12,6 +12,7 @@ from data.imaging.metric_names import (
     LEARNED_METRIC,
     MORE_METRICS,
     default_metric,
+    is_of_features,
     known_metrics,
     metric_of,
     needs_targets,
@@ -284,9 +285,14 @@ class Experiment:
     @property
     def free_to_change(self) -> frozenset[str]:
         """Full names of the settings that may differ when a run is continued."""
+        free = _FREE_TO_CHANGE
         if self._metric_followers:  # each evaluation may change the batch or the learning rate
-            return _FREE_TO_CHANGE - _FOLLOWED
-        return _FREE_TO_CHANGE
+            free -= _FOLLOWED
+        followers = [*self._metric_followers, *([self.early_stopping] if self.early_stopping else [])]
+        metrics = [getattr(each, "metric", None) or self.chosen_metric for each in followers]
+        if any(metric is not None and is_of_features(metric) for metric in metrics):
+            free -= _OF_FEATURES
+        return free
 
     @property
     def _metric_followers(self) -> list[GrowOnPlateau | MetricSchedule]:
@@ -319,6 +325,7 @@ _FREE_TO_CHANGE = frozenset(
         "engine.smoothing.CentredWindow": "evaluations",
         "engine.smoothing.Exponential": "decay",
         "engine.mlflow_tracker.MlflowTracker": "uri experiment run_name",
+        "models.application_features.ApplicationFeatures": "application weights image_size",
         "models.lpips.Lpips": "network weights",
         "data.pairs.PairedImages": "data_dir",
         "data.unpaired.UnpairedImages": "data_dir",
@@ -333,4 +340,11 @@ _FOLLOWED = frozenset(
     name
     for name in _FREE_TO_CHANGE
     if name == "engine.experiment.Experiment.evaluate_every" or name.startswith("engine.smoothing.")
+)
+
+# They choose the unit of KID and FID, so they stay while a schedule or early stopping follows one of these.
+_OF_FEATURES = frozenset(
+    name
+    for name in _FREE_TO_CHANGE
+    if name == "engine.experiment.Experiment.feature_extractor" or "ApplicationFeatures" in name
 )

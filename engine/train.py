@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from data.imaging.metric_names import is_of_features
 from engine.cli.gin_flags import define_gin_flags
 from engine.cli.program import run_program
 from engine.distribution.strategies import is_chief_process, worker_count
@@ -23,7 +24,7 @@ from engine.distribution.worker_sync import reraise_worker_loss
 from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedError
 from engine.experiment import Experiment
 from engine.gin_config import loader
-from engine.gin_config.diff import best_metric, differences, total_examples
+from engine.gin_config.diff import best_metric, differences, feature_extractor, total_examples
 from engine.input_pipeline.recorded_data import describe
 from engine.memory import micro_batch_limit
 from engine.outer_loop.rate_warnings import changed_rate_lines
@@ -134,7 +135,7 @@ def _train_once(
         earlier = run.read_config()
         trainer = Trainer(experiment, run, config_text=text)
         trainer.restore()
-        _forget_other_best(experiment, trainer, earlier)
+        _forget_other_best(experiment, trainer, earlier, text)
         if trainer.devices.is_chief:
             _note_changed_rates(experiment, run, trainer)
             write_fingerprint(run, experiment.data)
@@ -168,13 +169,16 @@ def _check_data_of_workers(experiment: Experiment, run: RunDirectory, trainer: T
     )
 
 
-def _forget_other_best(experiment: Experiment, trainer: Trainer, earlier: str | None) -> None:
+def _forget_other_best(experiment: Experiment, trainer: Trainer, earlier: str | None, text: str) -> None:
     """Chooses the best checkpoint anew if the run continues with another metric, before config.gin says so.
+
+    KID by another feature extractor is another metric.
 
     Args:
       experiment: the run as it continues.
       trainer: restored.
       earlier: the run's config.gin until now, read before a worker can have written another.
+      text: the configuration as it continues.
     """
     if earlier is None or math.isnan(trainer.state.best.numpy()):
         return
@@ -182,12 +186,15 @@ def _forget_other_best(experiment: Experiment, trainer: Trainer, earlier: str | 
         dataclasses.replace(experiment, best_metric=name).chosen_metric
         for name in (best_metric(earlier), experiment.best_metric)
     )
+    other = now or "no metric"
     if before == now:
-        return
+        if now is None or not is_of_features(now) or feature_extractor(earlier) == feature_extractor(text):
+            return
+        other = f"{now} of other features"
     if trainer.devices.is_chief:
         trainer.run_directory.note(
-            f"the best checkpoint was chosen by {before or 'no metric'} and now is by {now or 'no metric'}: "
-            "the next evaluation is the first that counts"
+            f"the best checkpoint was chosen by {before or 'no metric'} and now is by {other}: the next "
+            "evaluation is the first that counts"
         )
     trainer.forget_best()
 

@@ -41,6 +41,11 @@ def needs_targets(name: str) -> bool:
     return name == metric_of(name) and name not in _OF_DISTRIBUTIONS
 
 
+def is_of_features(name: str) -> bool:
+    """Whether the metric compares features, so that figures of different extractors are not comparable."""
+    return metric_of(name) in _OF_DISTRIBUTIONS
+
+
 def default_metric(*, is_paired: bool) -> str:
     """The metric that chooses the best checkpoint unless the user names one.
 

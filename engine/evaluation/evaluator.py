@@ -134,6 +134,19 @@ class Evaluator:
                 check_shapes(name, metrics[name], shape, self._translator.scales[role])
         return ImageMeasurement(metrics)
 
+    def prepare(self) -> None:
+        """Reads the weights that metrics need, and checks the metrics. `evaluate` does it otherwise.
+
+        Raises:
+          ConfigurationError: weights cannot be read, or a metric or the feature extractor cannot measure the
+            images of the data set.
+        """
+        _ = self.measurement
+        if self._features is not None:
+            for role in self._ways.values():
+                shape = self._data.example_spec[role].shape
+                self._features.prepare(shape, self._translator.scales[role])
+
     @property
     def _kept_baselines(self) -> tuple[str, ...]:
         """Baselines whose metrics depend on the data set only: weights in files may change."""
@@ -158,8 +171,10 @@ class Evaluator:
           extremes: gets the translations, if the data are paired.
 
         Raises:
+          ConfigurationError: as `prepare`.
           NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
+        self.prepare()
         names: list[str] = []
         collector = MetricCollector(self.measurement)
         scales = self._translator.scales

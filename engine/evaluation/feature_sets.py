@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import tensorflow as tf
 
+from engine.errors import ConfigurationError
 from engine.evaluation.frechet_distance import FeatureMoments, frechet_distance
 from engine.evaluation.image_function import ImageFunction
 from engine.evaluation.kept_statistics import KeptStatistics
@@ -79,7 +80,7 @@ class Features:
     """Computes the features of images.
 
     Args:
-      extractor: builds the network, at the first call.
+      extractor: builds the network, in `prepare`.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
@@ -92,14 +93,34 @@ class Features:
         """Names the extractor."""
         return self._extractor.identity
 
-    def of(self, images: tf.Tensor, scale: PictureScale) -> np.ndarray:
-        """Images [B, H, W, C] of a scale -> float32 [B, D]."""
+    def prepare(self, shape: tf.TensorShape, scale: PictureScale) -> None:
+        """Builds the network, and checks that it takes images.
+
+        Args:
+          shape: of an image, [H, W, C].
+          scale: of the images.
+
+        Raises:
+          ConfigurationError: the weights cannot be read, or the images are too small, or have channels that
+            the network does not take.
+        """
         if self._network is None:
             self._network = self._extractor.build()
+        spec = tf.TensorSpec([None, *shape], scale.dtype)
+        try:
+            self._traced.trace(spec, scale=scale)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"KID and FID: the features of these images cannot be computed ({error}); choose another "
+                "Experiment.feature_extractor, or None to measure neither"
+            ) from error
+
+    def of(self, images: tf.Tensor, scale: PictureScale) -> np.ndarray:
+        """Images [B, H, W, C] of a scale -> float32 [B, D]; `prepare` comes before it."""
         return self._traced(images, scale=scale).numpy()
 
     def _compute(self, images: tf.Tensor, *, scale: PictureScale) -> tf.Tensor:
-        assert self._network is not None, "`of` builds it"
+        assert self._network is not None, "`prepare` builds it"
         return self._network(images, scale.value_range)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -23,7 +23,7 @@ class ImageFunction:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._traced: dict[tuple, Callable[..., Any]] = {}
+        self._traced: dict[tuple, Any] = {}
 
     def __call__(self, *batches: tf.Tensor, scale: PictureScale) -> Any:
         """Calls the function.
@@ -32,9 +32,21 @@ class ImageFunction:
           *batches: of images.
           scale: of all of them.
         """
+        return self._function_of(batches, scale)(*batches)
+
+    def trace(self, *specs: tf.TensorSpec, scale: PictureScale) -> None:
+        """Traces the function for batches of any size, and so raises what it raises for such images.
+
+        Args:
+          *specs: of batches of images, [None, H, W, C].
+          scale: of all of them.
+        """
+        self._function_of(specs, scale).get_concrete_function(*specs)
+
+    def _function_of(self, batches: Sequence[tf.Tensor | tf.TensorSpec], scale: PictureScale) -> Any:
         key = (scale, *((tuple(images.shape[1:]), images.dtype) for images in batches))
         if key not in self._traced:
             self._traced[key] = tf.function(
                 functools.partial(self._function, scale=scale), autograph=False, reduce_retracing=True
             )
-        return self._traced[key](*batches)
+        return self._traced[key]

@@ -20,6 +20,7 @@ from engine.durations import examples_of
 
 _TOTAL = "engine.experiment.Experiment.total_examples"
 _BEST = "engine.experiment.Experiment.best_metric"
+_EXTRACTOR = "engine.experiment.Experiment.feature_extractor"
 
 
 class _Setting(NamedTuple):
@@ -106,6 +107,23 @@ def best_metric(text: str) -> str | None:
     """The metric that the best checkpoint of a config.gin is chosen by; None if it is left to the default."""
     setting = _settings(text).get(f"/{_BEST}")
     return ast.literal_eval(setting.value) if setting else None
+
+
+def feature_extractor(text: str) -> dict[str, str]:
+    """The feature extractor of a config.gin and its settings, by name; empty if it is left to the default.
+
+    KID and FID of two texts are comparable if this is the same.
+    """
+    settings = _settings(text)
+    setting = settings.get(f"/{_EXTRACTOR}")
+    if setting is None:
+        return {}
+    owner = setting.value.strip("@()")
+    return {
+        each.full_name: each.value
+        for each in settings.values()
+        if each is setting or each.label.startswith(f"{owner}.")
+    }
 
 
 def plain_settings(text: str, *, leave_out: Collection[str]) -> dict[str, bool | int | float | str]:

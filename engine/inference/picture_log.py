@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from engine.errors import ConfigurationError, NonFiniteOutputError
 from engine.inference.trained_size import TrainedSize
 
+_SHOWN = 20  # refused pictures, at most
+
 
 class PictureLog:
     """What the user learns about the pictures.
@@ -70,8 +72,7 @@ class PictureLog:
             )
         refused = [self._refused[position] for position in sorted(self._refused)]
         if len(refused) > 1:
-            print(f"refused {len(refused)} of {_pictures(self._pictures)}:")
-            print("\n".join(f"  {error}" for error in refused))
+            print_refused(refused, of=_pictures(self._pictures))
         if len(refused) < self._pictures:
             print(f"translated {_pictures(self._pictures - len(refused))} {where}")
         if refused:
@@ -87,6 +88,19 @@ class PictureLog:
             f"{len(refused)} of {_pictures(self._pictures)} are refused (listed above); mend or remove them "
             f"(the first: {error})"
         )
+
+
+def print_refused(errors: Sequence[Exception], *, of: str) -> None:
+    """Prints what is wrong with pictures; of many, the first ones.
+
+    Args:
+      errors: one for each of them.
+      of: how many there are, with their name.
+    """
+    print(f"refused {len(errors)} of {of}:")
+    print("\n".join(f"  {error}" for error in errors[:_SHOWN]))
+    if len(errors) > _SHOWN:
+        print(f"  and {len(errors) - _SHOWN} more")
 
 
 def print_notes(notes: Mapping[str, int], *, pictures: int) -> None:

@@ -15,6 +15,7 @@ from data.preparation.layouts import Example, FolderReader
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
 from engine.inference.example_geometry import ExampleGeometry
 from engine.inference.picture_input import Picture
+from engine.inference.picture_log import print_refused
 from engine.inference.role_format import role_format
 from engine.inference.side_inputs import SideMaps, find_side_maps, parse_side_vector
 from engine.input_pipeline.pictures import to_network
@@ -42,7 +43,8 @@ class PicturePairs(RecordedData):
 
     Raises:
       ConfigurationError: side information is missing, superfluous or malformed.
-      DataError: the folders hold no pairs, or a picture has no partner.
+      DataError: the folders hold no pairs, or a picture has no partner. All pictures that cannot be used are
+        printed then.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class PicturePairs(RecordedData):
         )
         self._side_maps: SideMaps | None = find_side_maps(side_inputs, description, side_map=side_map)
         self._geometry = ExampleGeometry(description)
-        self._pairs = _find_pairs(input, target)
+        self._pairs, unusable = _find_pairs(input, target)
         self._error: Exception | None = None
+        if unusable:
+            raise self._refusal(unusable, self._pairs, pairs=len(self._pairs) + len(unusable))
 
     @property
     def pictures_of_example(self) -> int:
@@ -91,13 +95,35 @@ class PicturePairs(RecordedData):
             raise self._error
 
     def _examples(self) -> Iterator[dict[str, tf.Tensor]]:
-        for pair in self._pairs:
+        for number, pair in enumerate(self._pairs, start=1):
             try:
                 example = self._example(pair)
-            except DataError as error:
-                self._error = error
-                raise
+            except DataError as error:  # nothing is evaluated then, so the rest is only checked
+                self._error = self._refusal([error], self._pairs[number:], pairs=len(self._pairs))
+                raise self._error from error
             yield example
+
+    def _refusal(self, found: Sequence[DataError], unchecked: Sequence[Example], *, pairs: int) -> DataError:
+        """Prints all pairs that cannot be used, and returns the error to end with.
+
+        Args:
+          found: what is wrong with those that were checked.
+          unchecked: pairs that were not.
+          pairs: how many there are.
+        """
+        errors = list(found)
+        for pair in unchecked:
+            try:
+                self._example(pair)
+            except DataError as error:
+                errors.append(error)
+        if len(errors) == 1:
+            return errors[0]
+        print_refused(errors, of=f"{pairs} pairs")
+        return DataError(
+            f"{len(errors)} of {pairs} pairs cannot be used (listed above), so nothing is evaluated; mend or "
+            f"remove them (the first: {errors[0]})"
+        )
 
     def _example(self, pair: Example) -> dict[str, tf.Tensor]:
         """What networks see of a pair."""
@@ -119,16 +145,12 @@ class PicturePairs(RecordedData):
         return to_network(self.description, imaging.range_to_signed(image, low=low, high=high), role=role)
 
 
-def _find_pairs(input: str, target: str) -> list[Example]:
-    """The pairs of two folders, by name."""
+def _find_pairs(input: str, target: str) -> tuple[list[Example], list[DataError]]:
+    """The pairs of two folders, by name; and what is wrong with files that are none."""
     folders = {"input": os.path.expanduser(input), "target": os.path.expanduser(target)}
     for name, folder in folders.items():
         if not gfile.is_dir(folder):
             raise DataError(f"--{name}={folder}: no such folder; give a folder of pictures")
     reader = FolderReader()
     pairs = reader.pairs_of(folders["input"], folders["target"])
-    if reader.skipped:
-        more = len(reader.skipped) - 1
-        others = f" ({more} more cannot be used either)" if more else ""
-        raise DataError(f"{reader.skipped[0].reason}{others}")
-    return pairs
+    return pairs, [DataError(skipped.reason) for skipped in reader.skipped]

@@ -13,7 +13,7 @@ from engine.evaluation.details import write_details
 from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.metric_choice import check_names
 from engine.evaluation.results import Evaluation
-from engine.feature_extractor import LearnedMetric
+from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.inference.evaluation_mode import EvaluationMode
 from engine.inference.picture_log import print_notes
 from engine.inference.picture_pairs import PicturePairs
@@ -31,11 +31,12 @@ class RunEvaluator:
       mode: of the networks.
       metrics: names of metrics that are measured beside those of the run.
       lpips: also measures LPIPS; None leaves that to the run's own setting.
+      extractor: of the features that KID and FID compare; None is the run's own.
 
     Attributes:
       trainer: as given.
       split: the name under which the run's files hold the evaluations: that of the split, and how the mode
-        differs from that of evaluations in training.
+        and the feature extractor differ from those of evaluations in training.
 
     Raises:
       ConfigurationError: the run has no such weights, or a metric cannot be measured.
@@ -49,6 +50,7 @@ class RunEvaluator:
         mode: EvaluationMode,
         metrics: Sequence[str] = (),
         lpips: LearnedMetric | None = None,
+        extractor: FeatureExtractor | None = None,
     ):
         check_names(metrics, setting="--metrics")
         experiment = trainer.experiment
@@ -57,12 +59,14 @@ class RunEvaluator:
         self._of_data = images if isinstance(images, str) else images.split
         used = mode.apply(trainer.state)
         self.split = self._of_data + used.suffix
+        if extractor is not None and extractor != experiment.feature_extractor:
+            self.split += f", {extractor.identity}"
         self._evaluator = Evaluator(
             task=experiment.task,
             devices=trainer.devices,
             data=self._pairs or experiment.data,
             networks=used.networks,
-            extractor=experiment.feature_extractor,
+            extractor=extractor or experiment.feature_extractor,
             more_metrics=tuple(dict.fromkeys((*experiment.metrics, *metrics))),
             lpips=lpips or experiment.lpips,
             dropout=used.dropout,
@@ -89,11 +93,12 @@ class RunEvaluator:
         if self._pairs is not None:
             pictures = evaluation.examples * self._pairs.pictures_of_example
             print_notes(self._pairs.notes_of_pictures, pictures=pictures)
-        row = evaluation_row(evaluation, split=self.split, step=trainer.step, examples=trainer.examples)
-        append_row(trainer.run_directory.eval_log, row | interval_row(evaluation))
         write_details(
             trainer.run_directory, evaluation, extremes, split=self.split, examples=trainer.examples
         )
+        # The row comes last: `follow_run` repeats an evaluation without one.
+        row = evaluation_row(evaluation, split=self.split, step=trainer.step, examples=trainer.examples)
+        append_row(trainer.run_directory.eval_log, row | interval_row(evaluation))
         return evaluation
 
     def evaluated(self) -> set[int]:

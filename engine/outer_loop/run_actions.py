@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.sample_grid import SampleGrid
@@ -38,6 +40,7 @@ class RunActions:
       zero_rates: is reported when training reaches it.
       reporter: writes the logs.
       saved_at: examples at the last checkpoint; None if there is none.
+      device_names: devices whose memory rows of train.jsonl have, if they tell it.
 
     Attributes:
       periodic: the actions, in the order in which they run at one position.
@@ -62,6 +65,7 @@ class RunActions:
         zero_rates: ZeroRates,
         reporter: Reporter,
         saved_at: int | None,
+        device_names: Sequence[str],
     ):
         self._experiment = experiment
         self._run = run
@@ -79,7 +83,7 @@ class RunActions:
         self.reporter = reporter
         self.saved_at = saved_at
         self.last_call: LoopCall | None = None
-        self._speed = Speed()
+        self._speed = Speed(device_names=device_names)
         self._notes_logged = 0
         self._logged_at: int | None = None
         self._sample_grid: SampleGrid | None = None

@@ -214,7 +214,7 @@ class Trainer:
           ConfigurationError: a file could not be written; everything saved before is intact.
           OutOfMemoryError: a step did not fit into memory; smaller micro-batches may.
         """
-        _ = self.evaluator.measurement  # raises now what would otherwise end the first evaluation
+        self.evaluator.prepare()  # raises now what would otherwise end the first evaluation
         started = time.monotonic()
         if self.devices.is_chief:
             self.run_directory.clear_leftovers()
@@ -276,6 +276,7 @@ class Trainer:
             examples_per_epoch=experiment.data.train_examples,
             hyper_parameters=plain_settings(self._config_text, leave_out=experiment.free_to_change),
             tracker=experiment.tracker,
+            device_names=self.devices.names,
         )
 
     def _make_profiler(self) -> ProfilerWindow:
@@ -301,6 +302,7 @@ class Trainer:
             zero_rates=zero_rates,
             reporter=reporter,
             saved_at=self._restored_at,
+            device_names=self.devices.names,
         )
 
     def _summary(self, actions: RunActions, *, train_sec: float) -> Summary:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
+from engine.distribution.device_memory import peak_device_bytes
 from engine.distribution.host_memory import resident_bytes
 from engine.log_writer import LogWriter, ReportedRun
 from engine.reporting.closed_terminal import allow_closed_terminal
@@ -23,10 +24,12 @@ class ConsoleWriter(LogWriter):
 
     Args:
       run: the run directory.
+      device_names: devices whose memory the bar shows, if they tell it.
     """
 
-    def __init__(self, run: RunDirectory):
+    def __init__(self, run: RunDirectory, *, device_names: Sequence[str] = ()):
         self._run = run
+        self._device_names = device_names
         self._lock = threading.Lock()
         self._total = 0
         self._examples_per_epoch: int | None = None
@@ -63,13 +66,14 @@ class ConsoleWriter(LogWriter):
             self._bar.update(examples - self._bar.n)
 
     def _figures(self, examples: int) -> list[str]:
-        memory = f"{resident_bytes() / 2**30:.1f} GiB"
+        memory = _memory(resident_bytes(), peak_device_bytes(self._device_names))
         (began, first), (ended, last) = self._reached[0], self._reached[-1]
         # The first call of the loop compiles: there is no speed before the second.
         if last == first or ended == began:
             return ["starting", memory]
         rate = (last - first) / (ended - began)
-        return [f"{rate:.1f} ex/s", memory, f"{clock(max(0, self._total - examples) / rate)} left"]
+        # Memory comes last, because a narrow terminal cuts the end.
+        return [f"{rate:.1f} ex/s", f"{clock(max(0, self._total - examples) / rate)} left", memory]
 
     def write_line(self, text: str) -> None:
         """Prints one or more lines above the bar and appends them to log.txt."""
@@ -109,8 +113,13 @@ def status_line(row: Mapping[str, float], *, total_examples: int) -> str:
         f"{row['global_batch']}  "
         + "  ".join(f"{phase}: {' '.join(terms)}" for phase, terms in losses.items())
         + f"  {rate:.1f} ex/s  data wait {100 * row['data_wait_fraction']:.0f} %"
-        f"  host {row['host_memory_bytes'] / 2**30:.1f} GiB  ETA {clock(left_sec)}"
+        f"  {_memory(row['host_memory_bytes'], row.get('device_memory_bytes'))}  ETA {clock(left_sec)}"
     )
+
+
+def _memory(host_bytes: float, device_bytes: float | None) -> str:
+    host = f"host {host_bytes / 2**30:.1f} GiB"
+    return host if device_bytes is None else f"{host}, device {device_bytes / 2**30:.1f} GiB"
 
 
 def clock(sec: float) -> str:

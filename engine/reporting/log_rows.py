@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine.batching.batch_layout import BatchLayout
 from engine.batching.noise_scale import NoiseScale
+from engine.distribution.device_memory import peak_device_bytes
 from engine.distribution.host_memory import resident_bytes
 from engine.evaluation.intervals import mean_interval
 from engine.evaluation.results import Evaluation
@@ -54,6 +55,8 @@ def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: i
         "examples": examples,
         "split": split,
         **{f"metric/{name}": value for name, value in evaluation.metrics.items()},
+        # KID and FID of different extractors are not comparable.
+        **({"extractor": evaluation.extractor} if evaluation.distances else {}),
         "time_unix": time.time(),
     }
 
@@ -72,9 +75,13 @@ class Speed:
     """Measures the speed of training since the last `read`.
 
     The first call of the loop includes compilation, so it is dropped as soon as there is another one.
+
+    Args:
+      device_names: devices whose memory is reported, if they tell it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, device_names: Sequence[str] = ()) -> None:
+        self._device_names = device_names
         self._reset()
         self._compiled = False
 
@@ -102,11 +109,16 @@ class Speed:
             "sec_per_step": self._sec / self._steps,
             "data_wait_fraction": min(1.0, self._wait_sec / self._sec),
             "host_memory_bytes": resident_bytes(),
+            **self._device_memory(),
             "time_unix": time.time(),
         }
         if self._compiled:
             self._reset()
         return values
+
+    def _device_memory(self) -> dict[str, float]:
+        peak = peak_device_bytes(self._device_names)
+        return {} if peak is None else {"device_memory_bytes": peak}
 
     def _reset(self) -> None:
         self._examples = self._steps = 0

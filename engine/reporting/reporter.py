@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -32,6 +32,7 @@ class Reporter:
       examples_per_epoch: for the progress bar; None does not show the epoch.
       hyper_parameters: settings to compare runs by.
       tracker: one more writer.
+      device_names: devices whose memory the progress bar shows, if they tell it.
 
     Raises:
       ConfigurationError: a writer cannot start.
@@ -47,6 +48,7 @@ class Reporter:
         examples_per_epoch: int | None = None,
         hyper_parameters: HyperParameters | None = None,
         tracker: LogWriter | None = None,
+        device_names: Sequence[str] = (),
     ):
         self._writers: list[LogWriter] = []
         if not is_chief:
@@ -59,7 +61,8 @@ class Reporter:
             hyper_parameters=hyper_parameters or {},
         )
         # The files come first: they are what a run is judged and continued by.
-        own = (RunFilesWriter(run), TensorboardWriter(run.tensorboard), ConsoleWriter(run))
+        console = ConsoleWriter(run, device_names=device_names)
+        own = (RunFilesWriter(run), TensorboardWriter(run.tensorboard), console)
         try:
             for writer in (*own, *([tracker] if tracker else [])):
                 self._writers.append(writer)

@@ -54,6 +54,7 @@ _NAMED = {
     "examples_per_sec": Quantity(title="Speed", unit="examples/s"),
     "data_wait_fraction": Quantity(title="Waiting for data", unit="%", scale=100.0),
     "host_memory_bytes": Quantity(title="Host memory", unit="GiB", scale=2.0**-30),
+    "device_memory_bytes": Quantity(title="Device memory, peak", unit="GiB", scale=2.0**-30),
     "skipped_steps": Quantity(title="Skipped steps", is_step=True),
 }
 _OF_PHASES = {

@@ -14,8 +14,11 @@ from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.image_table import image_table
 from engine.evaluation.text_table import table
 from engine.experiment import Experiment
+from engine.feature_extractor import FeatureExtractor
+from models.application_features import ApplicationFeatures
 from models.networks.dropout import Dropout
 from tests.engine.evaluation.test_evaluator import Darker, Halved, RoundTrip, grey_levels
+from tests.helpers.scale_task import Scale
 
 
 class SquaredError:
@@ -27,6 +30,18 @@ class SquaredError:
             return tf.cast(tf.reduce_mean((x - y) ** 2, axis=[1, 2, 3]), tf.float32)
 
         return measure
+
+
+class OnlyGrey(FeatureExtractor):
+    """Takes grey images only."""
+
+    identity = "only grey"
+
+    def build(self):
+        def features(images, value_range=None):
+            raise ValueError("only grey; change it")
+
+        return features
 
 
 def evaluator(data, task=None, **settings):
@@ -118,6 +133,15 @@ def test_images_that_a_metric_does_not_take_are_refused_before_training(
     with pytest.raises(ConfigurationError, match=r"'ms_ssim': .* at least 161 x 161 pixels.*; leave it out"):
         trainer.run()
     assert trainer.step == 0
+
+
+def test_features_that_cannot_be_computed_are_refused_before_training(make_trainer, noise_pairs, tmp_path):
+    missing = ApplicationFeatures(application="MobileNetV2", weights=str(tmp_path / "none.h5"))
+    for extractor, message in ((missing, "there is no such file"), (OnlyGrey(), "only grey; change it")):
+        trainer = make_trainer(Scale(), noise_pairs(size=16), total_examples=4, feature_extractor=extractor)
+        with pytest.raises(ConfigurationError, match=message):
+            trainer.run()
+        assert trainer.examples == 0
 
 
 def test_every_metric_says_which_way_is_better_and_can_choose_a_checkpoint(noise_pairs):

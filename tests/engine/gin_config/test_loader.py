@@ -39,6 +39,8 @@ ADDED = (
     "base",
     "early_stopping",
     "from_run",
+    "inception_features",
+    "lpips",
     "mlflow",
     "single",
     "unpaired",

@@ -1,13 +1,17 @@
 """engine.evaluate in every mode, by metrics of choice, and beside a run in training."""
 
 import logging
+import os
 import shutil
+import signal
 import threading
 import time
 
 import keras
 import numpy as np
 import pytest
+import scipy.linalg
+import tensorflow as tf
 from absl.flags import FlagValues
 
 import engine.evaluate
@@ -15,6 +19,8 @@ from engine.cli import program
 from engine.errors import ConfigurationError
 from engine.evaluate import evaluate, follow
 from engine.evaluation.text_table import table
+from engine.feature_extractor import FeatureExtractor
+from engine.inference import following
 from engine.inference.restored_run import restore_run
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory, read_rows
@@ -124,10 +130,45 @@ def test_what_a_run_cannot_be_evaluated_by_is_refused_in_one_line(trained, run_e
         (["--metrics=ms_ssim,vmaf"], "--metrics = 'vmaf': unknown"),
         (["--metrics=ms_ssim"], "'ms_ssim': cannot measure these images"),
         (["--lpips_weights=nowhere.pth"], "nowhere.pth"),
+        (["--features_weights=nowhere.h5"], "nowhere.h5': cannot be read"),
+        (
+            ["--features_weights=imagenet", "--features_network=Inception"],
+            "'Inception': not an image classifier",
+        ),
         (["--follow", "--checkpoint=best"], "--follow: evaluates all checkpoints of one run"),
     ):
         code, _, errors = run_evaluate(f"--workdir={trained}", *flags)
         assert code == 2 and message in errors and errors.count("\n") == 1, (flags, errors)
+
+
+def test_kid_by_other_features_has_a_row_of_its_own(trained):
+    class Brightness(FeatureExtractor):
+        """The means of the three channels."""
+
+        identity = "brightness"
+
+        def build(self):
+            return lambda images, value_range=None: tf.reduce_mean(tf.cast(images, tf.float32), [1, 2])
+
+    usual, other = evaluate(workdir=trained), evaluate(workdir=trained, extractor=Brightness())
+    assert other.split == "test, brightness" and other.model == usual.model
+    rows = read_rows(RunDirectory(trained).eval_log)[-2:]
+    assert [row["split"] for row in rows] == ["test", "test, brightness"]
+    assert [row["extractor"] for row in rows] == ["random features 1", "brightness"]
+    # The same from the pictures themselves.
+    trainer = restore_run(trained)
+    (batch,) = trainer.experiment.data.evaluation("test", batch=60).take(1)
+    outputs = trainer.state.evaluation_networks["generator"](batch["input"]).numpy()
+    made, real = (
+        np.floor((np.clip(x.astype(np.float64), -1, 1) + 1) * 127.5 + 0.5).mean((1, 2))
+        for x in (outputs, batch["target"].numpy())
+    )
+    difference = made.mean(0) - real.mean(0)
+    covariances = np.cov(made.T), np.cov(real.T)
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected = difference @ difference + np.trace(covariances[0] + covariances[1] - 2 * root)
+    np.testing.assert_allclose(other.distances["fid"], expected, rtol=1e-3)
+    assert usual.distances["fid"] != other.distances["fid"]
 
 
 def test_layers_that_cannot_be_switched_on_are_named(trained, monkeypatch):
@@ -176,6 +217,48 @@ def test_follow_evaluates_each_checkpoint_once_as_it_arrives(trained, tmp_path, 
     code, told, errors = run_evaluate(f"--workdir={run.path}", "--split=val", "--follow")
     assert (code, errors) == (0, "") and told == f"{run.path}: complete; evaluated 0 checkpoints\n"
     assert not (tmp_path / "run" / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    "when, number, done",
+    [("waiting", signal.SIGINT, POSITIONS), ("in an evaluation", signal.SIGTERM, POSITIONS[:1])],
+)
+def test_follow_that_is_stopped_keeps_what_it_has_and_goes_on(
+    trained, tmp_path, monkeypatch, run_evaluate, when, number, done
+):
+    run = RunDirectory(str(tmp_path / "run"))
+    shutil.copytree(trained, run.path, ignore=shutil.ignore_patterns("eval.jsonl", "evaluations", "DONE"))
+    flags = f"--workdir={run.path}", "--split=val", "--follow"
+
+    def rows():
+        return [row["examples"] for row in read_rows(run.eval_log)]
+
+    restore, sleep = following._restore, time.sleep
+
+    def restore_or_stop(evaluator, position):
+        if when == "in an evaluation" and position == 4:
+            os.kill(os.getpid(), number)
+        return restore(evaluator, position)
+
+    def stop(sec):
+        os.kill(os.getpid(), number)
+        sleep(sec)
+
+    before = signal.signal(number, signal.default_int_handler)  # as `run_program` does
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(following, "_restore", restore_or_stop)
+            patch.setattr(following.time, "sleep", stop)
+            code, told, errors = run_evaluate(*flags)
+    finally:
+        signal.signal(number, before)
+    assert (code, rows()) == (42, done) and told.count("val: ") == len(done)
+    assert errors == (
+        f"--follow: stopped after {len(done)} checkpoint{'s' if len(done) > 1 else ''}; the same command "
+        "continues with the next one\n"
+    )
+    shutil.copy(f"{trained}/DONE", run.done)
+    assert run_evaluate(*flags)[0] == 0 and rows() == POSITIONS
 
 
 def test_follow_passes_over_a_checkpoint_that_is_removed_while_it_is_read(

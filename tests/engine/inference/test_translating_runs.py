@@ -487,16 +487,19 @@ def test_pairs_that_cannot_be_evaluated_are_refused_in_one_line(train_run, tmp_p
     a, b = tmp_path / "in" / "A", tmp_path / "in" / "B"
     colour = np.uint8(255 * smooth(32, 40, 3))
 
-    def refused(**more):
+    def run(**more):
         values = FlagValues()
         engine.evaluate.define_flags(values)
         flags = {"workdir": workdir, "input": a, "target": b} | more
         rest = values(["evaluate", *(f"--{name}={text}" for name, text in flags.items() if text is not None)])
         capfd.readouterr()
         code = program.exit_code(engine.evaluate.main, rest, values)
-        errors = capfd.readouterr().err
+        told, errors = capfd.readouterr()
         assert code == 2 and errors.count("\n") == 1 and "Traceback" not in errors, errors
-        return errors
+        return told, errors
+
+    def refused(**more):
+        return run(**more)[1]
 
     assert f"--input={a}: no such folder" in refused()
     for folder in (a, b):
@@ -512,6 +515,21 @@ def test_pairs_that_cannot_be_evaluated_are_refused_in_one_line(train_run, tmp_p
     assert "A/3.png: has 4 channels with transparency, but the network takes 3" in refused()
     (a / "3.png").write_bytes((a / "2.png").read_bytes()[:100])
     assert "A/3.png: damaged image" in refused()
+    # All that cannot be used are listed: damaged files, and those without a partner.
+    (a / "1.png").write_bytes(b"no image")
+    told, errors = run()
+    listed = told.splitlines()
+    assert listed[0] == "refused 2 of 3 pairs:" and len(listed) == 3
+    assert "A/1.png: " in listed[1] and "A/3.png: damaged image" in listed[2]
+    assert errors.startswith("2 of 3 pairs cannot be used (listed above), so nothing is evaluated; mend or")
+    for number in range(25):
+        save(b / f"lonely{number:02d}.png", colour)
+    told, errors = run()
+    assert told.startswith("refused 27 of 28 pairs:\n") and "\n  and 7 more\n" in told
+    assert told.count("has no partner") == 20 and "lonely19.png" in told
+    assert errors.startswith("27 of 28 pairs") and f"(the first: {b}/lonely00.png: has no partner" in errors
+    for number in range(25):
+        (b / f"lonely{number:02d}.png").unlink()
     for given, expected in (
         ({"split": "test"}, "--split=test, --input="),
         ({"target": None}, "needs --target too"),

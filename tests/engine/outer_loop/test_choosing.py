@@ -166,14 +166,15 @@ def test_the_best_is_that_of_any_metric_and_written_once(make_run, metric, best)
 def test_another_metric_chooses_the_best_anew(make_run):
     run = make_run(total_examples=8)
     run.run()
-    config = "from engine import experiment\nexperiment.Experiment.best_metric = {!r}\n"
+    imports = "from engine import experiment\nfrom models import application_features\n"
+    config = imports + "experiment.Experiment.best_metric = {!r}\n"
     settings = {"workdir": run.run_directory.path, "name": "mae", "best_metric": "mae"}
     again = make_run(**settings)
     assert again.restore() == 8
     for same in (config.format("mae"), None):  # the same metric; a new run
-        _forget_other_best(again.experiment, again, same)
+        _forget_other_best(again.experiment, again, same, config.format("mae"))
         assert again.state.best.numpy() == 12.0
-    _forget_other_best(again.experiment, again, config.format(None))  # psnr_db
+    _forget_other_best(again.experiment, again, config.format(None), config.format("mae"))  # psnr_db
     assert "was chosen by psnr_db and now is by mae" in log_of(run)
     # A kill here would leave a new config.gin and this checkpoint.
     killed = make_run(**settings)
@@ -181,6 +182,49 @@ def test_another_metric_chooses_the_best_anew(make_run):
     again.run()
     assert again.state.best.numpy() == 9.0
     assert checkpoints.list_checkpoints(again.run_directory.best) == [40]
+
+
+def test_kid_by_other_features_chooses_the_best_anew(make_run):
+    extractor = (
+        "from engine import experiment\nfrom models import application_features\n"
+        "experiment.Experiment.feature_extractor = @application_features.ApplicationFeatures()\n"
+        "application_features.ApplicationFeatures.weights = {!r}\n"
+    )
+    kid = "experiment.Experiment.best_metric = 'kid'\n"
+    first, second = (extractor.format(weights) + kid for weights in ("one.h5", "other.h5"))
+    run = make_run(name="kid", best_metric="kid")
+    for before, now, is_kept in (
+        (first, first, True),
+        (kid, kid, True),
+        (first, second, False),
+        (kid, first, False),
+        (second, kid, False),
+    ):
+        run.state.best.assign(0.5)
+        before, now = (
+            text if "import" in text else f"from engine import experiment\n{text}" for text in (before, now)
+        )
+        _forget_other_best(run.experiment, run, before, now)
+        assert np.isnan(run.state.best.numpy()) != is_kept
+    assert "was chosen by kid and now is by kid of other features" in log_of(run)
+    other = make_run(best_metric="mae")
+    other.state.best.assign(0.5)
+    mae = first.replace("'kid'", "'mae'")
+    _forget_other_best(other.experiment, other, mae, mae.replace("one.h5", "other.h5"))
+    assert other.state.best.numpy() == 0.5
+
+
+def test_the_features_stay_while_something_follows_kid(make_run):
+    name = "engine.experiment.Experiment.feature_extractor"
+    weights = "models.application_features.ApplicationFeatures.weights"
+    for settings, is_free in (
+        ({"best_metric": "kid"}, True),
+        ({"early_stopping": EarlyStopping()}, True),
+        ({"early_stopping": EarlyStopping(metric="fid")}, False),
+        ({"early_stopping": EarlyStopping(), "best_metric": "kid"}, False),
+    ):
+        free = make_run(**settings).experiment.free_to_change
+        assert (name in free) == (weights in free) == is_free, settings
 
 
 def test_the_learning_rate_of_a_row_is_the_one_in_use(make_run):

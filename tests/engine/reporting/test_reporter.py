@@ -18,6 +18,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from engine.gin_config.diff import plain_settings
 from engine.log_writer import LogWriter
+from engine.reporting.console import status_line
+from engine.reporting.log_rows import Speed
 from engine.reporting.reporter import Reporter
 from engine.storage.run_directory import RunDirectory
 from tests.helpers.small_training import NoisePairs, SmallPix2Pix
@@ -233,11 +235,20 @@ def test_tensorboard_serves_what_the_run_reported(trained, fetch):
 
 PROGRESS = """
 import sys, time
+import tensorflow as tf
+def memory(name):  # two GPUs that tell it, one device that does not
+    if "GPU" not in name:
+        raise ValueError("Allocator stats not available")
+    return {"current": 1, "peak": {"GPU:0": 3, "GPU:1": 5}[name] * 2**30}
+tf.config.experimental.get_memory_info = memory
 from engine.reporting.reporter import Reporter
 from engine.storage.run_directory import RunDirectory
 run = RunDirectory(sys.argv[1])
 run.create()
-reporter = Reporter(run, total_examples=100, done_examples=10, examples_per_epoch=50)
+names = sys.argv[2:]
+reporter = Reporter(
+    run, total_examples=100, done_examples=10, examples_per_epoch=50, device_names=names
+)
 for examples in (20, 30, 40):
     reporter.update_progress(examples)
     time.sleep(0.2)
@@ -246,11 +257,30 @@ reporter.close()
 """
 
 
-def test_the_bar_on_a_terminal_and_none_in_a_file(tmp_path):
+def test_a_row_has_the_memory_of_the_fullest_device(monkeypatch):
+    def speed(*names):
+        measured = Speed(device_names=names)
+        measured.add(examples=4, steps=2, sec=1.0, wait_sec=0.0)
+        return measured.read()
+
+    assert "device_memory_bytes" not in speed("CPU:0")  # as TensorFlow has it
+    row = {"examples": 4, **LOGGED}
+    assert "device" not in status_line(row, total_examples=100)
+    peaks = {"GPU:0": 3 * 2**30, "GPU:1": 5 * 2**30}
+    monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda name: {"peak": peaks[name]})
+    assert speed(*peaks)["device_memory_bytes"] == 5 * 2**30
+    line = status_line(speed(*peaks) | row, total_examples=100)
+    assert "  host 1.0 GiB, device 5.0 GiB  ETA" in line
+
+
+@pytest.mark.parametrize(
+    "devices, memory", [(["CPU:0", "GPU:0", "GPU:1"], " GiB, device 5.0 GiB"), ([], " GiB")]
+)
+def test_the_bar_on_a_terminal_and_none_in_a_file(tmp_path, devices, memory):
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRESS, str(tmp_path)], stdout=theirs, stderr=theirs, stdin=theirs
+        [sys.executable, "-c", PROGRESS, str(tmp_path), *devices], stdout=theirs, stderr=theirs, stdin=theirs
     )
     os.close(theirs)
     shown = b""
@@ -262,8 +292,9 @@ def test_the_bar_on_a_terminal_and_none_in_a_file(tmp_path):
     assert process.wait() == 0
     bars = shown.decode().replace("\n", "\r").split("\r")
     last = next(bar for bar in reversed(bars) if "40/100 ex" in bar)
-    for words in ("epoch 0.80", "40%", " ex/s", " GiB", "s left"):
+    for words in ("epoch 0.80", "40%", " ex/s", "  host ", memory, "s left"):
         assert words in last
+    assert ("device" in last) == bool(devices)
     assert "a line" in bars
     done = subprocess.run(
         [sys.executable, "-c", PROGRESS, str(tmp_path)], capture_output=True, text=True, check=True

@@ -34,7 +34,8 @@ def structural_similarity(images: tf.Tensor, references: tf.Tensor, *, peak: flo
     """
     _check_size(images, scales=1)
     luminance, structure = _comparisons(images, references, peak)
-    return tf.reduce_mean(luminance * structure, axis=[1, 2, 3])  # [B]
+    similarity = _transposed(luminance * structure)  # [B, H - 10, W - 10, C]
+    return tf.reduce_mean(similarity, axis=[1, 2, 3])  # [B]
 
 
 def multiscale_similarity(
@@ -65,7 +66,7 @@ def multiscale_similarity(
         luminance, comparison = _comparisons(images, references, peak)
         if scale == len(weights) - 1:
             comparison *= luminance
-        mean = tf.reduce_mean(comparison, axis=[1, 2])  # [B, C]
+        mean = tf.reduce_mean(_transposed(comparison), axis=[1, 2])  # [B, C]
         product *= tf.maximum(mean, tf.constant(_MIN_MEAN, mean.dtype)) ** weight
         if scale < len(weights) - 1:  # an odd last row or column is averaged with itself
             images, references = (tf.nn.avg_pool2d(x, 2, 2, "SAME") for x in (images, references))
@@ -73,7 +74,7 @@ def multiscale_similarity(
 
 
 def _comparisons(x: tf.Tensor, y: tf.Tensor, peak: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Maps of luminance, and of contrast times structure: [B, H - 10, W - 10, C] each."""
+    """Maps of luminance, and of contrast times structure, transposed: [B, W - 10, H - 10, C] each."""
     c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     variance_x = _window_mean(x * x) - mean_x * mean_x
@@ -85,16 +86,27 @@ def _comparisons(x: tf.Tensor, y: tf.Tensor, peak: float) -> tuple[tf.Tensor, tf
 
 
 def _window_mean(x: tf.Tensor) -> tf.Tensor:
-    """Gaussian-weighted mean over 11x11 windows: [B, H, W, C] -> [B, H - 10, W - 10, C]."""
+    """Gaussian-weighted mean over 11x11 windows, transposed: [B, H, W, C] -> [B, W - 10, H - 10, C]."""
+    # The window is separable: down the columns, then along the rows. Transposing back waits for the result.
+    return _column_mean(_transposed(_column_mean(x)))
+
+
+def _column_mean(x: tf.Tensor) -> tf.Tensor:
+    """Gaussian-weighted mean over 11 rows: [B, H, W, C] -> [B, H - 10, W, C]."""
     offsets = tf.range(WINDOW, dtype=x.dtype) - (WINDOW - 1) / 2
     weights = tf.exp(-0.5 * (offsets / _SIGMA) ** 2)
     weights /= tf.reduce_sum(weights)
-    channels = tf.shape(x)[-1]
-    # The window is separable: a column, then a row.
-    column = tf.tile(weights[:, None, None, None], [1, 1, channels, 1])  # [11, 1, C, 1]
-    row = tf.tile(weights[None, :, None, None], [1, 1, channels, 1])  # [1, 11, C, 1]
-    x = tf.nn.depthwise_conv2d(x, column, strides=[1, 1, 1, 1], padding="VALID")
-    return tf.nn.depthwise_conv2d(x, row, strides=[1, 1, 1, 1], padding="VALID")
+    height, width, channels = tf.unstack(tf.shape(x)[1:])
+    # The kernel is vectorised over channels, so it takes a whole row of pixels as channels.
+    rows = tf.reshape(x, [-1, height, 1, width * channels])  # [B, H, 1, W C]
+    column = tf.tile(weights[:, None, None, None], [1, 1, width * channels, 1])  # [11, 1, W C, 1]
+    rows = tf.nn.depthwise_conv2d(rows, column, strides=[1, 1, 1, 1], padding="VALID")
+    return tf.reshape(rows, [-1, height - WINDOW + 1, width, channels])
+
+
+def _transposed(x: tf.Tensor) -> tf.Tensor:
+    """Swaps height and width."""
+    return tf.transpose(x, [0, 2, 1, 3])
 
 
 def min_image_size(*, scales: int = 1) -> int:

@@ -186,6 +186,23 @@ def test_resize_to_the_same_size_changes_nothing():
     np.testing.assert_array_equal(resizing.resize(image, height=20, width=30), image)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_window_of_images_that_have_the_size_is_cut(dtype, mirrored):
+    image = np.random.default_rng(7).uniform(0, 250, (40, 30, 3)).astype(dtype)
+    classes = np.arange(1200, dtype=np.uint16).reshape(40, 30, 1)
+    window = resizing.Window(size=(40, 30), top=3, left=5, height=17, width=21, mirrored=mirrored)
+    read = tf.function(
+        lambda images: resizing.resize_window(images, window, labels=(False, True)),
+        input_signature=[
+            (tf.TensorSpec([None, None, 3], image.dtype), tf.TensorSpec([None, None, 1], tf.uint16))
+        ],
+    )
+    for found, whole in zip(read((image, classes)), (image, classes), strict=True):
+        assert found.dtype == whole.dtype
+        np.testing.assert_array_equal(found, whole[3:20, 5:26][:, :: -1 if mirrored else 1])
+
+
 def cut_of(seed, size=8, flip=True):
     """Crops an image of coordinates, so that the result tells where it came from."""
     y, x = np.mgrid[:12, :15]

@@ -26,7 +26,8 @@ from engine.evaluation.metric_choice import check_names
 from engine.evaluation.random_features import RandomFeatures
 from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.log_writer import LogWriter
-from engine.task import InitialWeights, MetricSchedule, Task
+from engine.optimizers import MetricSchedule
+from engine.task import InitialWeights, Task
 from engine.training_data import TrainingData
 
 POLICIES = ("stop", "skip", "restore")

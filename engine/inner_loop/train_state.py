@@ -13,9 +13,11 @@ import tensorflow as tf
 
 from engine.batching.noise_scale import NoiseScale
 from engine.errors import ConfigurationError
-from engine.inner_loop.fused_adam import FusedAdam
 from engine.inner_loop.loss_scale import LossScale, is_needed
-from engine.task import Adam, InitialWeights, Phase, Task
+from engine.inner_loop.optimizer_state import OptimizerState
+from engine.inner_loop.optimizers import make_optimizer
+from engine.optimizers import Optimizer
+from engine.task import InitialWeights, Phase, Task
 
 
 class _HasVariables(Protocol):
@@ -45,7 +47,7 @@ class TrainState:
     networks: Mapping[str, keras.Model]
     averaged: Mapping[str, keras.Model]
     frozen_networks: Mapping[str, keras.Model]
-    optimizers: Mapping[str, FusedAdam]
+    optimizers: Mapping[str, OptimizerState]
     task_state: Mapping[str, tf.Variable]
     noise_scales: Mapping[str, NoiseScale]
     loss_scales: Mapping[str, LossScale]
@@ -163,9 +165,9 @@ def _build_averages(
 
 def _build_optimizers(
     task: Task, phases: tuple[Phase, ...], networks: Mapping[str, keras.Model]
-) -> dict[str, FusedAdam]:
+) -> dict[str, OptimizerState]:
     return {
-        optimizer: FusedAdam(
+        optimizer: make_optimizer(
             settings,
             {
                 name: networks[name]
@@ -192,7 +194,7 @@ def _build_noise_scales(
 
 
 def _check_phases(
-    phases: tuple[Phase, ...], networks: Mapping[str, keras.Model], optimizers: Mapping[str, Adam]
+    phases: tuple[Phase, ...], networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer]
 ) -> None:
     for phase in phases:
         for name in phase.updates:

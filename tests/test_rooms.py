@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "engine": (
         "errors",
-        "training_data feature_extractor log_writer optimizers",
+        "training_data feature_extractor log_writer optimizers parameter_groups",
         "task durations smoothing cli",
         "distribution batching cloud",
         "inner_loop input_pipeline schedules batch_schedules early_stopping",

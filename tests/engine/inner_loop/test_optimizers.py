@@ -158,6 +158,7 @@ def test_a_restart_continues_bit_for_bit(make_trainer, noise_pairs, tmp_path):
             total_examples=total,
             batch_schedule="0:2, 6:3",
             workdir=str(workdir),
+            feature_extractor=None,  # which would take time to trace
         )
 
     whole = trainer(24, tmp_path / "whole")

@@ -114,8 +114,8 @@ class DecayAfterGrowth:
 
     Each plateau after that divides the learning rate by the schedule's `factor` (Smith et al., arXiv
     1711.00489: they increase the batch until it is as large as it may be, then decay the learning rate by the
-    same factor). It is an `engine.task.MetricSchedule`. Its state is the "factor" on the learning rate and a
-    state of the batch schedule, which it moves on by the same evaluations.
+    same factor). It is an `engine.optimizers.MetricSchedule`. Its state is the "factor" on the learning rate
+    and a state of the batch schedule, which it moves on by the same evaluations.
 
     Attributes:
       growth: the settings of the batch schedule.

@@ -26,13 +26,14 @@ from engine.gin_config import loader
 from engine.inner_loop.train_state import trainable_parameters
 from engine.memory import micro_batch_limit
 from engine.memory.probe import Probe
+from engine.optimizers import Optimizer
 from engine.outer_loop.best_checkpoint import best_line
 from engine.outer_loop.rate_warnings import find_zero_rates
 from engine.outer_loop.run_plan import RunPlan
 from engine.outer_loop.stopping import stopping_lines
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
-from engine.task import Adam, Task
+from engine.task import Task
 
 _PACKAGES = ("keras", "numpy", "tensorflow-datasets", "gin-config", "absl-py", "tensorboard")
 
@@ -149,7 +150,7 @@ def _pieces(plan: RunPlan) -> Iterator[tuple[int | None, int, int | None]]:
         position += steps * size
 
 
-def _rates(plan: RunPlan, settings: Adam, start: int | None, size: int, steps: int | None) -> str:
+def _rates(plan: RunPlan, settings: Optimizer, start: int | None, size: int, steps: int | None) -> str:
     def rate(examples: int) -> str:
         hyperparameters = plan.scaling.hyperparameters(
             settings,

@@ -27,7 +27,9 @@ from engine.evaluation.metric_choice import check_names
 from engine.evaluation.random_features import RandomFeatures
 from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.log_writer import LogWriter
-from engine.task import InitialWeights, MetricSchedule, Task
+from engine.optimizers import MetricSchedule
+from engine.parameter_groups import ParameterGroup
+from engine.task import InitialWeights, Task
 from engine.training_data import TrainingData
 
 POLICIES = ("stop", "skip", "restore")
@@ -88,6 +90,7 @@ class Experiment:
       metrics: metrics of images that evaluations measure beside the usual five, of
         `data.imaging.metric_names.MORE_METRICS`.
       lpips: evaluations measure LPIPS too, such as `models.lpips.Lpips` with its weights; None: they do not.
+      parameter_groups: variables that are frozen, or learn at rates of their own.
       early_stopping: ends the run when a metric has stopped improving; None: it ends at its total only.
     """
 
@@ -131,6 +134,7 @@ class Experiment:
     feature_extractor: FeatureExtractor | None = dataclasses.field(default_factory=RandomFeatures)
     metrics: Sequence[str] = ()
     lpips: LearnedMetric | None = None
+    parameter_groups: Sequence[ParameterGroup] = ()
 
     def __post_init__(self) -> None:
         self._check_numbers()

@@ -3,7 +3,7 @@
 Schedules by position are called inside the compiled step with the examples drawn before that step (a
 float64 scalar tensor) and the examples per epoch (an integer), and return a float64 scalar. Their lengths may
 be relative to the run: "50%" follows TOTAL_EXAMPLES, so a longer run decays later.
-`ReduceOnPlateau` follows the evaluations: it is an `engine.task.MetricSchedule`.
+`ReduceOnPlateau` follows the evaluations: it is an `engine.optimizers.MetricSchedule`.
 """
 
 from __future__ import annotations

@@ -24,50 +24,16 @@ import abc
 import contextlib
 import contextvars
 import dataclasses
-import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
 
-from engine.errors import ConfigurationError, check_at_least
-
-
-@runtime_checkable
-class MetricSchedule(Protocol):
-    """A learning-rate schedule that depends on evaluations instead of the position in the run.
-
-    Its state maps names to floats, and checkpoints store it; "factor" multiplies the learning rate.
-    """
-
-    def initial(self) -> dict[str, float]:
-        """Returns the state before the first evaluation."""
-
-    def observe(self, state: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
-        """Returns the state after an evaluation.
-
-        Args:
-          state: the state before it.
-          metrics: its results by name.
-        """
-
-
-@runtime_checkable
-class RelativeSchedule(Protocol):
-    """A learning-rate schedule by position that depends on the length of the run."""
-
-    def for_run(
-        self, *, total_examples: int, examples_per_epoch: int
-    ) -> Callable[[tf.Tensor, int], tf.Tensor]:
-        """Returns the schedule for one run.
-
-        Args:
-          total_examples: of the run.
-          examples_per_epoch: training examples in one epoch.
-        """
-
+# Gin files and tasks name Adam as engine.task.Adam.
+from engine.optimizers import Adam as Adam
+from engine.optimizers import Optimizer
 
 LATENT_CODE = "latent_code"
 """Key of the latent codes [B, Z] in a batch for `Task.translate`."""
@@ -85,60 +51,6 @@ class InitialWeights(Protocol):
         Raises:
           ConfigurationError: the weights do not fit the networks.
         """
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adam:
-    """Settings of one Adam optimizer (Kingma and Ba, arXiv 1412.6980).
-
-    Attributes:
-      learning_rate: the learning rate before the schedule and the batch-size rule change it.
-      schedule: maps (examples drawn, float64 scalar; examples per epoch, int) to a factor on the
-        learning rate, or is a `MetricSchedule`; None keeps it constant. See `engine.schedules`. If it is a
-        `RelativeSchedule` too, its `for_run` gives what is called.
-      beta1: decay of the first moment.
-      beta2: decay of the second moment.
-      epsilon: added to the root of the second moment.
-      epsilon_mode: "pytorch" adds epsilon to the bias-corrected root, "keras" to the uncorrected one.
-      weight_decay: decoupled weight decay (AdamW: Loshchilov and Hutter, arXiv 1711.05101): before the
-        update, each trainable variable, biases included, is multiplied by
-        1 - learning rate * weight_decay; 0 is plain Adam.
-      clip_norm: largest Euclidean norm of a phase's gradient, over all its networks and the whole global
-        batch; larger gradients are scaled down to it. None does not clip.
-
-    Raises:
-      ConfigurationError: a setting is out of its range.
-    """
-
-    learning_rate: float = 2e-4
-    schedule: Callable[[tf.Tensor, int], tf.Tensor] | MetricSchedule | None = None
-    beta1: float = 0.5
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    epsilon_mode: str = "pytorch"
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.epsilon_mode not in ("pytorch", "keras"):
-            raise ConfigurationError(
-                f"Adam.epsilon_mode = {self.epsilon_mode!r}: unknown; use 'pytorch' or 'keras'"
-            )
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ConfigurationError(
-                f"Adam.beta1 = {self.beta1}, Adam.beta2 = {self.beta2}: must lie in [0, 1); correct them"
-            )
-        check_at_least(
-            0,
-            of="Adam",
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            epsilon=self.epsilon,
-        )
-        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
-            raise ConfigurationError(
-                f"Adam.clip_norm = {self.clip_norm}: must be above 0 and finite; set None for no clipping"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +197,7 @@ class Task(abc.ABC):
       translates_back: whether `translate_back` translates targets to inputs.
     """
 
-    optimizers: Mapping[str, Adam]
+    optimizers: Mapping[str, Optimizer]
     colour_spaces: tuple[str, ...] | None = None
     side_inputs: tuple[str, ...] = ()
     latent_size: int = 0

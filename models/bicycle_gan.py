@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
-from engine.task import LATENT_CODE, Adam, Phase, Step, Task, Term
+from engine.optimizers import Adam, Optimizer
+from engine.task import LATENT_CODE, Phase, Step, Task, Term
 from models.initialisation import initialise
 from models.latent_networks import LatentNetworks
 from models.losses import kl_from_standard_normal, l1
@@ -61,8 +62,8 @@ class BicycleGan(Task):
         kl_weight: float = 0.01,
         latent_weight: float = 0.5,
         ema_decay: float | None = None,
-        generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-        discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
+        generator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
+        discriminator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
     ) -> None:
         if variant not in VARIANTS:
             known = ", ".join(VARIANTS)

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
-from engine.task import Adam, Phase, Step, Task
+from engine.optimizers import Adam, Optimizer
+from engine.task import Phase, Step, Task
 from models.discriminators.domain_discriminator import DomainDiscriminator
 from models.initialisation import initialise
 from models.networks.generators import build_generator, check_image_size
@@ -60,8 +61,8 @@ class Cut(Task):
         nce_identity: bool = True,
         flip_equivariance: bool = False,
         ema_decay: float | None = None,
-        generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-        discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
+        generator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
+        discriminator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
     ) -> None:
         check_at_least(
             1, of="Cut", generator_filters=generator_filters, discriminator_filters=discriminator_filters

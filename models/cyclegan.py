@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
-from engine.task import Adam, Phase, Step, Task
+from engine.optimizers import Adam, Optimizer
+from engine.task import Phase, Step, Task
 from models.discriminators.domain_discriminator import DomainDiscriminator
 from models.discriminators.image_pool import ImagePool
 from models.losses import l1
@@ -63,8 +64,8 @@ class CycleGan(Task):
         identity_weight: float = 0.5,
         pool_size: int = 50,
         ema_decay: float | None = None,
-        generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-        discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
+        generator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
+        discriminator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
     ) -> None:
         check_at_least(
             1, of="CycleGan", generator_filters=generator_filters, discriminator_filters=discriminator_filters

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from data.roles import INPUT, SIDE_MAP, TARGET
 from engine.errors import ConfigurationError, check_at_least
-from engine.task import Adam, Phase, Step
+from engine.optimizers import Adam, Optimizer
+from engine.task import Phase, Step
 from models.fidelity import Fidelity
 from models.losses import feature_matching, mean_per_example, top_k, with_activations
 from models.networks.patchgan import ACTIVATIONS, check_patchgan_size, patchgan
@@ -65,8 +66,8 @@ class Pix2Pix(Supervised):
         top_k: float = 1.0,
         conditional: bool = True,
         ema_decay: float | None = None,
-        generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-        discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
+        generator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
+        discriminator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
     ) -> None:
         super().__init__(
             generator=generator,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.task import Adam, Phase, Seeds, Step
+from engine.optimizers import Optimizer
+from engine.task import Phase, Seeds, Step
 from models import losses
 from models.networks.diff_augment import POLICIES, diff_augment
 
@@ -83,7 +84,7 @@ class Regularisation:
                 "(NORM) to 'instance' or 'none'"
             )
 
-    def optimizer(self, settings: Adam) -> Adam:
+    def optimizer(self, settings: Optimizer) -> Optimizer:
         """Returns the settings of the discriminator's optimizer; with R1 they allow for its extra updates.
 
         Args:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.task import Adam
+from engine.optimizers import Adam, Optimizer
 from models.fidelity import Fidelity
 from models.networks.edsr import edsr
 from models.pix2pix import Pix2Pix
@@ -45,8 +45,8 @@ class SuperResolution(Pix2Pix):
         feature_matching_weight: float = 0.0,
         top_k: float = 1.0,
         ema_decay: float | None = None,
-        generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
-        discriminator_optimizer: Adam = Adam(),  # noqa: B008, frozen
+        generator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
+        discriminator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
     ) -> None:
         super().__init__(
             generator="edsr",

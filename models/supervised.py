@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError, check_at_least
-from engine.task import Adam, Phase, Step, Task
+from engine.optimizers import Adam, Optimizer
+from engine.task import Phase, Step, Task
 from models.fidelity import Fidelity
 from models.losses import l1
 from models.networks import generators
@@ -48,7 +49,7 @@ class Supervised(Task):
         l1_weight: float = 1.0,
         fidelity: Fidelity = Fidelity(),  # noqa: B008, frozen
         ema_decay: float | None = None,
-        generator_optimizer: Adam = Adam(),  # noqa: B008, frozen
+        generator_optimizer: Optimizer = Adam(),  # noqa: B008, frozen
     ) -> None:
         name = type(self).__name__
         check_at_least(1, of=name, generator_filters=generator_filters)

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
     "engine": (
-        "errors training_data feature_extractor log_writer",
+        "errors",
+        "training_data feature_extractor log_writer optimizers parameter_groups",
         "task durations smoothing cli",
         "distribution batching cloud tiling",
         "inner_loop input_pipeline schedules batch_schedules early_stopping",
@@ -56,7 +57,14 @@ PROGRAMS = FLOORS["engine"][-1].split()
 
 BETWEEN_PACKAGES = {
     "data": set(),
-    "models": {"engine.errors", "engine.feature_extractor", "engine.task", "data.imaging", "data.roles"},
+    "models": {
+        "engine.errors",
+        "engine.feature_extractor",
+        "engine.optimizers",
+        "engine.task",
+        "data.imaging",
+        "data.roles",
+    },
     "engine": {
         "data.description",
         "data.errors",

@@ -13,6 +13,11 @@ The table has the factors.
 (Malladi et al., arXiv 2205.10287), and so the number of examples that the moments average over. It is
 undefined if k (1 - beta) > 1: with beta1 = 0.5, above k = 2. "square_root_beta1_kept" is the square-root rule
 with beta1 fixed: no limit for beta1, but the first moment averages over k times as many examples.
+
+The table is for Adam and AMSGrad; Lion takes it over, for lack of a published rule of its own. RMSprop's rho
+follows the column of beta2 (Malladi et al.). The momentum of SGD and RMSprop stays as set, with every rule:
+for SGD, "linear" is that of Goyal et al., who keep the momentum, and "square_root" keeps the noise of an
+update (Hoffer et al., arXiv 1705.08741).
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from typing import NamedTuple, TypeAlias
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.task import Adam, MetricSchedule, RelativeSchedule
+from engine.optimizers import MetricSchedule, Optimizer, RelativeSchedule
 
 Number: TypeAlias = tf.Tensor | float
 
@@ -44,13 +49,23 @@ class WarmupState(NamedTuple):
 
 
 class Hyperparameters(NamedTuple):
-    """Hyper-parameters of one optimizer in one step, after schedules and rules: float64 scalars."""
+    """Hyper-parameters of one optimizer in one step, after schedules and rules: float64 scalars.
+
+    Attributes:
+      learning_rate: of the step.
+      beta1: `Optimizer.first_decay`; 0 if the optimizer has none.
+      beta2: `Optimizer.second_decay`; 0 if the optimizer has none.
+      epsilon: 0 if the optimizer has none.
+      weight_decay: of the step.
+      weight_decay_scale: the factor of the rule in it.
+    """
 
     learning_rate: tf.Tensor
     beta1: tf.Tensor
     beta2: tf.Tensor
     epsilon: tf.Tensor
     weight_decay: tf.Tensor
+    weight_decay_scale: Number = 1.0
 
 
 class _Rule(NamedTuple):
@@ -109,7 +124,7 @@ class BatchScaling:
                 f"BatchScaling.warmup_examples = {self.warmup_examples}: must be at least 0; raise it"
             )
 
-    def check(self, optimizers: Mapping[str, Adam], entries: Mapping[int, str]) -> None:
+    def check(self, optimizers: Mapping[str, Optimizer], entries: Mapping[int, str]) -> None:
         """Checks that the rule gives valid hyper-parameters for every batch of the schedule.
 
         Args:
@@ -124,15 +139,27 @@ class BatchScaling:
             self.position_schedule(settings)
         for batch, entry in entries.items():
             for name, settings in optimizers.items():
-                for field in ("beta1", "beta2"):
-                    self._check_beta(field, getattr(settings, field), batch, entry, optimizer=name)
+                for field, power in self._powers(settings).items():
+                    self._check_decay(field, power, settings, batch, entry, optimizer=name)
 
-    def _check_beta(self, field: str, beta: float, batch: int, entry: str, *, optimizer: str) -> None:
-        growth = batch / self.first_batch
-        scaled = 1.0 - growth ** getattr(RULES[self.rule], field) * (1.0 - beta)
+    def _powers(self, settings: Optimizer) -> dict[str, float]:
+        """The powers of k in the factors on 1 - decay, by name of the setting."""
+        rule = RULES[self.rule]
+        powers = {}
+        if settings.first_decay:
+            powers[settings.first_decay] = 0.0 if settings.keeps_first_decay else rule.beta1
+        if settings.second_decay:
+            powers[settings.second_decay] = rule.beta2
+        return powers
+
+    def _check_decay(
+        self, field: str, power: float, settings: Optimizer, batch: int, entry: str, *, optimizer: str
+    ) -> None:
+        growth, beta = batch / self.first_batch, getattr(settings, field)
+        scaled = 1.0 - growth**power * (1.0 - beta)
         if scaled >= -1e-9:  # k (1 - beta) = 1 is allowed, up to rounding
             return
-        other = "square_root_beta1_kept" if field == "beta1" else "linear"
+        other = "square_root_beta1_kept" if field == settings.first_decay else "linear"
         largest = math.floor(self.first_batch / (1.0 - beta) + 1e-6)
         least_beta = math.ceil((1.0 - 1.0 / growth) * 1e4 - 1e-6) / 1e4
         raise ConfigurationError(
@@ -164,7 +191,7 @@ class BatchScaling:
         passed = tf.clip_by_value(passed, 0.0, 1.0)
         return tf.where(target > before, (1.0 - passed) * before + passed * target, target)
 
-    def position_schedule(self, settings: Adam) -> Callable[[tf.Tensor, int], tf.Tensor] | None:
+    def position_schedule(self, settings: Optimizer) -> Callable[[tf.Tensor, int], tf.Tensor] | None:
         """The schedule by position of an optimizer, for this run; None if it has none."""
         if settings.schedule is None or isinstance(settings.schedule, MetricSchedule):
             return None
@@ -176,7 +203,7 @@ class BatchScaling:
 
     def hyperparameters(
         self,
-        settings: Adam,
+        settings: Optimizer,
         *,
         examples: tf.Tensor,
         global_batch: tf.Tensor,
@@ -200,15 +227,16 @@ class BatchScaling:
             learning_rate *= _float64(plateau_factor)
         elif (schedule := self.position_schedule(settings)) is not None:
             learning_rate *= schedule(_float64(examples), self.examples_per_epoch)
-        weight_decay = _float64(settings.weight_decay)
-        if self.scale_weight_decay:
-            weight_decay *= k ** (1.0 - rule.learning_rate)
+        weight_decay_scale = k ** (1.0 - rule.learning_rate) if self.scale_weight_decay else _float64(1.0)
+        powers = self._powers(settings)
+        decays = {name: _scaled_decay(getattr(settings, name), k, power) for name, power in powers.items()}
         return Hyperparameters(
             learning_rate=learning_rate,
-            beta1=_scaled_beta(settings.beta1, k, rule.beta1),
-            beta2=_scaled_beta(settings.beta2, k, rule.beta2),
-            epsilon=_float64(settings.epsilon) * k**rule.epsilon,
-            weight_decay=weight_decay,
+            beta1=decays.get(settings.first_decay or "", _float64(0.0)),
+            beta2=decays.get(settings.second_decay or "", _float64(0.0)),
+            epsilon=_float64(getattr(settings, "epsilon", 0.0)) * k**rule.epsilon,
+            weight_decay=_float64(settings.weight_decay) * weight_decay_scale,
+            weight_decay_scale=weight_decay_scale,
         )
 
     def ema_decay(self, decay: float, global_batch: Number) -> tf.Tensor:
@@ -217,7 +245,7 @@ class BatchScaling:
         return _float64(decay) ** (k if self.scale_ema_decay else 1.0)
 
 
-def _scaled_beta(beta: float, k: tf.Tensor, power: float) -> tf.Tensor:
+def _scaled_decay(beta: float, k: tf.Tensor, power: float) -> tf.Tensor:
     if not power:
         return _float64(beta)  # 1 - (1 - beta) would lose the last bits
     # `check` allows values below 0 only by rounding.

@@ -209,10 +209,12 @@ def _settings(text: str) -> dict[str, _Setting]:
             continue  # a macro
         if value.startswith("%"):
             value = values.get(value.removeprefix("%"), value)
-        scope, _, name = label.rpartition("/")
+        *scopes, name = label.split("/")
+        # gin makes what a macro refers to, such as OPTIMIZER = @task.Adam(), in a scope of the macro's name.
+        scope = "/".join(each for each in scopes if each not in values)
         imported = max((each for each in modules if name.startswith(f"{each}.")), key=len, default="")
         setting = _Setting(
-            label=label,
+            label=f"{scope}/{name}" if scope else name,
             module=modules.get(imported, ""),
             path=name.removeprefix(f"{imported}."),
             value=value,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -13,9 +13,13 @@ import tensorflow as tf
 
 from engine.batching.noise_scale import NoiseScale
 from engine.errors import ConfigurationError
-from engine.inner_loop.fused_adam import FusedAdam
 from engine.inner_loop.loss_scale import LossScale, is_needed
-from engine.task import Adam, InitialWeights, Phase, Task
+from engine.inner_loop.optimizer_state import OptimizerState
+from engine.inner_loop.optimizers import make_optimizer
+from engine.inner_loop.variable_groups import VariableGroups, find_groups
+from engine.optimizers import Optimizer
+from engine.parameter_groups import ParameterGroup
+from engine.task import InitialWeights, Phase, Task
 
 
 class _HasVariables(Protocol):
@@ -31,6 +35,7 @@ class TrainState:
       networks: the networks in training, by name.
       averaged: exponential moving averages, by name of the network, if its phase keeps one.
       frozen_networks: the networks of `Task.frozen_networks`, by name; not in checkpoints.
+      groups: of their variables.
       optimizers: by name.
       task_state: the task's own variables, by name.
       noise_scales: by phase; empty if they are not measured.
@@ -45,7 +50,8 @@ class TrainState:
     networks: Mapping[str, keras.Model]
     averaged: Mapping[str, keras.Model]
     frozen_networks: Mapping[str, keras.Model]
-    optimizers: Mapping[str, FusedAdam]
+    groups: VariableGroups
+    optimizers: Mapping[str, OptimizerState]
     task_state: Mapping[str, tf.Variable]
     noise_scales: Mapping[str, NoiseScale]
     loss_scales: Mapping[str, LossScale]
@@ -98,6 +104,7 @@ def build_state(
     initial_weights: InitialWeights | None,
     outer_loop_state: Mapping[str, float],
     noise_settings: Mapping[str, Any] | None,
+    parameter_groups: Sequence[ParameterGroup] = (),
 ) -> TrainState:
     """Builds every variable under the strategy's scope.
 
@@ -109,10 +116,11 @@ def build_state(
       initial_weights: then replaces weights; None keeps those of `seed`.
       outer_loop_state: initial values.
       noise_settings: arguments of each phase's `NoiseScale`; None does not measure noise scales.
+      parameter_groups: of the variables.
 
     Raises:
-      ConfigurationError: a phase names something that the task does not have, or the initial weights do not
-        fit.
+      ConfigurationError: a phase names something that the task does not have, or the initial weights or a
+        group do not fit.
     """
     phases = task.phases()
     with strategy.scope():
@@ -123,11 +131,16 @@ def build_state(
         if initial_weights is not None:
             initial_weights(networks)
         averaged = _build_averages(task, example, phases, networks)
+        groups = find_groups(parameter_groups, networks)
+        groups.freeze(networks)
+        groups.freeze(averaged)
+        _check_frozen(phases, networks)
         return TrainState(
             networks=networks,
             averaged=averaged,
             frozen_networks=frozen_networks,
-            optimizers=_build_optimizers(task, phases, networks),
+            groups=groups,
+            optimizers=_build_optimizers(task, phases, networks, groups),
             task_state=dict(task.state(example)),
             noise_scales=_build_noise_scales(phases, networks, noise_settings),
             loss_scales={phase.name: LossScale() for phase in (phases if is_needed() else ())},
@@ -162,20 +175,15 @@ def _build_averages(
 
 
 def _build_optimizers(
-    task: Task, phases: tuple[Phase, ...], networks: Mapping[str, keras.Model]
-) -> dict[str, FusedAdam]:
-    return {
-        optimizer: FusedAdam(
-            settings,
-            {
-                name: networks[name]
-                for phase in phases
-                if phase.optimizer == optimizer
-                for name in phase.updates
-            },
-        )
-        for optimizer, settings in task.optimizers.items()
-    }
+    task: Task, phases: tuple[Phase, ...], networks: Mapping[str, keras.Model], groups: VariableGroups
+) -> dict[str, OptimizerState]:
+    optimizers = {}
+    for optimizer, settings in task.optimizers.items():
+        updated = {
+            name: networks[name] for phase in phases if phase.optimizer == optimizer for name in phase.updates
+        }
+        optimizers[optimizer] = make_optimizer(settings, updated, groups.rates(settings, updated))
+    return optimizers
 
 
 def _build_noise_scales(
@@ -192,7 +200,7 @@ def _build_noise_scales(
 
 
 def _check_phases(
-    phases: tuple[Phase, ...], networks: Mapping[str, keras.Model], optimizers: Mapping[str, Adam]
+    phases: tuple[Phase, ...], networks: Mapping[str, keras.Model], optimizers: Mapping[str, Optimizer]
 ) -> None:
     for phase in phases:
         for name in phase.updates:
@@ -213,6 +221,16 @@ def _check_phases(
     names = [phase.name for phase in phases]
     if not names or len(set(names)) < len(names):
         raise ConfigurationError(f"phases {names}: a task needs at least one; give each its own name")
+
+
+def _check_frozen(phases: tuple[Phase, ...], networks: Mapping[str, keras.Model]) -> None:
+    for phase in phases:
+        for name in phase.updates:
+            if not networks[name].trainable_variables:
+                raise ConfigurationError(
+                    f"parameter_groups: all of the network {name!r} is frozen, but the phase {phase.name!r} "
+                    "updates it; leave some of it trainable"
+                )
 
 
 def trainable_parameters(network: keras.Model) -> int:

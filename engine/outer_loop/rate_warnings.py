@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from engine.batching.scaling_rules import BatchScaling
+from engine.optimizers import Optimizer, RelativeSchedule
 from engine.outer_loop.run_plan import RunPlan
-from engine.task import Adam, RelativeSchedule, Task
+from engine.task import Task
 
 _SAMPLES = 256  # positions that are tried before the exact one is searched between two of them
 
@@ -103,7 +104,7 @@ def changed_rate_lines(plan: RunPlan, task: Task, *, earlier_total: int, example
     ]
 
 
-def _factor(scaling: BatchScaling, settings: Adam) -> Callable[[int], float]:
+def _factor(scaling: BatchScaling, settings: Optimizer) -> Callable[[int], float]:
     """The factor of an optimizer's schedule on its learning rate, by position."""
     schedule = scaling.position_schedule(settings)
     if schedule is None:

@@ -12,7 +12,7 @@ from engine.batching.scaling_rules import BatchScaling
 from engine.early_stopping import StoppingRule
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
-from engine.task import MetricSchedule
+from engine.optimizers import MetricSchedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ import tensorflow as tf
 from engine.batch_schedules import BatchSchedule
 from engine.batching.noise_scale import NoiseScale
 from engine.batching.scaling_rules import BatchScaling, WarmupState
-from engine.task import Adam, MetricSchedule
+from engine.optimizers import MetricSchedule, Optimizer
 
 
-def initial_schedule_state(schedule: BatchSchedule, optimizers: Mapping[str, Adam]) -> dict[str, float]:
+def initial_schedule_state(schedule: BatchSchedule, optimizers: Mapping[str, Optimizer]) -> dict[str, float]:
     """Initial values of all variables, by name."""
     values = {"batch/size": float(schedule.sizes[0]), "batch/growth_before": 1.0, "batch/changed_at": 0.0}
     values |= {f"schedule/{name}": value for name, value in schedule.initial_state().items()}
@@ -43,7 +43,7 @@ class ScheduleState:
         *,
         schedule: BatchSchedule,
         scaling: BatchScaling,
-        optimizers: Mapping[str, Adam],
+        optimizers: Mapping[str, Optimizer],
         variables: Mapping[str, tf.Variable],
     ):
         self._schedule = schedule
@@ -115,7 +115,7 @@ class ScheduleState:
             self._variables[prefix + name].assign(value)
 
 
-def _metric_schedules(optimizers: Mapping[str, Adam]) -> dict[str, MetricSchedule]:
+def _metric_schedules(optimizers: Mapping[str, Optimizer]) -> dict[str, MetricSchedule]:
     return {
         name: settings.schedule
         for name, settings in optimizers.items()

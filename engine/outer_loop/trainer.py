@@ -164,6 +164,7 @@ class Trainer:
             initial_weights=experiment.initial_weights if is_new else None,
             outer_loop_state=schedules | initial_counts() | initial_stopping_state(self.plan.stopping),
             noise_settings=self.plan.noise_settings,
+            parameter_groups=experiment.parameter_groups,
         )
 
     @property
@@ -257,7 +258,7 @@ class Trainer:
             or opening_line(self.experiment, self.devices, networks, examples=self.examples, total=total)
         )
         if not self._is_complete:
-            for line in stopping_lines(self.plan):
+            for line in (*stopping_lines(self.plan), *self.state.groups.lines()):
                 reporter.write_line(line)
             for line in zero_rates.plan_lines():
                 reporter.write_line(f"warning: {line}")

@@ -6,13 +6,13 @@ example must not depend on other examples, so the discriminator cannot use batch
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from engine.task import Adam, gradient_norm
+from engine.optimizers import Optimizer
+from engine.task import gradient_norm
 from models.losses.pixel import mean_per_example
 from models.networks.layers import at_least_float32
 
@@ -78,7 +78,7 @@ def r1_gamma(*, height: int, width: int, global_batch: tf.Tensor | int, strength
     return strength * height * width / tf.cast(global_batch, keras.config.floatx())
 
 
-def lazy_adam(settings: Adam, every: int) -> Adam:
+def lazy_adam(settings: Optimizer, every: int) -> Optimizer:
     """Adapts an optimizer that also makes the updates of a regulariser in every k-th step.
 
     With c = k / (k + 1), it multiplies the learning rate by c and raises the betas to the power c, so that
@@ -89,13 +89,7 @@ def lazy_adam(settings: Adam, every: int) -> Adam:
       settings: those of the optimizer without the regulariser.
       every: k, the `every` of the regulariser's phase.
     """
-    c = every / (every + 1)
-    return dataclasses.replace(
-        settings,
-        learning_rate=settings.learning_rate * c,
-        beta1=settings.beta1**c,
-        beta2=settings.beta2**c,
-    )
+    return settings.slowed(every / (every + 1))
 
 
 def _mean_logit(discriminator: Discriminator) -> Discriminator:

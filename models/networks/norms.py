@@ -102,8 +102,8 @@ class BatchNorm(keras.layers.BatchNormalization):
     moving **unbiased** variance, which PyTorch stores, by a tenth. All replicas compute the same moments, so
     their copies stay equal. Outside training nothing moves.
 
-    Only the argument `training` decides: as in PyTorch, and unlike in Keras, a layer with `trainable = False`
-    still moves its statistics in training. Initially gamma ~ N(1, 0.02) and beta = 0.
+    A layer with `trainable = False` normalises with its moving statistics everywhere, and they do not move.
+    Initially gamma ~ N(1, 0.02) and beta = 0.
 
     Args:
       inference_norm: what it uses outside training. "batch_statistics": the moments of each single image over
@@ -129,10 +129,10 @@ class BatchNorm(keras.layers.BatchNormalization):
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """[B, H, W, C] -> the same shape in the compute dtype."""
         x = at_least_float32(x)
-        if training:
+        if training and self.trainable:
             centred, variance, mean, count = _centre_global_batch(x)
             self._move_statistics(mean, variance, count)
-        elif self.inference_norm == "batch_statistics":
+        elif self.inference_norm == "batch_statistics" and self.trainable:
             centred, variance = _centre_each_example(x)
         else:
             centred = x - tf.cast(self.moving_mean, x.dtype)

@@ -13,9 +13,9 @@ from engine.batch_schedules import Geometric, resolve_batch_schedule
 from engine.batching.noise_scale import NoiseScaleValue
 from engine.errors import ConfigurationError
 from engine.gin_config import diff, loader
+from engine.optimizers import MetricSchedule
 from engine.outer_loop.run_plan import plan_run
 from engine.schedules import StepDecay
-from engine.task import MetricSchedule
 
 
 def sizes_of_a_run(schedule, total):

@@ -9,8 +9,8 @@ import tensorflow as tf
 from engine.batching.plateau import PlateauDetector
 from engine.errors import ConfigurationError
 from engine.gin_config.validation import _fits, _hints
+from engine.optimizers import Adam, MetricSchedule
 from engine.schedules import Cosine, LinearDecay, ReduceOnPlateau, StepDecay
-from engine.task import Adam, MetricSchedule
 
 
 def factor(schedule, examples, examples_per_epoch=10):

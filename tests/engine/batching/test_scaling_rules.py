@@ -37,9 +37,9 @@ def scaled(scaling, settings=ADAM, *, global_batch, examples=0, growth=None, pla
 )
 def test_rules_by_hand(rule, by_hand):
     scaling = BatchScaling(examples_per_epoch=10, first_batch=2, rule=rule)
-    assert scaled(scaling, global_batch=8) == pytest.approx(by_hand, rel=1e-12)
+    assert scaled(scaling, global_batch=8)[:5] == pytest.approx(by_hand, rel=1e-12)
     # The first batch takes the settings as they are, to the last bit but those of 1 - (1 - beta).
-    assert scaled(scaling, global_batch=2) == pytest.approx((0.01, 0.9, 0.99, 1e-4, 0.5), rel=1e-15)
+    assert scaled(scaling, global_batch=2)[:5] == pytest.approx((0.01, 0.9, 0.99, 1e-4, 0.5), rel=1e-15)
 
 
 @pytest.mark.parametrize(

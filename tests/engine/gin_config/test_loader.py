@@ -44,6 +44,7 @@ ADDED = (
     "mlflow",
     "single",
     "unpaired",
+    "optimizers/",
     "schedules/",
 )  # given after the file of a task
 GIN_FILES = sorted(
@@ -247,7 +248,7 @@ def test_every_free_setting_exists():
 def without(text, key):
     """A configuration as code wrote it that did not know the setting yet."""
     lines = text.splitlines()
-    kept = [line for line in lines if not line.startswith(f"{key} = ")]
+    kept = [line for line in lines if not line.startswith((f"{key} = ", f"OPTIMIZER/{key} = "))]
     assert len(kept) == len(lines) - 1
     return "\n".join(kept)
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from engine.batching.scaling_rules import BatchScaling, Hyperparameters
-from engine.inner_loop.fused_adam import FusedAdam
+from engine.inner_loop.adam_state import AdamState
 from engine.task import Adam
 
 SIZES = (5, 3)
@@ -58,7 +58,7 @@ def numpy_adam(weights, all_gradients, all_hyper, mode):
     m, v = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
     product1 = product2 = 1.0
     for gradient, hyper in zip(all_gradients, all_hyper, strict=True):
-        rate, beta1, beta2, epsilon, decay = (float(number) for number in hyper)
+        rate, beta1, beta2, epsilon, decay = (float(number) for number in hyper[:5])
         product1, product2 = product1 * beta1, product2 * beta2
         for i, g in enumerate(gradient):
             m[i] = beta1 * m[i] + (1 - beta1) * g
@@ -87,7 +87,7 @@ def test_changing_hyperparameters_follow_the_definition(mode, decays):
     if not decays:
         steps = [hyper._replace(weight_decay=tf.constant(0.0, tf.float64)) for hyper in steps]
     start, drawn = values(model), gradients(len(steps))
-    optimizer = FusedAdam(Adam(epsilon_mode=mode, weight_decay=1.0 if decays else 0.0), {"net": model})
+    optimizer = AdamState(Adam(epsilon_mode=mode, weight_decay=1.0 if decays else 0.0), {"net": model})
     run(optimizer, model, drawn, steps)
     for value, expected in zip(values(model), numpy_adam(start, drawn, steps, mode), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-12)
@@ -96,7 +96,7 @@ def test_changing_hyperparameters_follow_the_definition(mode, decays):
 def test_the_mean_of_equal_gradients_is_that_gradient_whatever_the_betas():
     """What bias correction is for: the first moments' weights sum to 1, also after the betas changed."""
     model = network()
-    optimizer = FusedAdam(Adam(epsilon=0.0), {"net": model})
+    optimizer = AdamState(Adam(epsilon=0.0), {"net": model})
     steps = [
         hyperparameters(0.1, 0.5, 0.9, 0.0),
         hyperparameters(0.2, 0.25, 0.6, 0.0),
@@ -110,7 +110,7 @@ def test_the_mean_of_equal_gradients_is_that_gradient_whatever_the_betas():
 
 def test_constant_betas_give_the_powers_of_the_published_formula():
     model = network()
-    optimizer = FusedAdam(Adam(), {"net": model})
+    optimizer = AdamState(Adam(), {"net": model})
     run(optimizer, model, gradients(200), [hyperparameters(beta1=0.9, beta2=0.999)] * 200)
     kept = {name: variable.numpy() for name, variable in optimizer.variables.items()}
     assert kept["net/beta1_power"].dtype == kept["net/beta2_power"].dtype == np.float64
@@ -124,7 +124,7 @@ def test_constant_betas_give_the_powers_of_the_published_formula():
 def test_weight_decay_without_gradients_shrinks_by_its_closed_form():
     model = network()
     start = values(model)
-    optimizer = FusedAdam(Adam(weight_decay=0.3), {"net": model})
+    optimizer = AdamState(Adam(weight_decay=0.3), {"net": model})
     zeros = [[np.zeros_like(w) for w in start]] * 10
     run(optimizer, model, zeros, [hyperparameters(0.01, weight_decay=0.3)] * 10)
     for value, w in zip(values(model), start, strict=True):
@@ -134,7 +134,7 @@ def test_weight_decay_without_gradients_shrinks_by_its_closed_form():
 def test_without_the_setting_no_decay_is_computed():
     model = network()
     start = values(model)
-    optimizer = FusedAdam(Adam(), {"net": model})
+    optimizer = AdamState(Adam(), {"net": model})
     zeros = [[np.zeros_like(w) for w in start]]
     run(optimizer, model, zeros, [hyperparameters(weight_decay=0.5)])
     for value, w in zip(values(model), start, strict=True):
@@ -158,7 +158,7 @@ def test_doubling_a_batch_with_beta1_one_half_gives_zero_momentum_and_finite_upd
     for steps in ([at(2)] * 3, [at(1)] * 2 + [at(2)] * 3 + [at(1)] * 2):
         model = network()
         start, drawn = values(model), gradients(len(steps), scale=1e-3)
-        run(FusedAdam(settings, {"net": model}), model, drawn, steps)
+        run(AdamState(settings, {"net": model}), model, drawn, steps)
         for value, expected in zip(values(model), numpy_adam(start, drawn, steps, "pytorch"), strict=True):
             assert np.isfinite(value).all()
             np.testing.assert_allclose(value, expected, rtol=1e-10)
@@ -166,7 +166,7 @@ def test_doubling_a_batch_with_beta1_one_half_gives_zero_momentum_and_finite_upd
 
 def test_networks_keep_powers_apart():
     models = {"net": network(), "other": network()}
-    optimizer = FusedAdam(Adam(), models)
+    optimizer = AdamState(Adam(), models)
     run(optimizer, models["net"], gradients(2), [hyperparameters()] * 2)
     kept = {name: float(v.numpy()) for name, v in optimizer.variables.items() if v.shape == ()}
     assert kept == {
@@ -179,7 +179,7 @@ def test_replicas_keep_equal_powers_and_weights():
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     with strategy.scope():
         model = network()
-        optimizer = FusedAdam(Adam(weight_decay=1.0), {"net": model})
+        optimizer = AdamState(Adam(weight_decay=1.0), {"net": model})
     start, drawn = values(model), gradients(len(CHANGING))
     run(optimizer, model, drawn, CHANGING, strategy)
     expected = numpy_adam(start, drawn, CHANGING, "pytorch")

@@ -67,7 +67,7 @@ class OptimizerState(abc.ABC):
     @property
     def variables(self) -> dict[str, tf.Variable]:
         """Everything a checkpoint needs, by a stable name."""
-        named = {}
+        named: dict[str, tf.Variable] = {}
         for network, slots in self._slots.items():
             named |= {f"{network}/{name}": variable for name, variable in self._counters(network).items()}
             for index, own in enumerate(slots):

@@ -76,30 +76,39 @@ def multiscale_similarity(
 def _comparisons(x: tf.Tensor, y: tf.Tensor, peak: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Maps of luminance, and of contrast times structure, transposed: [B, W - 10, H - 10, C] each."""
     c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    variance_x = _window_mean(x * x) - mean_x * mean_x
-    variance_y = _window_mean(y * y) - mean_y * mean_y
-    covariance = _window_mean(x * y) - mean_x * mean_y
+    weights = _window_weights(x.dtype)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
+        _window_mean(values, weights) for values in (x, y, x * x, y * y, x * y)
+    )
+    variance_x = mean_xx - mean_x * mean_x
+    variance_y = mean_yy - mean_y * mean_y
+    covariance = mean_xy - mean_x * mean_y
     luminance = (2.0 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2.0 * covariance + c2) / (variance_x + variance_y + c2)
     return luminance, structure
 
 
-def _window_mean(x: tf.Tensor) -> tf.Tensor:
-    """Gaussian-weighted mean over 11x11 windows, transposed: [B, H, W, C] -> [B, W - 10, H - 10, C]."""
-    # The window is separable: down the columns, then along the rows. Transposing back waits for the result.
-    return _column_mean(_transposed(_column_mean(x)))
-
-
-def _column_mean(x: tf.Tensor) -> tf.Tensor:
-    """Gaussian-weighted mean over 11 rows: [B, H, W, C] -> [B, H - 10, W, C]."""
-    offsets = tf.range(WINDOW, dtype=x.dtype) - (WINDOW - 1) / 2
+def _window_weights(dtype: tf.DType) -> tf.Tensor:
+    """The Gaussian along one axis of the window, which is separable: [11, 1, 1, 1], with sum 1."""
+    offsets = tf.range(WINDOW, dtype=dtype) - (WINDOW - 1) / 2
     weights = tf.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    weights /= tf.reduce_sum(weights)
-    height, width, channels = tf.unstack(tf.shape(x)[1:])
+    return tf.reshape(weights / tf.reduce_sum(weights), [WINDOW, 1, 1, 1])
+
+
+def _window_mean(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Weighted mean over 11x11 windows, transposed: [B, H, W, C] -> [B, W - 10, H - 10, C]."""
+    # Down the columns, then along the rows. Transposing back waits for the result.
+    return _column_mean(_transposed(_column_mean(x, weights)), weights)
+
+
+def _column_mean(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Weighted mean over 11 rows: [B, H, W, C] -> [B, H - 10, W, C]."""
+    # Shapes are those at run time: with static ones TensorFlow rewrites MS-SSIM and changes its last bit.
+    _, height, width, channels = tf.unstack(tf.shape(x))
+    values_of_row = width * channels
     # The kernel is vectorised over channels, so it takes a whole row of pixels as channels.
-    rows = tf.reshape(x, [-1, height, 1, width * channels])  # [B, H, 1, W C]
-    column = tf.tile(weights[:, None, None, None], [1, 1, width * channels, 1])  # [11, 1, W C, 1]
+    rows = tf.reshape(x, [-1, height, 1, values_of_row])  # [B, H, 1, W C]
+    column = tf.tile(weights, [1, 1, values_of_row, 1])  # [11, 1, W C, 1]
     rows = tf.nn.depthwise_conv2d(rows, column, strides=[1, 1, 1, 1], padding="VALID")
     return tf.reshape(rows, [-1, height - WINDOW + 1, width, channels])
 

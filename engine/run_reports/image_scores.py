@@ -112,8 +112,8 @@ def _score(path: str, *, title: str) -> ImageScores:
     scored = [(row[label] or "", value) for row in rows if math.isfinite(value := _number(row[metric]))]
     if not scored:
         return ImageScores(title=title)
+    values = np.array([value for _, value in scored])  # in the order of the evaluation: the same interval
     scored.sort(key=lambda pair: pair[1], reverse=not quantities.is_higher_better(metric))  # the worst first
-    values = np.array([value for _, value in scored])
     return ImageScores(
         title=title,
         metric=metric,

@@ -99,6 +99,8 @@ def metric_text(name: str, value: float) -> str:
     _, unit = metric_title(name)
     if unit:
         return f"{value:,.2f}"
+    if 0 < abs(value) < 0.01:  # such as KID by Inception
+        return f"{value:.3g}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.2f}"
 
 

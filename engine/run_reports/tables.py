@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data.imaging.metric_names import is_of_features
 from engine.run_reports import quantities
 from engine.run_reports.image_scores import ImageScores, intervals_of
 from engine.run_reports.run_record import RunRecord, is_number
@@ -106,7 +107,8 @@ def _facts(run: RunRecord, split: str) -> dict[str, tuple[str, str]]:
     of_total = f"of {run.total:,}" if run.total and run.total > run.examples else ""
     epoch = run.rows[-1].get("epoch") if run.rows else None
     if is_number(epoch):
-        of_total = ", ".join(filter(None, [of_total, f"{epoch:.4g} epochs"]))
+        epochs = "1 epoch" if epoch == 1 else f"{epoch:.4g} epochs"
+        of_total = ", ".join(filter(None, [of_total, epochs]))
     facts["Examples"] = (f"{run.examples:,}", of_total)
     batches = [row["global_batch"] for row in run.rows if is_number(row.get("global_batch"))]
     if batches:
@@ -158,6 +160,11 @@ def metrics(runs: Sequence[RunRecord]) -> str:
 
 def _metric_table(runs: Sequence[RunRecord], rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     best = {name: _best(name, [row.get(f"metric/{name}") for row in rows]) for name in names}
+    extractors = {
+        run.name: str(row["extractor"]) for run, row in zip(runs, rows, strict=True) if "extractor" in row
+    }
+    if len(set(extractors.values())) > 1:
+        best |= {name: None for name in names if is_of_features(name)}
     head = ["Run", "Examples"]
     for name in names:
         title, unit = quantities.metric_title(name)
@@ -178,7 +185,23 @@ def _metric_table(runs: Sequence[RunRecord], rows: Sequence[Mapping[str, Any]], 
                 text += f"<br><small>{low} to {high}</small>"
             cells.append(text)
         body.append(cells)
-    return _table(head, body, numbers=range(1, len(head)))
+    return _table(head, body, numbers=range(1, len(head))) + _extractor_line(extractors)
+
+
+def _extractor_line(extractors: Mapping[str, str]) -> str:
+    """Says by which features KID and FID are measured, and whether those of the runs are comparable.
+
+    Args:
+      extractors: name of the run -> name of its feature extractor.
+    """
+    different = sorted(set(extractors.values()))
+    if not different:
+        return ""
+    text = f"KID and FID by {different[0]}."
+    if len(different) > 1:
+        of_runs = ", ".join(f"{run} by {extractor}" for run, extractor in extractors.items())
+        text = f"KID and FID cannot be compared between these runs: {of_runs}."
+    return f'<p class="muted">{html.escape(text)}</p>'
 
 
 def _best(name: str, values: Sequence[object]) -> object:

@@ -16,6 +16,7 @@ from PIL import Image
 
 import engine.report
 from engine.cli import program
+from engine.evaluation.intervals import mean_interval
 from engine.report import report
 
 ODD_NAME = "<b>&'\"run"
@@ -177,6 +178,29 @@ def test_runs_are_compared(make_run, tmp_path):
     ]  # fmt: skip
 
 
+def test_kid_of_different_features_is_not_compared(make_run, tmp_path):
+    def page(*extractors):
+        runs = []
+        for extractor in extractors:
+            run = make_run(f"of_{extractor}_{len(runs)}_of_{len(extractors)}")
+            kid = 0.25 if extractor == "random" else 4.2e-05
+            row = {"examples": 40, "split": "val", "metric/kid": kid, "extractor": extractor}
+            write_rows(run / "eval.jsonl", [row | {"metric/psnr_db": 20.0 + len(runs)}])
+            runs.append(str(run))
+        (path, *_) = report(runs=runs, output=str(tmp_path / f"report_{'_'.join(extractors)}"))
+        return Page(path)
+
+    shown = page("random", "inception")
+    told = shown.words()
+    assert "0.2500" in told and "4.2e-05" in told  # not 0.0000
+    assert (
+        "KID and FID cannot be compared between these runs: of_random_0_of_2 by random, "
+        "of_inception_1_of_2 by inception."
+    ) in told
+    assert shown.source.count('<span class="best">') == 1  # of PSNR
+    assert "KID and FID by random." in page("random").words()
+
+
 def test_many_rows_keep_their_peaks(make_run):
     run = make_run("run")
     rng = np.random.default_rng(0)
@@ -220,6 +244,7 @@ def test_worst_and_best_images_where_an_evaluation_has_written_them(make_run):
     assert shown == [("worst", str(n)) for n in order[:4]] + [("best", str(n)) for n in order[:-5:-1]]
     low, high = map(float, re.search(r"95 % interval ([\d.]+) to ([\d.]+)", words).groups())
     expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
+    assert f"95 % interval {' to '.join(f'{end:.2f}' for end in mean_interval(values))} (" in words
     assert (low, high) == pytest.approx(expected, abs=0.06)  # 2,000 resamples of a mean whose error is 0.39
     assert "test worst" in words
 

@@ -124,6 +124,39 @@ def test_only_what_another_worker_can_have_caused_is_put_down_to_it(monkeypatch)
             raise tf.errors.InvalidArgumentError(None, None, f"Collective ops is aborted by: {cause}")
 
 
+def test_a_worker_that_hangs_for_a_while_is_what_the_chief_waits_for(tmp_path, synthetic_datasets):
+    """It goes on before TensorFlow misses its heartbeat, after 10 s, which would end the run."""
+    params = ["TOTAL_EXAMPLES = 100000", "experiment.Experiment.report_stalls_after = '2s'"]
+    workers = start_two(tmp_path, synthetic_datasets, params=params)
+
+    def wait_for_line(words, *, after=0):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            lines = (tmp_path / "log.txt").read_text().splitlines()
+            for number, line in enumerate(lines[after:], start=after):
+                if words in line:
+                    return number, line
+            time.sleep(0.02)
+        raise AssertionError((words, lines))
+
+    try:
+        wait_for_row(tmp_path, 20, workers)
+        workers[1].send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        number, line = wait_for_line("another worker, whose output says why")
+        assert 1.5 < time.monotonic() - began < 9
+        workers[1].send_signal(signal.SIGCONT)
+        wait_for_line("moving again after", after=number)
+        workers[0].send_signal(signal.SIGTERM)
+        codes, errors = finish(workers)
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert line.startswith("stalled: ") and line.endswith(" so far)")
+    assert codes == [42, 42], errors
+    assert errors[0].startswith("SIGTERM: saved at")
+
+
 @pytest.mark.soak
 def test_stopped_then_killed_and_the_weights_are_those_of_an_undisturbed_run(tmp_path, synthetic_datasets):
     run, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"

@@ -73,8 +73,8 @@ def projector():
     return PatchNce(layers=layers, width=6).projector(generator)
 
 
-def scaled(scales=2):
-    return ScaledDiscriminators(scales=scales, filters=2).build("encoded", (48, 48, 3), (48, 48, 3))
+def scaled(scales=2, size=48):
+    return ScaledDiscriminators(scales=scales, filters=2).build("encoded", (size, size, 3), (size, size, 3))
 
 
 def cut_generator():
@@ -138,7 +138,7 @@ def test_one_file_holds_the_discriminators_of_all_scales(tmp_path):
         for network, outputs in zip(networks.values(), expected, strict=True):
             assert_outputs(network, images(48), [outputs])
     with pytest.raises(ConfigurationError, match="none at 1/4 of the size of pictures"):
-        fitting_weights(scaled(3)["encoded_discriminator_3"], state, where="net_D.pth")
+        fitting_weights(scaled(3, size=96)["encoded_discriminator_3"], state, where="net_D.pth")
 
 
 def test_a_translation_with_cuts_generator(tmp_path):

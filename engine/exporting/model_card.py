@@ -132,8 +132,8 @@ def _inputs(facts: Mapping[str, Any]) -> str:
             "yourself for the other files."
         )
     lines.append(
-        f"- Trained on pictures of {height}x{width} pixels (height x width): what is much smaller or larger in "
-        "a picture than there is new to the networks."
+        f"- Trained on pictures of {height}x{width} pixels (height x width): what is much smaller or larger "
+        "in a picture than there is new to the networks."
     )
     if sizes["output_by_input"] != 1:
         lines.append(f"- The output is {sizes['output_by_input']:g} times as high and wide as the input.")

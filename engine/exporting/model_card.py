@@ -192,6 +192,8 @@ def _quality(run: ExportedRun, facts: Mapping[str, Any]) -> list[str]:
             "engine.evaluate` measures it."
         ]
     parts = []
+    if run.trainer.experiment.task.translates_back:
+        parts.append("The run translates both ways: metrics of `back` are of the way from targets to inputs.")
     for split, row in rows.items():
         names = [key.removeprefix("metric/") for key in row if key.startswith("metric/")]
         models = {"model": {name: row[f"metric/{name}"] for name in names}}

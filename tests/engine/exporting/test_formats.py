@@ -3,13 +3,18 @@
 import json
 import warnings
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from skimage import color
 
+from engine.distribution.precision import set_precision
+from engine.export import export
+from engine.exporting import exported_run
 from models.networks.norms import BatchNorm
-from tests.engine.exporting.conftest import RUNS
+from models.pix2pix import Pix2Pix
+from tests.engine.exporting.conftest import RUNS, SIZES, UNET, MadeUpData
 
 
 def pictures_of(exported, role="input"):
@@ -109,3 +114,21 @@ def test_batch_norm_is_folded_only_where_its_statistics_are_fixed(export_run, na
     assert (exported.files["saved_model", "float32"].found.largest_levels == 0) == (
         name == "batch statistics"
     )
+
+
+def test_a_run_in_bfloat16_on_two_replicas_is_exported_in_float32(make_run, tmp_path, monkeypatch, capsys):
+    task = Pix2Pix(**UNET)
+    trainer = make_run(task, MadeUpData(), strategy="mirrored", cpu_replicas=2, precision="bfloat16")
+    assert trainer.devices.replicas == 2
+    monkeypatch.setattr(exported_run, "open_run", lambda *_, **__: trainer)
+    monkeypatch.setattr(exported_run, "find_sizes", lambda *_: SIZES["moving statistics"])
+    [file] = export(workdir="run", output=str(tmp_path / "out"), formats=["keras"], examples=2)
+    assert 0.001 < file.found.largest_levels < 50
+    assert "note: the run computes in bfloat16 and its exports do not" in capsys.readouterr().out
+    set_precision("float32")
+    network = task.build_generator(MadeUpData().example_spec)
+    network.set_weights(trainer.state.networks["generator"].get_weights())
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 32, 64, 3)).astype(np.float32)
+    loaded = keras.saving.load_model(tmp_path / "out" / "generator.keras", compile=False)
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    np.testing.assert_allclose(loaded(x), network(x, training=False), rtol=0, atol=1e-5)

@@ -13,6 +13,7 @@ from data.roles import SIDE_MAP, SIDE_VECTOR
 from engine.errors import ConfigurationError
 from engine.exporting.encoded_pictures import pixel_format
 from engine.exporting.translation import IMAGE, Translation
+from engine.inference.role_format import role_format
 from engine.input_pipeline.pictures import to_rgb
 from engine.input_pipeline.recorded_data import unwrapped
 from engine.task import LATENT_CODE
@@ -99,7 +100,8 @@ def _maps(translation: Translation, maps: tf.Tensor) -> tf.Tensor:
     classes = translation.data.one_hot.get(SIDE_MAP)
     if classes is not None:
         return _of_classes(np.asarray(classes.classes), classes.value_range, maps)
-    return tf.cast(maps, tf.float32)
+    stored = pixel_format(role_format(translation.data, SIDE_MAP))
+    return stored.to_signed(stored.to_pixels(maps))
 
 
 def _of_classes(classes: np.ndarray, value_range: tuple[float, float], one_hot: tf.Tensor) -> tf.Tensor:

@@ -152,6 +152,7 @@ class FormatWriter:
             found=difference(outputs, expected),
             any_size=self._run.sizes.multiple is not None,
             needs_classes=network.foreign,
+            notes=(f"maps {_shapes(inputs)} to {_shapes(outputs)} as the network does",),
         )
 
     def _tflite(self, dtype: str) -> ExportedFile:
@@ -263,3 +264,9 @@ class FormatWriter:
             open(os.path.join(self._folder, path), "wb") as file,
         ):
             file.write(content)
+
+
+def _shapes(tensors: Any) -> str:
+    """Such as "[?, ?, ?, 3] and [?, 8]"."""
+    shapes = [["?"] * (x.shape.rank - 1) + [str(x.shape[-1])] for x in keras.tree.flatten(tensors)]
+    return " and ".join(f"[{', '.join(shape)}]" for shape in shapes)

@@ -132,8 +132,8 @@ def _inputs(facts: Mapping[str, Any]) -> str:
             "yourself for the other files."
         )
     lines.append(
-        f"- Trained on pictures of {height}x{width} pixels (height x width): what is much smaller or larger in "
-        "a picture than there is new to the networks."
+        f"- Trained on pictures of {height}x{width} pixels (height x width): what is much smaller or larger "
+        "in a picture than there is new to the networks."
     )
     if sizes["output_by_input"] != 1:
         lines.append(f"- The output is {sizes['output_by_input']:g} times as high and wide as the input.")
@@ -192,6 +192,8 @@ def _quality(run: ExportedRun, facts: Mapping[str, Any]) -> list[str]:
             "engine.evaluate` measures it."
         ]
     parts = []
+    if run.trainer.experiment.task.translates_back:
+        parts.append("The run translates both ways: metrics of `back` are of the way from targets to inputs.")
     for split, row in rows.items():
         names = [key.removeprefix("metric/") for key in row if key.startswith("metric/")]
         models = {"model": {name: row[f"metric/{name}"] for name in names}}

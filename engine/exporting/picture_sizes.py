@@ -12,8 +12,8 @@ from engine.exporting.translation import Translation
 from engine.inference.size_check import SizeCheck
 
 _LARGEST_MULTIPLE = 1024
-_TRIED = 3
-"""A size of so many multiples is tried: a network may have a smallest size too, of a multiple or two."""
+_TRIED = 64
+"""Sizes of at least so many pixels are tried for the multiple: networks may have a smallest size too."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,10 +117,11 @@ def find_sizes(translation: Translation, example: dict[str, tf.TensorSpec]) -> P
 
     multiple = 1
     while multiple <= _LARGEST_MULTIPLE:
-        if takes(_TRIED * multiple):
-            smallest = next(
-                (n * multiple for n in range(1, _TRIED) if takes(n * multiple)), _TRIED * multiple
-            )
+        odd = 2 * (_TRIED // (2 * multiple)) + 1
+        tried = max(odd, 3) * multiple  # no multiple of 2 * multiple
+        if takes(tried):
+            smaller = (multiple * 2**doublings for doublings in range(odd.bit_length()))
+            smallest = next((size for size in smaller if size < tried and takes(size)), tried)
             return PictureSizes(trained=(height, width), multiple=multiple, smallest=smallest, factor=factor)
         multiple *= 2
     return PictureSizes(trained=(height, width), multiple=None, smallest=min(height, width), factor=factor)

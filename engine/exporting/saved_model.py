@@ -16,8 +16,7 @@ FLOATS, ENCODED, PIXELS = "serving_default", "encoded", "pixels"
 """Names of the signatures."""
 
 IMAGE_BYTES, MAP_BYTES, PNG_BYTES, SIZE = "image_bytes", f"{SIDE_MAP}_bytes", "png_bytes", "size"
-"""Names of further inputs and outputs. Those of bytes end in "_bytes": then TensorFlow Serving gives base64 in
-JSON."""
+"""Names of further inputs and outputs. For those that end in "_bytes", TensorFlow Serving gives base64."""
 
 _BYTES = "_bytes"
 _BYTES_SPEC = tf.TensorSpec([None], tf.string)
@@ -56,6 +55,9 @@ class SavedTranslation(tf.Module):
         """
         features = self._translation.features
         specs = self._sizes.fixed(features, batch=1) if fixed else self._sizes.specs(features)
+        # Traced once, for all signatures.
+        self._rgb = tf.function(lambda **given: self._translation.rgb(given), autograph=False)
+        self._rgb = self._rgb.get_concrete_function(**specs)
         found = {FLOATS: _signature(lambda features: {OUTPUT: self.translate(features)}, specs)}
         if encoded and self.takes_bytes:
             of_bytes = self._specs_of_bytes(specs)
@@ -72,12 +74,12 @@ class SavedTranslation(tf.Module):
     def translate(self, features: Features) -> tf.Tensor:
         """Translates floats: features of `Translation.features` -> [B, H', W', C]."""
         if not self._pads:
-            return self._translation.rgb(features)
+            return self._rgb(**features)
         padded = {
             name: self._sizes.pad(values) if values.shape.rank == 4 else values
             for name, values in features.items()
         }
-        return self._sizes.crop(self._translation.rgb(padded), features[IMAGE])
+        return self._sizes.crop(self._rgb(**padded), features[IMAGE])
 
     def _specs_of_bytes(self, specs: Mapping[str, tf.TensorSpec]) -> dict[str, tf.TensorSpec]:
         names = {IMAGE: IMAGE_BYTES, SIDE_MAP: MAP_BYTES}

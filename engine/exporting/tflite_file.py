@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -71,10 +73,17 @@ class TfliteFile:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the converter and the interpreter say of their future."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without warnings about TFLite's future, and without what its native code writes to stderr."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with warnings.catch_warnings(), open(os.devnull, "wb") as nothing:
+            warnings.simplefilter("ignore")
+            os.dup2(nothing.fileno(), 2)
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _first_line(error: Exception) -> str:

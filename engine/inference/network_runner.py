@@ -22,6 +22,10 @@ _ESTIMATED_ON = (
 )
 
 
+class MemoryExhaustedError(ConfigurationError):
+    """The memory of a device was not enough."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class NetworkInput:
     """What a network sees of a picture.
@@ -123,15 +127,15 @@ class NetworkRunner:
           The outputs of the network, float32 [f H, f W, C] for a picture of H x W.
 
         Raises:
-          ConfigurationError: the network does not take their size. Of one picture alone, it takes no larger
-            size either.
+          ConfigurationError: the network does not take their size, or they do not fit into the memory. Of one
+            picture alone, it takes no larger size either.
         """
         size = self.sizes.padded(*inputs[0].size)
         try:
             outputs = self.translate([one.padded(*size) for one in inputs], code)
             self._check_factor(size, outputs)
         except ConfigurationError as error:
-            if len(inputs) > 1:
+            if len(inputs) > 1 or isinstance(error, MemoryExhaustedError):
                 raise
             self.sizes.refuse(*size, error)
             return self.run(inputs, code)
@@ -164,13 +168,20 @@ class NetworkRunner:
         self, pictures: tf.Tensor, maps: tf.Tensor | None, code: tf.Tensor | None, positions: Sequence[int]
     ) -> np.ndarray:
         """As `translate`, of pictures and maps float32 [B, H, W, C] in [-1, 1]."""
-        output = self.translator.translate(
-            pictures,
-            maps,
-            None if code is None else tf.repeat(code, len(positions), axis=0),
-            tf.constant(positions, tf.int32) if self.translator.has_dropout else None,
-        )
-        return tf.cast(output, tf.float32).numpy()
+        try:
+            output = self.translator.translate(
+                pictures,
+                maps,
+                None if code is None else tf.repeat(code, len(positions), axis=0),
+                tf.constant(positions, tf.int32) if self.translator.has_dropout else None,
+            )
+            return tf.cast(output, tf.float32).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            height, width = pictures.shape[1:3]
+            raise MemoryExhaustedError(
+                f"{width}x{height} pixels do not fit into the memory; lower "
+                f"--memory_gib={self.limits.memory_gib:g}, or set a smaller --tile"
+            ) from error
 
     def _check_factor(self, size: tuple[int, int], outputs: np.ndarray) -> None:
         """Raises ConfigurationError if sizes of outputs do not follow from those of pictures."""

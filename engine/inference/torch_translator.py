@@ -35,11 +35,20 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
     with devices.strategy.scope():
         name, model = load_generator(path, network=network, inference_norm=norm_mode)
 
-    def translate(pictures: tf.Tensor, *_: None) -> tf.Tensor:
-        return model(pictures, training=False)
+    latent_size = model.inputs[1].shape[-1] if len(model.inputs) > 1 else 0
+
+    def translate(
+        pictures: tf.Tensor, maps: None, codes: tf.Tensor | None = None, positions: None = None
+    ) -> tf.Tensor:
+        del maps, positions
+        if not latent_size:
+            return model(pictures, training=False)
+        if codes is None:
+            codes = tf.zeros([tf.shape(pictures)[0], latent_size])
+        return model([pictures, codes], training=False)
 
     compiled = BatchFunction(translate, devices=devices)
-    input_channels, output_channels = model.input_shape[-1], model.output_shape[-1]
+    input_channels, output_channels = model.inputs[0].shape[-1], model.output_shape[-1]
     return Translator(
         description=f"{name} of {path}, {input_channels} -> {output_channels} channels, "
         + set_norm_mode([model], norm_mode),
@@ -48,4 +57,5 @@ def translator_of_torch_file(path: str, *, network: str | None, norm_mode: str |
         check_size=functools.partial(check_image_size, name),
         translate=compiled,
         compiled=compiled,
+        latent_size=latent_size,
     )

@@ -10,7 +10,7 @@ from engine.inference.trained_size import NONE, RESIZES
 
 _FLAGS = {
     "workdir": "weights norm_mode dropout side_vector side_map direction samples code_from resize",
-    "torch_checkpoint": "network norm_mode",
+    "torch_checkpoint": "network norm_mode samples",
     "model": "side_vector side_map samples",
 }
 """Source of networks -> the flags that go with it."""

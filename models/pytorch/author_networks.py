@@ -92,6 +92,54 @@ class AuthorNetwork:
         return array
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodedUnet:
+    """The sizes of BicycleGAN's generator with the code at every downsampling.
+
+    Attributes:
+      network: its key in `models.networks.generators.GENERATORS`.
+      latent_size: numbers of a code.
+      filters: channels of the first layer.
+      input_channels: of pictures, without the code.
+      output_channels: of outputs.
+    """
+
+    network: str
+    latent_size: int
+    filters: int
+    input_channels: int
+    output_channels: int
+
+
+def coded_unet(shapes: Shapes, *, where: str) -> CodedUnet | None:
+    """Reads off the sizes of BicycleGAN's generator; None if the parameters are those of another network.
+
+    Raises:
+      ConfigurationError: a parameter that says so is missing, or sizes do not go together.
+    """
+    if "model.down.0.weight" not in shapes:
+        return None
+    depth = 1 + max(name.count("submodule.") for name in shapes)
+    innermost = "model" + ".submodule" * (depth - 1) + ".down.1.weight"
+    names = ("model.down.0.weight", "model.submodule.down.1.weight", "model.up.1.weight", innermost)
+    found = [shapes[name] for name in names if len(shapes.get(name, ())) == 4]
+    if len(found) == len(names):
+        (filters, seen, *_), (_, given, *_), (_, outputs, *_), (widest, *_) = found
+        code = given - filters
+        # The widest layer too, so that a small file cannot make us build a huge network.
+        if 0 < code < seen and widest == 8 * filters:
+            return CodedUnet(
+                network=f"unet_{2**depth}",
+                latent_size=code,
+                filters=filters,
+                input_channels=seen - code,
+                output_channels=outputs,
+            )
+    raise ConfigurationError(
+        f"{where}: is no complete generator of BicycleGAN (G_Unet_add_all); copy the file again"
+    )
+
+
 def author_network(shapes: Shapes, model: keras.Model | None, *, where: str) -> AuthorNetwork | None:
     """Recognises a network of these authors by the names of its parameters.
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from engine.errors import ConfigurationError
+from models.networks.conditioning import SideShapes
 from models.networks.generators import REFERENCE_GENERATORS, build_generator
 from models.pytorch.architecture import (
     Architecture,
@@ -16,7 +17,7 @@ from models.pytorch.architecture import (
     architecture_of_model,
     generator_architecture,
 )
-from models.pytorch.author_networks import author_network
+from models.pytorch.author_networks import CodedUnet, author_network, coded_unet
 from models.pytorch.parameter_names import listed, to_keras_layout
 from models.pytorch.state_dict_file import read_state_dict, write_state_dict
 
@@ -32,7 +33,8 @@ def load_generator(
       inference_norm: see `models.networks.generators.build_generator`.
 
     Returns:
-      The network's key in REFERENCE_GENERATORS, and the model with its weights.
+      The network's key in REFERENCE_GENERATORS, and the model with its weights. BicycleGAN's generator also
+      takes codes [B, Z].
 
     Raises:
       ConfigurationError: the network is unknown, the file holds another one, or parameters are missing or
@@ -43,6 +45,8 @@ def load_generator(
             f"--network={network}: unknown; choose one of: {', '.join(REFERENCE_GENERATORS)}"
         )
     arrays = read_state_dict(path)
+    if coded := coded_unet(_shapes(arrays), where=path):
+        return coded.network, _coded_generator(path, arrays, coded, network)
     architecture = _known_generator(path, arrays, network)
     missing, surplus = _differences(architecture, arrays)
     if missing or surplus:
@@ -65,6 +69,29 @@ def load_generator(
     )
     set_weights(model, fitting_weights(model, arrays, where=path))
     return architecture.network, model
+
+
+def _coded_generator(
+    path: str, arrays: Mapping[str, np.ndarray], coded: CodedUnet, network: str | None
+) -> keras.Model:
+    """BicycleGAN's generator with the code at every downsampling."""
+    if coded.network not in REFERENCE_GENERATORS or network not in (None, coded.network):
+        raise ConfigurationError(
+            f"{path}: holds BicycleGAN's generator {coded.network}, not "
+            f"{network or 'one that we can build'}; give a file with one of {', '.join(REFERENCE_GENERATORS)}"
+        )
+    model = build_generator(
+        coded.network,
+        name=coded.network,
+        filters=coded.filters,
+        input_channels=coded.input_channels,
+        output_channels=coded.output_channels,
+        norm="instance",
+        dropout=False,
+        side=SideShapes(tiled=coded.latent_size, tiled_at="all"),
+    )
+    set_weights(model, fitting_weights(model, arrays, where=path))
+    return model
 
 
 def _known_generator(path: str, arrays: Mapping[str, np.ndarray], network: str | None) -> Architecture:

@@ -7,7 +7,9 @@ import re
 
 import pytest
 
+import gin
 from engine.errors import ConfigurationError
+from engine.experiment import Experiment
 from engine.gin_config import diff, loader, validation
 from engine.storage.run_directory import RunDirectory
 
@@ -374,3 +376,17 @@ def test_home_directory_in_the_path_of_a_gin_file(tmp_path, monkeypatch):
     (tmp_path / "mine.gin").write_text("TOTAL_EXAMPLES = 7\n")
     experiment, _ = loader.load_experiment(gin_files=[*QUICKSTART, "~/mine.gin"])
     assert experiment.total_examples == 7
+
+
+def test_another_configuration_leaves_the_one_that_is_loaded():
+    _, other = loader.load_experiment(gin_files=["gin/cyclegan.gin"])
+    _, text = loader.load_experiment(gin_files=["gin/pix2pix.gin"], gin_params=["SEED = 7"])
+    before = gin.config_str()
+    experiment = loader.load_another_text(other, where="there")
+    assert type(experiment.task).__name__ == "CycleGan" and experiment.seed == 0
+    assert gin.config_str() == before and "SEED = 7" in before
+    again = gin.get_configurable(Experiment)()
+    assert type(again.task).__name__ == "Pix2Pix" and again.seed == 7
+    with pytest.raises(ConfigurationError, match="there: "):
+        loader.load_another_text("SEED =", where="there")
+    assert gin.config_str() == before

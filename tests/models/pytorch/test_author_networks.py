@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from engine.errors import ConfigurationError
+from engine.inference.torch_translator import translator_of_torch_file
 from models.latent_networks import resnet_encoder
 from models.networks.conditioning import SideShapes
 from models.networks.generators import build_generator
@@ -73,8 +75,8 @@ def projector():
     return PatchNce(layers=layers, width=6).projector(generator)
 
 
-def scaled(scales=2):
-    return ScaledDiscriminators(scales=scales, filters=2).build("encoded", (48, 48, 3), (48, 48, 3))
+def scaled(scales=2, size=48):
+    return ScaledDiscriminators(scales=scales, filters=2).build("encoded", (size, size, 3), (size, size, 3))
 
 
 def cut_generator():
@@ -138,7 +140,7 @@ def test_one_file_holds_the_discriminators_of_all_scales(tmp_path):
         for network, outputs in zip(networks.values(), expected, strict=True):
             assert_outputs(network, images(48), [outputs])
     with pytest.raises(ConfigurationError, match="none at 1/4 of the size of pictures"):
-        fitting_weights(scaled(3)["encoded_discriminator_3"], state, where="net_D.pth")
+        fitting_weights(scaled(3, size=96)["encoded_discriminator_3"], state, where="net_D.pth")
 
 
 def test_a_translation_with_cuts_generator(tmp_path):
@@ -148,6 +150,32 @@ def test_a_translation_with_cuts_generator(tmp_path):
     name, model = load_generator(path)
     assert name == "resnet_6blocks"
     assert_outputs(model, images(16), expected)
+
+
+def test_a_translation_with_bicycle_gans_generator(tmp_path):
+    state, expected = golden("bicycle_add_all")
+    path = str(tmp_path / "latest_net_G.pth")
+    write_state_dict(path, state)
+    name, model = load_generator(path, network="unet_64")
+    assert name == "unet_64"
+    assert_outputs(model, [images(64), given(2, CODE)], expected)
+    translator = translator_of_torch_file(path, network=None, norm_mode=None)
+    assert (translator.latent_size, translator.input.channels) == (CODE, 3)
+    codes = tf.constant(given(2, CODE))
+    np.testing.assert_allclose(
+        translator.translate(tf.constant(images(64)), None, codes, None),
+        model([images(64), given(2, CODE)]),
+        rtol=0,
+        atol=1e-5,
+    )
+    usual = translator.translate(tf.constant(images(64)), None, None, None)
+    np.testing.assert_allclose(usual, model([images(64), np.zeros((2, CODE))]), rtol=0, atol=1e-5)
+    with pytest.raises(ConfigurationError, match="BicycleGAN's generator unet_64, not unet_256"):
+        load_generator(path, network="unet_256")
+    huge = state | {"model.down.0.weight": np.zeros((200_000, 6, 1, 1), np.float32)}
+    write_state_dict(path, huge)
+    with pytest.raises(ConfigurationError, match="no complete generator of BicycleGAN"):
+        load_generator(path)
 
 
 def refusal(network, state):

@@ -1,0 +1,134 @@
+"""Each format of an export gives what the run gives: for every kind of task, and without this project."""
+
+import json
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from skimage import color
+
+from engine.distribution.precision import set_precision
+from engine.export import export
+from engine.exporting import exported_run
+from models.networks.norms import BatchNorm
+from models.pix2pix import Pix2Pix
+from tests.engine.exporting.conftest import RUNS, SIZES, UNET, MadeUpData
+
+
+def pictures_of(exported, role="input"):
+    """The examples as 8-bit pictures: RGB, uint8."""
+    images = exported.examples[role]
+    if exported.trainer.experiment.data.colour_space == "lab":
+        images = rgb_of((images.astype(np.float64) + [1, 0, 0]) * [50, 110, 110])
+    images = np.nan_to_num(images)
+    return np.uint8(np.clip(np.floor((images + 1) * 127.5 + 0.5), 0, 255))
+
+
+def signed(pictures):
+    return np.float32(pictures / 127.5 - 1)
+
+
+def translated(name, exported):
+    """Features for an export, and what the run's own networks make of them, float [B, H, W, C]."""
+    networks = exported.networks
+    x = signed(pictures_of(exported, "target" if name == "back" else "input"))
+    features = {"image": x}
+    if name in ("batch statistics", "super-resolution"):
+        return features, np.clip(networks["generator"](x, training=False), -1, 1)
+    if name == "moving statistics":
+        norms = [layer for layer in networks["generator"].layers if isinstance(layer, BatchNorm)]
+        assert len(norms) == 7
+        for layer in norms:
+            layer.inference_norm = "moving_statistics"
+        return features, networks["generator"](x, training=False).numpy()
+    if name in ("there", "back"):
+        network = {"there": "input_to_target", "back": "target_to_input"}[name]
+        return features, networks[network](x, training=False).numpy()
+    if name == "colourisation":
+        lightness = np.float32(color.rgb2lab(pictures_of(exported))[..., :1] / 50 - 1)
+        colours = networks["generator"](lightness, training=False).numpy().astype(np.float64)
+        lab = np.concatenate([(lightness + 1) * 50, colours * 110], axis=-1)
+        return features, rgb_of(lab)
+    if name == "code":
+        features["latent_code"] = np.random.default_rng(0).normal(size=(len(x), 3)).astype(np.float32)
+        return features, networks["generator"]([x, features["latent_code"]], training=False).numpy()
+    assert name == "side"
+    features |= {key: exported.examples[key] for key in ("side_vector", "side_map")}
+    given = [x, features["side_vector"], features["side_map"]]
+    return features, networks["generator"](given, training=False).numpy()
+
+
+def rgb_of(lab):
+    """[-1, 1], by scikit-image; NaN where it clips what is no colour."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rgb = color.lab2rgb(lab) * 2 - 1
+    is_colour = (lab[..., 0] + 16) / 116 - lab[..., 2] / 200 >= 0
+    return np.where(is_colour[..., np.newaxis], rgb, np.nan)
+
+
+def assert_close(found, expected, tolerance):
+    known = ~np.isnan(expected)
+    assert found.shape == expected.shape and known.mean() > 0.5 and np.ptp(expected[known]) > 0.1
+    np.testing.assert_allclose(
+        np.clip(found, -1, 1)[known], np.clip(expected, -1, 1)[known], rtol=0, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_saved_model_and_tflite_give_what_the_run_gives(export_run, name):
+    exported = export_run(name)
+    features, expected = translated(name, exported)
+    loaded = tf.saved_model.load(f"{exported.path}/saved_model/1")
+    signature = loaded.signatures["serving_default"]
+    found = signature(**{key: tf.constant(value) for key, value in features.items()})["output"]
+    assert_close(found.numpy(), expected, 1e-3 if name == "colourisation" else 1e-4)
+    if ("tflite", "float32") not in exported.files:
+        return
+    with pytest.warns(UserWarning, match="tf.lite.Interpreter is deprecated"):
+        interpreter = tf.lite.Interpreter(f"{exported.path}/model_float32.tflite")
+    found = interpreter.get_signature_runner("serving_default")(**features)["output"]
+    assert_close(found, expected, 1e-3 if name == "colourisation" else 1e-4)
+
+
+def test_outside_of_this_project(export_run, run_outside):
+    jobs, expected = [], []
+    for name in ("moving statistics", "side"):
+        exported = export_run(name)
+        features, wanted = translated(name, exported)
+        networks = {key: features[key] for key in ("image", "side_vector", "side_map") if key in features}
+        jobs += [(f"{exported.path}/saved_model/1", features), (f"{exported.path}/generator.keras", networks)]
+        expected += [wanted, wanted]
+    for found, wanted in zip(run_outside(jobs), expected, strict=True):
+        assert_close(found, wanted, 1e-4)
+
+
+@pytest.mark.parametrize("name", ("batch statistics", "moving statistics"))
+def test_batch_norm_is_folded_only_where_its_statistics_are_fixed(export_run, name):
+    exported = export_run(name)
+    facts = json.loads(open(f"{exported.path}/gantry.json").read())
+    assert facts["folded_batch_norms"] == (7 if name == "moving statistics" else 0)
+    assert f"with {name.replace(' ', '_')}" in facts["mode"]
+    assert (exported.files["saved_model", "float32"].found.largest_levels == 0) == (
+        name == "batch statistics"
+    )
+
+
+def test_a_run_in_bfloat16_on_two_replicas_is_exported_in_float32(make_run, tmp_path, monkeypatch, capsys):
+    task = Pix2Pix(**UNET)
+    trainer = make_run(task, MadeUpData(), strategy="mirrored", cpu_replicas=2, precision="bfloat16")
+    assert trainer.devices.replicas == 2
+    monkeypatch.setattr(exported_run, "open_run", lambda *_, **__: trainer)
+    monkeypatch.setattr(exported_run, "find_sizes", lambda *_: SIZES["moving statistics"])
+    [file] = export(workdir="run", output=str(tmp_path / "out"), formats=["keras"], examples=2)
+    assert 0.001 < file.found.largest_levels < 50
+    assert "note: the run computes in bfloat16 and its exports do not" in capsys.readouterr().out
+    set_precision("float32")
+    network = task.build_generator(MadeUpData().example_spec)
+    network.set_weights(trainer.state.networks["generator"].get_weights())
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 32, 64, 3)).astype(np.float32)
+    loaded = keras.saving.load_model(tmp_path / "out" / "generator.keras", compile=False)
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    np.testing.assert_allclose(loaded(x), network(x, training=False), rtol=0, atol=1e-5)

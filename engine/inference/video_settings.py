@@ -76,7 +76,8 @@ def check_video_flags(given: Mapping[str, object], *, makes_video: bool) -> None
     if not makes_video:
         if given["video"] not in (None, VideoSettings()):
             raise ConfigurationError(
-                "--video_...: such flags are for video, but neither --input nor --output is one; leave them out"
+                "--video_...: such flags are for video, but neither --input nor --output is one; leave them "
+                "out"
             )
         return
     for name in _OF_PICTURES:

@@ -133,8 +133,7 @@ def translate(
     pictures = find_pictures(input, leave_out=output)
     paths = [picture.path for picture in pictures]
     makes_video = is_video(paths, output)
-    if makes_video:
-        check_video_flags(given)
+    check_video_flags(given, makes_video=makes_video)
     if torch_checkpoint is not None:
         translator = translator_of_torch_file(
             os.path.expanduser(torch_checkpoint), network=network, norm_mode=norm_mode

@@ -102,7 +102,7 @@ class PlanarFrames:
         if self.colours == "ycbcr":
             if self.step == 2:
                 planes = chroma.repeated(planes, **size)
-            return _interleaved(luma, planes).astype(self.dtype)
+            return np.ascontiguousarray(_interleaved(luma, planes), self.dtype)
         if self.step == 2:
             planes = chroma.interpolated(planes, **size, location=self.chroma_location)
         rgb = ycbcr.ycbcr_to_rgb(
@@ -137,7 +137,7 @@ class PlanarFrames:
                     full_range=self.full_range,
                     bits=self.bits,
                 )
-            luma, planes = pixels[..., 0], np.moveaxis(pixels[..., 1:], -1, 0)
+            luma, planes = pixels[..., 0], np.ascontiguousarray(np.moveaxis(pixels[..., 1:], -1, 0))
             if self.step == 2 and self.colours == "rgb":
                 planes = chroma.subsampled(planes, location=self.chroma_location)
             elif self.step == 2:
@@ -150,5 +150,5 @@ class PlanarFrames:
 
 
 def _interleaved(luma: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    """[H, W, 3] of luma [H, W] and chroma [2, H, W]."""
-    return np.concatenate([luma[..., np.newaxis], np.moveaxis(planes, 0, -1)], axis=-1)
+    """[H, W, 3] of luma [H, W] and chroma [2, H, W], still planes in memory."""
+    return np.moveaxis(np.concatenate([luma[np.newaxis], planes]), 0, -1)

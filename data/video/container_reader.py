@@ -94,9 +94,11 @@ class ContainerReader:
         """The format in which a frame is read.
 
         Raises:
-          DataError: it is too large, or its colours are not supported.
+          DataError: it is too large or interlaced, or its colours are not supported.
         """
         check_pixels(self._path, height=frame.height, width=frame.width, max_pixels=MAX_PIXELS)
+        if frame.interlaced_frame:
+            raise DataError(f"{self._path}: is interlaced; deinterlace it first")
         stored = frame.format
         matrix = "bt601" if stored.is_rgb else self._video.matrix
         if not stored.is_rgb and frame.colorspace not in (_UNSPECIFIED, _RGB):

@@ -33,8 +33,8 @@ def import_pyav(path: str) -> Any:
         return importlib.import_module("av")
     except ImportError as error:
         raise DataError(
-            f"{path}: needs PyAV; install the extra 'video' (pip install 'av>=14'), or convert the video to "
-            ".y4m with ffmpeg"
+            f"{path}: needs PyAV; install the extra 'video' (pip install -e '.[video]'), or convert the "
+            "video to .y4m with ffmpeg"
         ) from error
 
 

@@ -63,15 +63,23 @@ def settings_of(values: flags.FlagValues) -> VideoSettings:
     )
 
 
-def check_video_flags(given: Mapping[str, object]) -> None:
-    """Checks the flags of engine.translate for a video.
+def check_video_flags(given: Mapping[str, object], *, makes_video: bool) -> None:
+    """Checks which flags of engine.translate go with a video, or with pictures.
 
     Args:
-      given: all flags, by name.
+      given: all flags, by name; "video" holds the `VideoSettings`.
+      makes_video: whether a video is translated, or made of pictures.
 
     Raises:
-      ConfigurationError: one is not for video.
+      ConfigurationError: one does not go with it.
     """
+    if not makes_video:
+        if given["video"] not in (None, VideoSettings()):
+            raise ConfigurationError(
+                "--video_...: such flags are for video, but neither --input nor --output is one; leave them "
+                "out"
+            )
+        return
     for name in _OF_PICTURES:
         value = given[name]
         if value not in _UNSET:

@@ -293,7 +293,10 @@ def test_what_is_not_for_video_is_refused(program, tmp_path):
         assert code == 2 and errors.count("\n") == 1, errors
         assert expected in errors and not told
         assert not (tmp_path / "out").exists()
-    code, _, errors = program(input=tmp_path / "clips", output=tmp_path / "out")
+    flags = {"input": tmp_path / "clips", "output": tmp_path / "out"}
+    code, _, errors = program(**flags, video_crf=20)
+    assert code == 2 and "--video_...: such flags are for video, but neither" in errors
+    code, _, errors = program(**flags)
     assert code == 2 and "b.y4m: is a video among pictures; translate it alone" in errors
     assert os.listdir(tmp_path / "out") == ["c.png"]
 

@@ -191,6 +191,22 @@ def test_what_cannot_be_read_or_written_is_one_line(av, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.mp4", "half.mp4", "text.mkv"]
 
 
+def test_colours_that_are_not_known_are_refused(av, tmp_path):
+    write(av, tmp_path / "a.mp4", [picture(0)], colorspace=9)  # BT.2020
+    with pytest.raises(DataError, match="colour matrix number 9 .*convert it to bt709"):
+        open_reader(str(tmp_path / "a.mp4"), VideoFormat())
+
+
+def test_interlaced_video_is_refused(av, tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        track = container.add_stream("libx264", rate=25, options={"x264-params": "interlaced=1"})
+        track.width, track.height, track.pix_fmt = WIDTH, 32, "yuv420p"
+        container.mux(track.encode(av.VideoFrame(WIDTH, 32, "yuv420p")))
+        container.mux(track.encode(None))
+    with pytest.raises(DataError, match="a.mp4: is interlaced; deinterlace it first"):
+        open_reader(str(tmp_path / "a.mp4"), VideoFormat())
+
+
 def test_an_interruption_leaves_nothing(av, tmp_path):
     frames = PlanarFrames(width=WIDTH, height=HEIGHT)
     with (

@@ -24,7 +24,6 @@ from engine.storage.file_errors import reraise_write_errors
 
 _CHUNK_BYTES = 2**20
 _MODIFIED_SEC = 315619200  # 2 January 1980: wheels, which may be built from these files, know no earlier time
-_SHARED = ("checkpoints/", "best/")
 _REMEDY = "make room there, or choose another --output"
 
 
@@ -76,14 +75,16 @@ def _measure(sources: dict[str, Source]) -> dict[str, PackedFile]:
     files: dict[str, PackedFile] = {}
     first: dict[tuple[int, str], str] = {}  # of those that may be shared: the contents -> the path
     # Members are those in checkpoints/, so that training goes on from what any other program unpacks, too.
-    for name, source in sorted(sources.items(), key=lambda item: not item[0].startswith(_SHARED[0])):
+    for name, source in sorted(
+        sources.items(), key=lambda item: not item[0].startswith(manifest.MAY_SHARE[0])
+    ):
         digest, size = hashlib.sha256(), 0
         with _reading(source) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
         key = (size, digest.hexdigest())
-        original = first.setdefault(key, name) if name.startswith(_SHARED) else name
+        original = first.setdefault(key, name) if name.startswith(manifest.MAY_SHARE) else name
         files[name] = PackedFile(bytes=size, sha256=key[1], same_as=None if original == name else original)
     return dict(sorted(files.items()))
 

@@ -48,13 +48,15 @@ def write_archive(sources: Sequence[Source], output: str, *, part: str, examples
     """
     by_name = {source.name: source for source in sorted(sources, key=lambda source: source.name)}
     packed = Manifest(part=part, examples=examples, files=_measure(by_name))
+    text = packed.to_text().encode()
     try:
         manifest.check(packed)
+        if len(text) > manifest.LARGEST_BYTES:
+            raise ManifestError(f"takes {len(text)} bytes to list, more than {manifest.LARGEST_BYTES}")
     except ManifestError as error:
         raise ConfigurationError(
             f"{error}, so it cannot be packed; rename or remove it, or use --part=latest"
         ) from error
-    text = packed.to_text().encode()
     temporary = f"{output}.{uuid.uuid4().hex}.tmp"
     with reraise_write_errors(f"--output={output}", remedy=_REMEDY), _new_parent(output):
         _check_room(output, len(text) + sum(file.bytes for file in packed.members.values()))

@@ -24,7 +24,6 @@ from engine.storage.file_errors import reraise_write_errors
 
 _CHUNK_BYTES = 2**20
 _MODIFIED_SEC = 315619200  # 2 January 1980: wheels, which may be built from these files, know no earlier time
-_SHARED = ("checkpoints/", "best/")
 _REMEDY = "make room there, or choose another --output"
 
 
@@ -49,13 +48,15 @@ def write_archive(sources: Sequence[Source], output: str, *, part: str, examples
     """
     by_name = {source.name: source for source in sorted(sources, key=lambda source: source.name)}
     packed = Manifest(part=part, examples=examples, files=_measure(by_name))
+    text = packed.to_text().encode()
     try:
         manifest.check(packed)
+        if len(text) > manifest.LARGEST_BYTES:
+            raise ManifestError(f"takes {len(text)} bytes to list, more than {manifest.LARGEST_BYTES}")
     except ManifestError as error:
         raise ConfigurationError(
             f"{error}, so it cannot be packed; rename or remove it, or use --part=latest"
         ) from error
-    text = packed.to_text().encode()
     temporary = f"{output}.{uuid.uuid4().hex}.tmp"
     with reraise_write_errors(f"--output={output}", remedy=_REMEDY), _new_parent(output):
         _check_room(output, len(text) + sum(file.bytes for file in packed.members.values()))
@@ -76,14 +77,16 @@ def _measure(sources: dict[str, Source]) -> dict[str, PackedFile]:
     files: dict[str, PackedFile] = {}
     first: dict[tuple[int, str], str] = {}  # of those that may be shared: the contents -> the path
     # Members are those in checkpoints/, so that training goes on from what any other program unpacks, too.
-    for name, source in sorted(sources.items(), key=lambda item: not item[0].startswith(_SHARED[0])):
+    for name, source in sorted(
+        sources.items(), key=lambda item: not item[0].startswith(manifest.MAY_SHARE[0])
+    ):
         digest, size = hashlib.sha256(), 0
         with _reading(source) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
         key = (size, digest.hexdigest())
-        original = first.setdefault(key, name) if name.startswith(_SHARED) else name
+        original = first.setdefault(key, name) if name.startswith(manifest.MAY_SHARE) else name
         files[name] = PackedFile(bytes=size, sha256=key[1], same_as=None if original == name else original)
     return dict(sorted(files.items()))
 

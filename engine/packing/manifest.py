@@ -19,9 +19,11 @@ LARGEST_BYTES = 32 * 2**20
 MOST_FILES = 100_000
 """A run that logs thousands of sample grids has fewer."""
 
+MAY_SHARE = ("checkpoints/", "best/")
+"""Where files may be links to each other: no file of a checkpoint ever changes."""
+
 _FORMAT, _VERSION = "gantry run", 1
 _LONGEST_PATH = 1000
-_MAY_SHARE = ("checkpoints/", "best/")  # no file of a checkpoint ever changes
 
 
 class ManifestError(ValueError):
@@ -161,7 +163,7 @@ def _may_share(path: str, file: PackedFile, files: Mapping[str, PackedFile]) -> 
         original is not None
         and original.same_as is None
         and (original.bytes, original.sha256) == (file.bytes, file.sha256)
-        and all(each.startswith(_MAY_SHARE) for each in (path, file.same_as or ""))
+        and all(each.startswith(MAY_SHARE) for each in (path, file.same_as or ""))
     )
 
 

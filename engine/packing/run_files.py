@@ -168,6 +168,8 @@ def _read_checkpoints(
         return examples, sources + _under(run.checkpoints, sources, root=run.path)
     # In this order: the best is then at least as new as the newest checkpoint knows.
     best = checkpoints.newest_undamaged(run.best)
+    if best is None and in_training and gfile.is_dir(run.best) and gfile.list_dir(run.best):
+        raise FileNotFoundError(run.best)  # a new one of the same position is just taking its place
     sources += [] if best is None else _open(run.best, best, opened, root=run.path)
     if part == "all" and not in_training:
         sources += _older(run, examples)

@@ -294,6 +294,13 @@ def test_too_many_files_and_too_large_a_manifest_are_refused(refused, monkeypatc
     assert "is not in its manifest" in refused(archive(*members, text=manifest_text({})))
     with pytest.raises(ConfigurationError, match="lists 16 files, more than 5, so it cannot be packed"):
         pack(workdir=str(small_run), output=str(tmp_path / "many.tar"))
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ConfigurationError, match="bytes to list, more than 900"),
+    ):
+        patch.setattr(manifest, "MOST_FILES", 50)
+        patch.setattr(manifest, "LARGEST_BYTES", 900)
+        pack(workdir=str(small_run), output=str(tmp_path / "many.tar"))
     info, _ = member(NAME)
     info.size = manifest.LARGEST_BYTES + 1
     large = info.tobuf(tarfile.GNU_FORMAT) + b" " * info.size + b"\0" * 2048

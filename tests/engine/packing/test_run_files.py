@@ -158,6 +158,23 @@ def test_a_checkpoint_that_is_removed_before_it_is_open_is_chosen_anew(small_run
     assert checkpoint("checkpoints", 12) <= names and not checkpoint("checkpoints", 8) & names
 
 
+def test_a_best_checkpoint_that_is_being_replaced_is_waited_for(small_run, monkeypatch):
+    newest, best = checkpoints.newest_undamaged, small_run / "best" / "00000008"
+    aside = best.rename(small_run / "best" / "replaced-00000008")
+    calls = []
+
+    def returns_later(directory):
+        calls.append(directory)
+        if len(calls) == 3:
+            aside.rename(best)
+        return newest(directory)
+
+    monkeypatch.setattr(checkpoints, "newest_undamaged", returns_later)
+    with RunDirectory(str(small_run)).hold_lock():
+        assert checkpoint("best", 8) <= files_of(small_run, "latest")[0]
+    assert len(calls) == 4
+
+
 def test_it_gives_up_where_checkpoints_do_not_last(small_run, monkeypatch):
     monkeypatch.setattr(checkpoints, "newest_undamaged", lambda directory: 999)
     with pytest.raises(ConfigurationError, match="removed faster than they can be read; raise KEEP_CHECKPO"):

@@ -12,6 +12,8 @@ from PIL import Image
 
 import engine.doctor
 import engine.evaluate
+import engine.export
+import engine.pack
 import engine.train
 import engine.translate
 from data.preparation import prepare_flags
@@ -24,6 +26,8 @@ PROGRAMS = {  # how each defines its flags, and what it does with them
     "data.prepare": (prepare_flags.define, lambda values: prepare(**prepare_flags.arguments(values))),
     "engine.doctor": (engine.doctor.define_flags, engine.doctor.main),
     "engine.evaluate": (engine.evaluate.define_flags, engine.evaluate.main),
+    "engine.export": (engine.export.define_flags, engine.export.main),
+    "engine.pack": (engine.pack.define_flags, engine.pack.main),
     "engine.train": (engine.train.define_flags, engine.train.main),
     "engine.translate": (engine.translate.define_flags, engine.translate.main),
 }
@@ -85,7 +89,9 @@ def test_its_commands_run_in_their_order(folder):
         if name and "my_gan" not in command:
             assert run(command) == 0, command
             ran.append(name)
-    assert ran == ["data.prepare", "engine.train", "engine.evaluate", "engine.translate", "engine.doctor"]
+    used = ["engine.evaluate", "engine.translate", "engine.export", "engine.pack"]
+    assert ran == ["data.prepare", "engine.train", *used, "engine.doctor"]
+    assert (folder / "exports" / "mine" / "generator.keras").exists() and (folder / "mine.tar").exists()
     assert sorted(path.name for path in (folder / "translated").iterdir()) == ["0.png", "1.png"]
     assert (folder / "runs" / "mine" / "DONE").exists()
 
@@ -109,8 +115,10 @@ def test_its_python_is_that_of_the_commands(folder, monkeypatch):
         "train",
         lambda *, gin_params, **rest: train(gin_params=[*gin_params, *SMALL], **rest),
     )
-    exec(compile(source, "README.md", "exec"), {})
-    assert len(list((folder / "translated").iterdir())) == 2
+    Image.new("RGB", (50, 40), "red").save(folder / "photo.jpg")
+    names: dict = {}
+    exec(compile(source, "README.md", "exec"), names)
+    assert names["picture"].shape == (40, 50, 3) and names["picture"].dtype == np.uint8
 
 
 def test_its_targets_and_settings_exist():

@@ -36,10 +36,11 @@ def table(evaluation: Evaluation, *, split: str) -> str:
     rows = {"model": evaluation.translations} if evaluation.translations else {}
     rows |= {f"baseline: {name}": images for name, images in evaluation.baseline_images.items()}
     rows |= evaluation.reconstruction_images
-    lines = [f"{split}: {evaluation.examples} images"]
+    several = evaluation.examples != 1
+    lines = [f"{split}: {evaluation.examples} image{'s' if several else ''}"]
     if rows:
-        scale = PictureScale(value_range=evaluation.value_range)
-        lines[0] += f"; metrics on {scale}, averaged over the images, with the 95 % interval of the mean"
+        lines[0] += f"; metrics on {PictureScale(value_range=evaluation.value_range)}"
+        lines[0] += ", averaged over the images, with the 95 % interval of the mean" if several else ""
         width = max(len(name) for name in rows)
         lines.append(
             f"{'':{width}}  {'MAE':>9}  {'MSE':>10}  {'RMSE':>9}  {'PSNR dB':>8} {'':16}  {'SSIM':>7}"
@@ -50,7 +51,9 @@ def table(evaluation: Evaluation, *, split: str) -> str:
         if f"{way}kid" in evaluation.distances:
             kid, fid = (evaluation.distances[f"{way}{name}"] for name in DISTANCES)
             lines.append(f"{direction}: KID {kid:.4g}, FID {fid:.4g} ({evaluation.extractor})")
-    if len(lines) == 1:
+    if evaluation.extractor and not evaluation.distances:
+        lines.append("KID and FID: not measured, since they need two images on each side")
+    if not rows and not evaluation.distances:
         lines[0] += ", unpaired: there is no target to compare with"
     if evaluation.mode:
         lines.insert(1, evaluation.mode)

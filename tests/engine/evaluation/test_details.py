@@ -1,6 +1,7 @@
 """Evaluations image by image: intervals, tables, contact sheets, comparisons."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -124,3 +125,19 @@ def test_paired_differences_tell_apart_what_single_intervals_do_not():
 def test_what_cannot_be_compared_is_refused(second, message):
     with pytest.raises(ConfigurationError, match=message):
         compare(evaluation([20.0, 21.0]), second, names=("A", "B"))
+
+
+def test_a_table_of_one_image_says_what_it_cannot_tell():
+    one = Evaluation(
+        examples=1,
+        translations=ImageMetrics(values={name: np.ones(1) for name in METRIC_NAMES}),
+        extractor="random features 1",
+    )
+    first, *_, last = table(one, split="PHOTOS -> DRAWINGS").splitlines()
+    assert first == "PHOTOS -> DRAWINGS: 1 image; metrics on [0, 255]"
+    assert last == "KID and FID: not measured, since they need two images on each side"
+    unpaired = dataclasses.replace(one, translations=None)
+    assert table(unpaired, split="test").splitlines() == [
+        "test: 1 image, unpaired: there is no target to compare with",
+        last,
+    ]

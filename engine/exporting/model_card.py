@@ -166,8 +166,9 @@ def _examples_of_use(name: str, files: Sequence[ExportedFile], facts: Mapping[st
         ]
     if TFLITE in by_format:
         parts += [
-            "With TFLite (LiteRT):",
-            f'```\nmodel = tf.lite.Interpreter("{by_format[TFLITE].path}").get_signature_runner()\n'
+            "With LiteRT (`pip install ai-edge-litert`), or `tf.lite.Interpreter`:",
+            "```\nfrom ai_edge_litert.interpreter import Interpreter\n"
+            f'model = Interpreter("{by_format[TFLITE].path}").get_signature_runner()\n'
             f'output = model(image=image{others})["output"]\n```',
         ]
     if ONNX in by_format:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -48,21 +48,18 @@ class NetworkInput:
 
     def part(self, rows: slice, columns: slice) -> NetworkInput:
         """A part of the picture and of its map."""
-        parts = {
-            name: image if image is None else dataclasses.replace(image, pixels=image.pixels[rows, columns])
-            for name, image in (("picture", self.picture), ("side_map", self.side_map))
-        }
-        return dataclasses.replace(self, **parts)
+        return self._changed(lambda pixels: pixels[rows, columns])
 
     def padded(self, height: int, width: int) -> NetworkInput:
         """The picture and its map, padded; see `size_fit.pad`."""
-        images = {
-            name: image
-            if image is None
-            else dataclasses.replace(image, pixels=pad(image.pixels, height, width))
-            for name, image in (("picture", self.picture), ("side_map", self.side_map))
-        }
-        return dataclasses.replace(self, **images)
+        return self._changed(lambda pixels: pad(pixels, height, width))
+
+    def _changed(self, change: Callable[[np.ndarray], np.ndarray]) -> NetworkInput:
+        picture, side_map = self.picture, self.side_map
+        if side_map is not None:
+            side_map = dataclasses.replace(side_map, pixels=change(side_map.pixels))
+        picture = dataclasses.replace(picture, pixels=change(picture.pixels))
+        return dataclasses.replace(self, picture=picture, side_map=side_map)
 
 
 class NetworkRunner:

@@ -50,9 +50,10 @@ class TiledRunner:
         else:
             needs = f"less than the {self.radius} that the network needs, so tiles differ by"
         levels = self.disagreement.mean * 127.5
+        hint = " (larger tiles differ less)" if levels > 1 else ""
         return (
             f"of {tile} pixels with an overlap of {overlap}; {needs} {levels:.2f} of 255 levels there before "
-            "they are blended"
+            f"they are blended{hint}"
         )
 
     def plan(self, height: int, width: int) -> TilePlan | None:

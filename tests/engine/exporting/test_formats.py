@@ -1,6 +1,7 @@
 """Each format of an export gives what the run gives: for every kind of task, and without this project."""
 
 import json
+import os
 import warnings
 
 import keras
@@ -81,16 +82,35 @@ def assert_close(found, expected, tolerance):
 def test_a_saved_model_and_tflite_give_what_the_run_gives(export_run, name):
     exported = export_run(name)
     features, expected = translated(name, exported)
-    loaded = tf.saved_model.load(f"{exported.path}/saved_model/1")
-    signature = loaded.signatures["serving_default"]
-    found = signature(**{key: tf.constant(value) for key, value in features.items()})["output"]
-    assert_close(found.numpy(), expected, 1e-3 if name == "colourisation" else 1e-4)
-    if ("tflite", "float32") not in exported.files:
-        return
+    tolerance = 1e-3 if name == "colourisation" else 1e-4
+    assert exported.files.keys() & {("saved_model", "float32"), ("tflite", "float32")}
+    if ("saved_model", "float32") in exported.files:
+        signature = tf.saved_model.load(f"{exported.path}/saved_model/1").signatures["serving_default"]
+        found = signature(**{key: tf.constant(value) for key, value in features.items()})["output"]
+        assert_close(found.numpy(), expected, tolerance)
+    if ("tflite", "float32") in exported.files:
+        found = through_tflite(f"{exported.path}/model_float32.tflite", features)
+        assert_close(found, expected, tolerance)
+
+
+def through_tflite(path, features):
     with pytest.warns(UserWarning, match="tf.lite.Interpreter is deprecated"):
-        interpreter = tf.lite.Interpreter(f"{exported.path}/model_float32.tflite")
-    found = interpreter.get_signature_runner("serving_default")(**features)["output"]
-    assert_close(found, expected, 1e-3 if name == "colourisation" else 1e-4)
+        interpreter = tf.lite.Interpreter(path)
+    return interpreter.get_signature_runner("serving_default")(**features)["output"]
+
+
+def test_smaller_weights_of_tflite_give_nearly_that(export_run):
+    exported = export_run("batch statistics")
+    features, expected = translated("batch statistics", exported)
+    size = {}
+    for dtype, least_psnr_db in (("float32", 100), ("float16", 50), ("int8", 20)):
+        path = f"{exported.path}/model_{dtype}.tflite"
+        size[dtype] = os.path.getsize(path)
+        found = through_tflite(path, features)
+        psnr_db = 10 * np.log10(4 / np.mean((found - expected) ** 2))
+        assert psnr_db > least_psnr_db
+        assert exported.files["tflite", dtype].found.psnr_db == pytest.approx(psnr_db, abs=6)
+    assert size["float16"] < 0.7 * size["float32"] and size["int8"] < 0.7 * size["float16"]
 
 
 def test_outside_of_this_project(export_run, run_outside):
@@ -111,9 +131,6 @@ def test_batch_norm_is_folded_only_where_its_statistics_are_fixed(export_run, na
     facts = json.loads(open(f"{exported.path}/gantry.json").read())
     assert facts["folded_batch_norms"] == (7 if name == "moving statistics" else 0)
     assert f"with {name.replace(' ', '_')}" in facts["mode"]
-    assert (exported.files["saved_model", "float32"].found.largest_levels == 0) == (
-        name == "batch statistics"
-    )
 
 
 def test_a_run_in_bfloat16_on_two_replicas_is_exported_in_float32(make_run, tmp_path, monkeypatch, capsys):

@@ -38,7 +38,7 @@ def assert_is(found, expected):
 
 
 def test_a_request_to_tensorflow_serving(export_run):
-    exported = export_run("batch statistics")
+    exported = export_run("batch statistics", formats=["saved_model"])
     pictures = [picture(64, 32, 3), picture(45, 70, 3, seed=1), picture(20, 33, 3, seed=2)]
     files = [file_of(pictures[0]), file_of(pictures[1]), file_of(pictures[2], "JPEG", quality=95)]
     request = json.dumps(
@@ -71,7 +71,7 @@ def test_a_request_to_tensorflow_serving(export_run):
 
 
 def test_pixels_of_pictures_of_several_sizes(export_run):
-    exported = export_run("batch statistics")
+    exported = export_run("batch statistics", formats=["saved_model"])
     signature = tf.saved_model.load(f"{exported.path}/saved_model/1").signatures["pixels"]
     pictures = [picture(64, 32, 3), picture(20, 33, 3, seed=2)]
     found = signature(image_bytes=tf.constant([file_of(pixels) for pixels in pictures]))

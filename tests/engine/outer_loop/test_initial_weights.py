@@ -162,9 +162,9 @@ def test_a_run_that_starts_from_another_run(capfd, synthetic_datasets, tmp_path)
         engine.train.train(gin_files=gin_files, gin_params=[*settings, *params], workdir=workdir)
         return workdir
 
-    def refusal(networks, **settings):
+    def refusal(built, **settings):
         with pytest.raises(ConfigurationError) as error:
-            RunWeights(**{"workdir": old} | settings)(networks)
+            RunWeights(**{"workdir": old} | settings)(built)
         assert "\n" not in str(error.value)
         return str(error.value)
 

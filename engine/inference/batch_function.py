@@ -9,8 +9,6 @@ import tensorflow as tf
 from engine.distribution.devices import Devices
 from engine.tiling.activation_memory import peak_bytes
 
-Features = tuple[tf.Tensor | None, ...]
-
 
 class BatchFunction:
     """A function of batches whose rows do not depend on each other, shared out over the replicas.
@@ -32,31 +30,37 @@ class BatchFunction:
         self._first_size: tuple[int, ...] | None = None
         self._traced: dict[tuple, tf.types.experimental.GenericFunction] = {}
 
-    def __call__(self, *features: tf.Tensor | None) -> tf.Tensor:
+    def __call__(self, pictures: tf.Tensor, *others: tf.Tensor | None) -> tf.Tensor:
         """Computes a batch; each replica gets about as many rows."""
-        rows = features[0].shape[0]
+        rows = pictures.shape[0]
         missing = -rows % self.replicas
-        given = [x if missing == 0 else _repeat_last_row(x, missing) for x in features if x is not None]
-        return self._of(features)(*given)[:rows]
+        given = [
+            x if missing == 0 else _repeat_last_row(x, missing) for x in (pictures, *others) if x is not None
+        ]
+        return self._of(pictures, others)(*given)[:rows]
 
-    def bytes_per_pixel(self, *features: tf.Tensor | tf.TensorSpec | None) -> float | None:
+    def bytes_per_pixel(self, pictures: tf.TensorSpec, *others: tf.TensorSpec | None) -> float | None:
         """How much memory the tensors of a replica need for each pixel of a picture, about.
 
         Args:
-          *features: of a batch; they are not computed.
+          pictures: of a batch, of a known height and width.
+          *others: likewise.
 
         Returns:
           Bytes; None of a loaded graph, which cannot be looked into.
         """
-        height, width = features[0].shape[1:3]
-        graph = self._of(features).get_concrete_function().graph
+        height, width = pictures.shape[1:3]
+        graph = self._of(pictures, others).get_concrete_function().graph
         if any("PartitionedCall" in operation.type for operation in graph.get_operations()):
             return None
         return peak_bytes(graph) / (height * width)
 
-    def _of(self, features: Features) -> tf.types.experimental.GenericFunction:
+    def _of(
+        self, pictures: tf.Tensor, others: tuple[tf.Tensor | None, ...]
+    ) -> tf.types.experimental.GenericFunction:
         """The function for the sizes of these features."""
-        size = tuple(features[0].shape[1:3])
+        features = (pictures, *others)
+        size = tuple(pictures.shape[1:3])
         self._first_size = self._first_size or size
         is_first = size == self._first_size
         key = (is_first, *(x is None for x in features))
@@ -66,20 +70,21 @@ class BatchFunction:
 
             def function(*given: tf.Tensor) -> tf.Tensor:
                 remaining = iter(given)
-                return self._on_replicas([next(remaining) if there else None for there in present])
+                return self._on_replicas(*(next(remaining) if there else None for there in present))
 
             self._traced[key] = tf.function(function, input_signature=specs, autograph=False)
         return self._traced[key]
 
-    def _on_replicas(self, features: list[tf.Tensor | None]) -> tf.Tensor:
+    def _on_replicas(self, pictures: tf.Tensor, *others: tf.Tensor | None) -> tf.Tensor:
         if self._strategy is None:
-            return self._function(*features)
-        rows = tf.shape(features[0])[0] // self.replicas
+            return self._function(pictures, *others)
+        rows = tf.shape(pictures)[0] // self.replicas
 
         def on_replica() -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             first = context.replica_id_in_sync_group * rows
-            return self._function(*(x if x is None else x[first : first + rows] for x in features))
+            own = (x if x is None else x[first : first + rows] for x in (pictures, *others))
+            return self._function(*own)
 
         results = self._strategy.run(tf.autograph.experimental.do_not_convert(on_replica))
         return tf.concat(self._strategy.experimental_local_results(results), axis=0)
@@ -87,10 +92,10 @@ class BatchFunction:
 
 def _spec(x: tf.Tensor, *, is_sized: bool) -> tf.TensorSpec:
     """Of a feature for any batch; images of any size unless that is kept."""
-    is_image = x.shape.rank == 4
-    return tf.TensorSpec(
-        [None, *([None, None, x.shape[3]] if is_image and not is_sized else x.shape[1:])], x.dtype
-    )
+    sizes = x.shape[1:]
+    if x.shape.rank == 4 and not is_sized:
+        sizes = [None, None, x.shape[3]]
+    return tf.TensorSpec([None, *sizes], x.dtype)
 
 
 def _repeat_last_row(x: tf.Tensor, times: int) -> tf.Tensor:

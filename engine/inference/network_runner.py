@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +20,10 @@ _WORKSPACE = 2.0  # memory with that of the convolutions themselves / that of te
 _ESTIMATED_ON = (
     128  # pixels, high and wide, of the picture on which memory is estimated if the first is large
 )
+
+
+class MemoryExhaustedError(ConfigurationError):
+    """The memory of a device was not enough."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,21 +48,18 @@ class NetworkInput:
 
     def part(self, rows: slice, columns: slice) -> NetworkInput:
         """A part of the picture and of its map."""
-        parts = {
-            name: image if image is None else dataclasses.replace(image, pixels=image.pixels[rows, columns])
-            for name, image in (("picture", self.picture), ("side_map", self.side_map))
-        }
-        return dataclasses.replace(self, **parts)
+        return self._changed(lambda pixels: pixels[rows, columns])
 
     def padded(self, height: int, width: int) -> NetworkInput:
         """The picture and its map, padded; see `size_fit.pad`."""
-        images = {
-            name: image
-            if image is None
-            else dataclasses.replace(image, pixels=pad(image.pixels, height, width))
-            for name, image in (("picture", self.picture), ("side_map", self.side_map))
-        }
-        return dataclasses.replace(self, **images)
+        return self._changed(lambda pixels: pad(pixels, height, width))
+
+    def _changed(self, change: Callable[[np.ndarray], np.ndarray]) -> NetworkInput:
+        picture, side_map = self.picture, self.side_map
+        if side_map is not None:
+            side_map = dataclasses.replace(side_map, pixels=change(side_map.pixels))
+        picture = dataclasses.replace(picture, pixels=change(picture.pixels))
+        return dataclasses.replace(self, picture=picture, side_map=side_map)
 
 
 class NetworkRunner:
@@ -123,15 +124,15 @@ class NetworkRunner:
           The outputs of the network, float32 [f H, f W, C] for a picture of H x W.
 
         Raises:
-          ConfigurationError: the network does not take their size. Of one picture alone, it takes no larger
-            size either.
+          ConfigurationError: the network does not take their size, or they do not fit into the memory. Of one
+            picture alone, it takes no larger size either.
         """
         size = self.sizes.padded(*inputs[0].size)
         try:
             outputs = self.translate([one.padded(*size) for one in inputs], code)
             self._check_factor(size, outputs)
         except ConfigurationError as error:
-            if len(inputs) > 1:
+            if len(inputs) > 1 or isinstance(error, MemoryExhaustedError):
                 raise
             self.sizes.refuse(*size, error)
             return self.run(inputs, code)
@@ -164,13 +165,20 @@ class NetworkRunner:
         self, pictures: tf.Tensor, maps: tf.Tensor | None, code: tf.Tensor | None, positions: Sequence[int]
     ) -> np.ndarray:
         """As `translate`, of pictures and maps float32 [B, H, W, C] in [-1, 1]."""
-        output = self.translator.translate(
-            pictures,
-            maps,
-            None if code is None else tf.repeat(code, len(positions), axis=0),
-            tf.constant(positions, tf.int32) if self.translator.has_dropout else None,
-        )
-        return tf.cast(output, tf.float32).numpy()
+        try:
+            output = self.translator.translate(
+                pictures,
+                maps,
+                None if code is None else tf.repeat(code, len(positions), axis=0),
+                tf.constant(positions, tf.int32) if self.translator.has_dropout else None,
+            )
+            return tf.cast(output, tf.float32).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            height, width = pictures.shape[1:3]
+            raise MemoryExhaustedError(
+                f"{width}x{height} pixels do not fit into the memory; lower "
+                f"--memory_gib={self.limits.memory_gib:g}, or set a smaller --tile"
+            ) from error
 
     def _check_factor(self, size: tuple[int, int], outputs: np.ndarray) -> None:
         """Raises ConfigurationError if sizes of outputs do not follow from those of pictures."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -102,6 +103,6 @@ def pad(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
         missing = size - pixels.shape[axis]
         if missing:
             widths = [(0, missing if n == axis else 0) for n in range(pixels.ndim)]
-            mode = "reflect" if missing < pixels.shape[axis] else "edge"
+            mode: Literal["reflect", "edge"] = "reflect" if missing < pixels.shape[axis] else "edge"
             pixels = np.pad(pixels, widths, mode=mode)
     return pixels

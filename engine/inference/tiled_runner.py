@@ -70,6 +70,7 @@ class TiledRunner:
             if math.prod(padded) <= fitting:
                 return None
             tile = min(max(int(math.sqrt(fitting)), _SMALLEST_TILE), _LARGEST_TILE)
+            tile = max(tile, 2 * self._measured_multiple())  # so that tiles can overlap
         if max(height, width) <= tile:
             return None
         multiple = self._measured_multiple()

@@ -21,7 +21,7 @@ def peak_bytes(graph: tf.Graph) -> int:
       graph: of a concrete function. Functions that it calls are opaque: their inputs and outputs count.
     """
     operations = graph.get_operations()
-    owner = {}  # of a view: the tensor whose memory it is
+    owner: dict[object, object] = {}  # of a view: the tensor whose memory it is
     last_use: dict[object, int] = {}
     for number, operation in enumerate(operations):
         for tensor in operation.inputs:

@@ -18,7 +18,8 @@ def network():
     image = image_input(3)
     kernel = {"kernel_initializer": keras.initializers.RandomNormal(0.0, 0.3)}
     x = keras.layers.ReLU()(Conv(4, 3, padding=1, **kernel)(image))
-    return keras.Model(image, Conv(3, 3, padding=1, activation="tanh", **kernel)(x), name="generator")
+    x = Conv(3, 3, padding=1, **kernel)(x)
+    return keras.Model(image, keras.layers.Activation("tanh")(x), name="generator")
 
 
 def facts(**more):

@@ -31,9 +31,8 @@ def network(monkeypatch):
             input=roles[0],
             output=roles[1],
             check_size=lambda height, width: None,
-            translate=compiled,
+            **{"translate": compiled} | more,
             compiled=compiled,
-            **more,
         )
         monkeypatch.setattr(engine.translate, "translator_of_torch_file", lambda *_, **__: translator)
         return translator
@@ -279,6 +278,22 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(run, network, t
     assert files_in(tmp_path / "out") in ([], ["a.png"])
     code, told, _ = run(skip_existing=True)
     assert code == 0 and files_in(tmp_path / "out") == ["a.png", "b.png"]
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_translated_one_by_one(run, network, tmp_path):
+    def translate(pictures, *_):
+        if pictures.shape[0] * pictures.shape[1] > 8:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return -pictures
+
+    network(translate=translate)
+    for number in range(3):
+        save(tmp_path / "in" / f"{number}.png", noise(8, 4, 3, seed=number))
+    save(tmp_path / "in" / "large.png", noise(9, 4, 3))
+    code, _, errors = run()
+    assert code == 2 and errors.count("\n") == 1
+    assert "large.png: 4x9 pixels do not fit into the memory; lower --memory_gib=2" in errors
+    assert files_in(tmp_path / "out") == ["0.png", "1.png", "2.png"]
 
 
 def test_a_bad_picture_among_many_is_named_and_the_others_are_translated(run, network, tmp_path):

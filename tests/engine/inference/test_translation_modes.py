@@ -1,8 +1,11 @@
 """engine.translate in every mode: weights, norm, dropout; in batches as one by one; on a terminal."""
 
+import fcntl
 import io
 import os
 import pty
+import struct
+import termios
 
 import keras
 import numpy as np
@@ -147,6 +150,7 @@ def test_tiles_are_said_with_their_seams(translate, workdir, pictures, tmp_path)
 
 def test_a_terminal_shows_a_bar(workdir, pictures, tmp_path, monkeypatch):
     leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with open(follower, "w") as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
         engine.translate.translate(workdir=workdir, input=str(pictures), output=str(tmp_path / "out"))

@@ -118,7 +118,7 @@ class FrameTranslation:
         with self._named_errors():
             plan = self.tiled.plan(*seen[0].size) if self.is_tiled else None
             if plan is None:
-                outputs = self._runner.run(seen, self._code)
+                outputs = self._run(seen)
             else:
                 outputs = [np.concatenate([*self.tiled.bands(one, plan, self._code)]) for one in seen]
         for number, (frame, output) in enumerate(zip(frames, outputs, strict=True), first):
@@ -129,6 +129,15 @@ class FrameTranslation:
             if frame.chroma is not None:
                 frame = frame._replace(chroma=self._chroma(frame, pixels))
             yield pixels, frame
+
+    def _run(self, seen: Sequence[NetworkInput]) -> list[np.ndarray]:
+        """The outputs for frames; one by one if the network cannot take them together."""
+        try:
+            return self._runner.run(seen, self._code)
+        except ConfigurationError:
+            if len(seen) == 1:
+                raise
+            return [output for one in seen for output in self._run([one])]
 
     def _pixels(self, output: np.ndarray, frame: Frame) -> np.ndarray:
         if output.shape[-1] not in (1, 3):

@@ -28,15 +28,24 @@ SIZE = WIDTH, HEIGHT = 22, 14
 """Pixels of a frame: no multiples of the 4 that the networks here ask for."""
 
 
-def translator(function, *, factor=1, inputs=3, outputs=3, stored=None):
-    """A network that takes sizes that are multiples of 4, as "resnet_6blocks" does."""
+def translator(function, *, factor=1, inputs=3, outputs=3, stored=None, most=8):
+    """A network that takes sizes that are multiples of 4, as "resnet_6blocks" does.
+
+    Its memory suffices for a batch of `most`.
+    """
     compiled = BatchFunction(lambda pictures, *_: function(pictures))
+
+    def translate(pictures, *others):
+        if len(pictures) > most:
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        return compiled(pictures, *others)
+
     return Translator(
         description="a known function",
         input=RoleFormat(channels=inputs, stored=stored),
         output=RoleFormat(channels=outputs),
         check_size=functools.partial(check_image_size, "resnet_6blocks"),
-        translate=compiled,
+        translate=translate,
         compiled=compiled,
         factor=Fraction(factor),
     )
@@ -156,6 +165,17 @@ def test_tiles_of_an_identity_are_seamless(program, tmp_path):
     )
     assert code == 0 and "note: frames are translated in tiles of 32 pixels with an overlap of 4" in told
     assert (tmp_path / "b.y4m").read_bytes() == (tmp_path / "a.y4m").read_bytes()
+
+
+def test_frames_go_one_by_one_if_a_batch_does_not_fit_into_memory(program, tmp_path):
+    write_y4m(tmp_path / "a.y4m", smooth_frames("yuv420p", 5), "yuv420p")
+    flags = {"input": tmp_path / "a.y4m", "output": tmp_path / "b.y4m", "video_colours": "ycbcr"}
+    assert program(**flags, network={"most": 1})[0] == 0
+    assert (tmp_path / "b.y4m").read_bytes() == (tmp_path / "a.y4m").read_bytes()
+    os.remove(tmp_path / "b.y4m")
+    code, _, errors = program(**flags, network={"most": 0})
+    assert code == 2 and f"{tmp_path / 'a.y4m'}: 24x16 pixels do not fit into the memory" in errors
+    assert os.listdir(tmp_path) == ["a.y4m"]
 
 
 def test_a_colour_network_that_makes_grey(program, tmp_path):

@@ -44,16 +44,18 @@ class TiledRunner:
         """How pictures were cut, for the console."""
         tile, overlap = self._tile_and_overlap
         if self.radius is None:
-            needs = "as every output depends on the whole picture, tiles differ by"
+            needs = "every output depends on the whole picture"
         elif overlap >= self.radius:
-            needs = f"the network needs {self.radius}, so tiles differ by"
+            needs = f"the network needs {self.radius}, so the result is that of the whole picture"
         else:
-            needs = f"less than the {self.radius} that the network needs, so tiles differ by"
-        levels = self.disagreement.mean * 127.5
-        return (
-            f"of {tile} pixels with an overlap of {overlap}; {needs} {levels:.2f} of 255 levels there before "
-            "they are blended"
-        )
+            needs = f"the network needs {self.radius}"
+        differ = ""
+        if self.disagreement.count and (self.radius is None or overlap < self.radius):
+            levels = self.disagreement.mean * 127.5
+            differ = (
+                f"; tiles differ by {levels:.1f} of 255 levels where they are blended, larger ones by less"
+            )
+        return f"of {tile} pixels with an overlap of {overlap} ({needs}{differ})"
 
     def plan(self, height: int, width: int) -> TilePlan | None:
         """The tiles of a picture; None if it is translated whole.

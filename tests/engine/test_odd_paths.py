@@ -156,7 +156,7 @@ def test_a_run_under_other_names(run, trained, tmp_path, last):
     assert run(engine.translate, workdir=workdir, input=pictures, output=output)[::2] == (0, "")
     assert sorted(os.listdir(output)) == files
     for file in files:  # a name with the characters of a pattern is no pattern
-        assert find_pictures(str(pictures / file)) == [str(pictures / file)]
+        assert [found.path for found in find_pictures(str(pictures / file))] == [str(pictures / file)]
     sheet = folder / "sheet" / file_name(name, ".png")
     assert run(engine.preview, **config, output=sheet, examples=1)[::2] == (0, "")
     with Image.open(sheet) as image:

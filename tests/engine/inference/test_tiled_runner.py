@@ -98,7 +98,9 @@ def test_a_resnet_computes_the_same_in_tiles_as_whole(norm):
         np.testing.assert_allclose(output, whole, rtol=0, atol=1 / 2550)  # a tenth of 1 / 255
     # By the layers: 3 + 1 + 2 + 12 * 4 + 4 + 2 + 3 = 63, and up to 4 for positions within the stride.
     assert 56 <= tiled.radius <= 68
-    assert f"overlap of {tiled.radius}; the network needs {tiled.radius}" in tiled.description
+    assert (
+        f"overlap of {tiled.radius} (the network needs {tiled.radius}, so the result is" in tiled.description
+    )
 
 
 def test_an_overlap_that_is_too_small_leaves_a_difference():
@@ -108,7 +110,8 @@ def test_an_overlap_that_is_too_small_leaves_a_difference():
     one = smooth_picture(130, 130)
     output, _ = in_tiles(tiled, one)
     assert np.abs(output - runner.run([one], None)[0]).max() > 2 / 255
-    assert "less than the" in tiled.description
+    assert "overlap of 8 (the network needs 6" in tiled.description
+    assert "of 255 levels where they are blended" in tiled.description
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_what_cannot_be_translated_is_refused(translate, checkpoints, tmp_path):
     for flags, expected in (
         ({"input": tmp_path / "damaged"}, ["a.png", "remove or replace"]),
         ({"input": tmp_path / "twins"}, ["a.jpg", "a.png", "would both become"]),
-        ({"input": tmp_path / "clip.yuv"}, ["clip.yuv", "raw video"]),
+        ({"input": tmp_path / "clip.yuv"}, ["clip.yuv", "--video_size=352x288"]),
         ({"input": tmp_path / "empty"}, ["no picture there", "empty"]),
         ({"input": tmp_path / "*.tiff"}, ["no picture there", "pattern"]),
         ({"input": good, "output": tmp_path / "good"}, ["would overwrite", good]),

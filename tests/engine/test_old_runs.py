@@ -66,7 +66,7 @@ def test_evaluates_to_the_same_metrics(opened):
     row, _ = read_rows(str(opened / "run" / "eval.jsonl"))
     expected = EXPECTED["evaluation"]
     added = {name for name in row if name.startswith(("metric_low/", "metric_high/"))}
-    assert row.keys() - added == expected.keys() | {"metric/kid", "metric/fid"}
+    assert row.keys() - added == expected.keys() | {"metric/kid", "metric/fid", "extractor"}
     for name in expected.keys() - {"time_unix"}:
         assert row[name] == (expected[name] if SAME_BITS else pytest.approx(expected[name], rel=1e-4)), name
 

@@ -203,6 +203,7 @@ def test_a_run_that_starts_from_another_run(capfd, synthetic_datasets, tmp_path)
     for weight, stored in zip(weights, state.averaged["generator"].weights, strict=True):
         if "moving" not in weight.path:  # these move at any learning rate
             np.testing.assert_array_equal(weight, stored, err_msg=weight.path)
-    assert setting in (tmp_path / "new" / "config.gin").read_text()
+    config = (tmp_path / "new" / "config.gin").read_text()
+    assert "run_weights.RunWeights.workdir = " in config and repr(old) in config
     with pytest.raises(ConfigurationError, match="keeps no moving averages"):
         RunWeights(workdir=new, weights="averaged")(wide)

@@ -45,7 +45,7 @@ def loaded(path):
     """A function that translates with an exported file or folder."""
     if path.endswith(".keras"):
         network = keras.saving.load_model(path, compile=False)
-        compiled = tf.function(lambda x: network(x, training=False), autograph=False)
+        compiled = tf.function(lambda x: network(x, training=False), autograph=False, reduce_retracing=True)
         return lambda x: compiled(x).numpy()
     if path.endswith((".tflite", ".onnx")):
         with open(path, "rb") as file:
@@ -73,7 +73,9 @@ def forms_of(options, norm_mode, folder):
     run = open_for_export(
         options.workdir, checkpoint="latest", mode=mode, direction=None, data_dir=None, examples=options.batch
     )
-    compiled = tf.function(lambda x: run.translation.rgb({"image": x}), autograph=False)
+    compiled = tf.function(
+        lambda x: run.translation.rgb({"image": x}), autograph=False, reduce_retracing=True
+    )
     forms = [("the run", None, None, lambda x: compiled(x).numpy())]
     return forms + [(*about, loaded(path)) for *about, path in written], run.examples.features["image"]
 

@@ -75,8 +75,10 @@ def pair_in_float64(
         raise ValueError(
             f"{what}: take two images of one shape, not {images.shape}, {references.shape}; resize one"
         )
-    # Shapes unknown during tracing are compared at run time: broadcasting would hide a difference.
-    checks = [tf.debugging.assert_equal(tf.shape(images), tf.shape(references))]
+    checks = []
+    if not (images.shape.is_fully_defined() and references.shape.is_fully_defined()):
+        # Shapes unknown during tracing are compared at run time: broadcasting would hide a difference.
+        checks.append(tf.debugging.assert_equal(tf.shape(images), tf.shape(references)))
     x, y = tf.cast(images, tf.float64), tf.cast(references, tf.float64)
     if value_range is not None:
         checks.append(_check_inside(y, low, high, what=what))

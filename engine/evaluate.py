@@ -33,10 +33,10 @@ from engine.evaluation.text_table import table
 from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.inference.evaluation_mode import WEIGHTS, EvaluationMode
 from engine.inference.following import POLL_SEC, follow_run, wait_for_checkpoint
-from engine.inference.picture_pairs import PicturePairs
 from engine.inference.restored_run import restore_run
 from engine.inference.run_evaluator import RunEvaluator
 from engine.inference.run_files import files_text
+from engine.pictures.picture_pairs import PicturePairs
 from engine.storage.run_directory import RunDirectory
 from models.application_features import ApplicationFeatures
 from models.lpips import Lpips

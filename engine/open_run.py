@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 
-from engine.inference.array_translator import ArrayTranslator
 from engine.inference.evaluation_mode import EvaluationMode
-from engine.inference.limits import Limits
 from engine.inference.run_translator import translator_of_run
+from engine.translation.array_translator import ArrayTranslator
+from engine.translation.limits import Limits
 
 
 def open_run(

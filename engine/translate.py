@@ -26,27 +26,27 @@ from absl import flags
 
 from engine.cli.program import run_program
 from engine.errors import ConfigurationError
-from engine.inference.comparison import strip_ending
-from engine.inference.counterparts import Counterparts
 from engine.inference.evaluation_mode import EvaluationMode
 from engine.inference.exported_translator import translator_of_export
 from engine.inference.latent_codes import latent_codes
-from engine.inference.limits import Limits
-from engine.inference.network_runner import NetworkRunner
-from engine.inference.output_paths import are_written, output_stems
-from engine.inference.picture_log import PictureLog
-from engine.inference.picture_output import OutputFormat
-from engine.inference.picture_paths import SourcePicture, find_pictures
-from engine.inference.picture_steps import Job
-from engine.inference.picture_translation import PictureTranslation
 from engine.inference.run_translator import translator_of_run
 from engine.inference.torch_translator import translator_of_torch_file
-from engine.inference.trained_size import AS_TRAINED, NONE
-from engine.inference.translation_flags import check_flags
-from engine.inference.translation_run import translate_pictures
 from engine.inference.translator import Translator
-from engine.inference.video_settings import VideoSettings, check_video_flags, define_settings, settings_of
-from engine.inference.video_translation import is_video, translate_video
+from engine.pictures.comparison import strip_ending
+from engine.pictures.counterparts import Counterparts
+from engine.pictures.output_paths import are_written, output_stems
+from engine.pictures.picture_log import PictureLog
+from engine.pictures.picture_output import OutputFormat
+from engine.pictures.picture_paths import SourcePicture, find_pictures
+from engine.pictures.trained_size import AS_TRAINED, NONE
+from engine.translation.limits import Limits
+from engine.translation.network_runner import NetworkRunner
+from engine.translation.picture_steps import Job
+from engine.translation.picture_translation import PictureTranslation
+from engine.translation.translation_flags import check_flags
+from engine.translation.translation_run import translate_pictures
+from engine.translation.video_settings import VideoSettings, check_video_flags, define_settings, settings_of
+from engine.translation.video_translation import is_video, translate_video
 
 
 def translate(

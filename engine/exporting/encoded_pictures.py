@@ -9,7 +9,7 @@ import tensorflow as tf
 from data import imaging
 from data.description import ImageFormat
 from data.tfrecords.image_decoding import decode_image
-from engine.inference.role_format import RoleFormat
+from engine.pictures.role_format import RoleFormat
 
 _DECODED_CHANNELS = (1, 2, 3, 4)
 _WHOLE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}

@@ -13,9 +13,9 @@ from data.roles import SIDE_MAP, SIDE_VECTOR
 from engine.errors import ConfigurationError
 from engine.exporting.encoded_pictures import pixel_format
 from engine.exporting.translation import IMAGE, Translation
-from engine.inference.role_format import role_format
 from engine.input_pipeline.pictures import to_rgb
 from engine.input_pipeline.recorded_data import unwrapped
+from engine.pictures.role_format import role_format
 from engine.task import LATENT_CODE
 from engine.training_data import TrainingData
 

@@ -20,7 +20,7 @@ from engine.exporting.encoded_pictures import pixel_format
 from engine.exporting.exported_run import ExportedRun
 from engine.exporting.formats import ExportedFile
 from engine.exporting.translation import IMAGE, OUTPUT
-from engine.inference.role_format import RoleFormat
+from engine.pictures.role_format import RoleFormat
 from engine.storage.run_directory import RunDirectory
 
 _VERSION = 1

@@ -12,8 +12,8 @@ import tensorflow as tf
 from data.description import DataDescription
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
 from engine.errors import ConfigurationError
-from engine.inference.role_format import RoleFormat, role_format
 from engine.input_pipeline.pictures import to_network, to_rgb
+from engine.pictures.role_format import RoleFormat, role_format
 from engine.task import LATENT_CODE, Task
 
 IMAGE, OUTPUT = "image", "output"

@@ -11,7 +11,7 @@ from typing import Any
 from data import gfile
 from data.description import ImageFormat
 from engine.errors import ConfigurationError
-from engine.inference.role_format import RoleFormat
+from engine.pictures.role_format import RoleFormat
 from engine.storage.file_errors import reraise_read_errors
 
 IMAGE, OUTPUT = "image", "output"

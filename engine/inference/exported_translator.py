@@ -13,8 +13,8 @@ from engine.errors import ConfigurationError
 from engine.inference.batch_function import BatchFunction
 from engine.inference.export_facts import IMAGE, OUTPUT, ExportFacts, read_facts
 from engine.inference.exported_network import ExportedNetwork, find_network, load_network
-from engine.inference.side_inputs import SideMaps, parse_side_vector
 from engine.inference.translator import Translator
+from engine.pictures.side_inputs import SideMaps, parse_side_vector
 from engine.task import LATENT_CODE
 
 

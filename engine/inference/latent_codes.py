@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from data import imaging
 from engine.errors import ConfigurationError
-from engine.inference.trained_size import TrainedSize
 from engine.inference.translator import Translator
+from engine.pictures.trained_size import TrainedSize
 
 
 def latent_codes(

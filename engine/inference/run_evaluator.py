@@ -15,9 +15,9 @@ from engine.evaluation.metric_choice import check_names
 from engine.evaluation.results import Evaluation
 from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.inference.evaluation_mode import EvaluationMode
-from engine.inference.picture_log import print_notes
-from engine.inference.picture_pairs import PicturePairs
 from engine.outer_loop.trainer import Trainer
+from engine.pictures.picture_log import print_notes
+from engine.pictures.picture_pairs import PicturePairs
 from engine.reporting.log_rows import evaluation_row, interval_row
 from engine.storage.run_directory import append_row, read_rows
 

@@ -15,12 +15,12 @@ from engine.errors import ConfigurationError
 from engine.inference.batch_function import BatchFunction
 from engine.inference.evaluation_mode import EvaluationMode
 from engine.inference.restored_run import restore_run
-from engine.inference.role_format import role_format
-from engine.inference.side_inputs import find_side_maps, parse_side_vector
 from engine.inference.size_check import SizeCheck
 from engine.inference.translator import Translator
 from engine.input_pipeline.pictures import to_network, to_rgb
 from engine.input_pipeline.recorded_data import describe
+from engine.pictures.role_format import role_format
+from engine.pictures.side_inputs import find_side_maps, parse_side_vector
 from engine.task import LATENT_CODE, Task, set_dropout_keys
 
 _DROPOUT_SEED = 20  # as in evaluations, so that the same example gets the same mask

@@ -10,8 +10,8 @@ from engine.distribution.devices import make_devices
 from engine.distribution.precision import set_precision
 from engine.inference.batch_function import BatchFunction
 from engine.inference.norm_mode import check_norm_mode, set_norm_mode
-from engine.inference.role_format import RoleFormat
 from engine.inference.translator import Translator
+from engine.pictures.role_format import RoleFormat
 from models.networks.generators import check_image_size
 from models.pytorch.weights import load_generator
 

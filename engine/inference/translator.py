@@ -9,8 +9,8 @@ from fractions import Fraction
 import tensorflow as tf
 
 from engine.inference.batch_function import BatchFunction
-from engine.inference.role_format import RoleFormat
-from engine.inference.side_inputs import SideMaps
+from engine.pictures.role_format import RoleFormat
+from engine.pictures.side_inputs import SideMaps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ import tensorflow as tf
 from PIL import Image
 
 from engine.distribution.devices import make_devices
-from engine.inference.limits import Limits
-from engine.inference.picture_paths import find_pictures
+from engine.pictures.picture_paths import find_pictures
 from engine.translate import translate
+from engine.translation.limits import Limits
 from models.networks.generators import build_generator
 from models.pytorch.weights import load_generator
 from models.torch_weights import save_reference

@@ -27,7 +27,7 @@ from engine.cli import program
 from engine.cloud import tpu_job_flags
 from engine.data_service import start
 from engine.errors import ConfigurationError
-from engine.inference.picture_paths import find_pictures
+from engine.pictures.picture_paths import find_pictures
 from models.networks.patchgan import patchgan
 from models.torch_weights import TorchWeights, save_reference
 from tests.helpers.runs import WGAN_GP

@@ -16,7 +16,7 @@ from engine.errors import ConfigurationError
 from engine.evaluate import evaluate
 from engine.gin_config import loader
 from engine.inference.restored_run import restore_run
-from engine.inference.side_inputs import parse_side_vector
+from engine.pictures.side_inputs import parse_side_vector
 from engine.preview import contact_sheet
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train

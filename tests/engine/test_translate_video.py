@@ -19,8 +19,8 @@ from data.formats.planar_frames import PIXEL_FORMATS, PlanarFrames
 from data.formats.raw_video import VideoFormat
 from data.video.raw_writer import RawWriter
 from engine.inference.batch_function import BatchFunction
-from engine.inference.role_format import RoleFormat
 from engine.inference.translator import Translator
+from engine.pictures.role_format import RoleFormat
 from models.networks.generators import check_image_size
 
 RNG = np.random.default_rng(0)

@@ -13,7 +13,8 @@ import tensorflow as tf
 from data import imaging
 from data.pipeline import resizing
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.given_pictures import (
+from engine.inference.translator import Translator
+from engine.pictures.given_pictures import (
     ValueRange,
     are_several,
     in_form_of,
@@ -21,13 +22,12 @@ from engine.inference.given_pictures import (
     named_pictures,
     take_picture,
 )
-from engine.inference.limits import Limits
-from engine.inference.network_runner import NetworkInput, NetworkRunner
-from engine.inference.picture_input import Picture
-from engine.inference.role_format import RoleFormat
-from engine.inference.tiled_runner import TiledRunner
-from engine.inference.trained_size import AS_TRAINED, NONE, RESIZES, TrainedSize
-from engine.inference.translator import Translator
+from engine.pictures.picture_input import Picture
+from engine.pictures.role_format import RoleFormat
+from engine.pictures.trained_size import AS_TRAINED, NONE, RESIZES, TrainedSize
+from engine.translation.limits import Limits
+from engine.translation.network_runner import NetworkInput, NetworkRunner
+from engine.translation.tiled_runner import TiledRunner
 
 _RANGES: dict[str, ValueRange] = {"uint8": (0, 255), "uint16": (0, 65535), "float32": (-1, 1)}
 DTYPES = tuple(_RANGES)

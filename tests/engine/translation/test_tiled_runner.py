@@ -10,13 +10,13 @@ import tensorflow as tf
 from engine.distribution.devices import devices_of
 from engine.errors import ConfigurationError
 from engine.inference.batch_function import BatchFunction
-from engine.inference.limits import Limits
-from engine.inference.network_runner import NetworkInput, NetworkRunner
-from engine.inference.picture_input import Picture
-from engine.inference.role_format import RoleFormat
-from engine.inference.tiled_runner import TiledRunner
 from engine.inference.translator import Translator
+from engine.pictures.picture_input import Picture
+from engine.pictures.role_format import RoleFormat
 from engine.tiling.seams import seam_ratio
+from engine.translation.limits import Limits
+from engine.translation.network_runner import NetworkInput, NetworkRunner
+from engine.translation.tiled_runner import TiledRunner
 from models.networks.edsr import edsr
 from models.networks.generators import build_generator, check_image_size
 

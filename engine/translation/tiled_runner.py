@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from data.imaging import OneHot
-from engine.inference.network_runner import NetworkInput, NetworkRunner
 from engine.tiling.blending import Disagreement, Joined
 from engine.tiling.context_radius import context_radius
 from engine.tiling.tile_plan import TilePlan, plan_tiles
+from engine.translation.network_runner import NetworkInput, NetworkRunner
 
 _SMALLEST_TILE, _LARGEST_TILE = 128, 2048  # pixels, of those that are chosen by memory
 _Noise = Callable[[np.random.Generator, int, int], np.ndarray]

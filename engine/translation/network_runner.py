@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from data import imaging
 from engine.errors import ConfigurationError
-from engine.inference.limits import Limits
-from engine.inference.picture_input import Picture
-from engine.inference.size_fit import SizeFit, pad
 from engine.inference.translator import Translator
+from engine.pictures.picture_input import Picture
+from engine.translation.limits import Limits
+from engine.translation.size_fit import SizeFit, pad
 
 _UNKNOWN_BYTES_PER_PIXEL = 1024.0  # of a network whose graph cannot be looked into, as of edsr_16blocks
 _WORKSPACE = 2.0  # memory with that of the convolutions themselves / that of tensors; 1.1 to 2.9 on a CPU

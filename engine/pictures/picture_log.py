@@ -6,7 +6,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.trained_size import TrainedSize
+from engine.pictures.trained_size import TrainedSize
 
 _SHOWN = 20  # refused pictures, at most
 

@@ -12,9 +12,9 @@ from data.description import DataDescription
 from data.errors import DataError
 from data.roles import SIDE_MAP, SIDE_VECTOR
 from engine.errors import ConfigurationError
-from engine.inference.counterparts import Counterparts
-from engine.inference.picture_input import Picture
-from engine.inference.role_format import RoleFormat, role_format
+from engine.pictures.counterparts import Counterparts
+from engine.pictures.picture_input import Picture
+from engine.pictures.role_format import RoleFormat, role_format
 
 
 class SideMaps:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from data import gfile
 from engine.errors import ConfigurationError
-from engine.inference.picture_paths import SourcePicture
+from engine.pictures.picture_paths import SourcePicture
 
 
 def output_stems(

@@ -16,8 +16,8 @@ from data.errors import DataError
 from data.formats import pillow_images
 from data.formats.image_info import ImageInfo, is_opaque
 from engine.errors import ConfigurationError
-from engine.inference.picture_input import Picture, as_picture
-from engine.inference.role_format import RoleFormat
+from engine.pictures.picture_input import Picture, as_picture
+from engine.pictures.role_format import RoleFormat
 
 ValueRange = tuple[float, float]
 _INTEGERS = ("uint8", "uint16")

@@ -9,8 +9,8 @@ from PIL import Image
 from data.description import DataDescription
 from data.errors import DataError
 from data.pipeline.cropping import make_resize_and_crop
-from engine.inference.example_geometry import ExampleGeometry
-from engine.inference.picture_input import Picture
+from engine.pictures.example_geometry import ExampleGeometry
+from engine.pictures.picture_input import Picture
 
 CROPPED = DataDescription(
     dataset="mine",

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from data import gfile
 from data.formats import image_reader
 from engine.errors import ConfigurationError
-from engine.inference.picture_input import Picture
-from engine.inference.role_format import RoleFormat
+from engine.pictures.picture_input import Picture
+from engine.pictures.role_format import RoleFormat
 from engine.storage.file_errors import reraise_read_errors
 
 _LIST = ".txt"

@@ -12,13 +12,13 @@ from tqdm import tqdm
 from data import gfile
 from data.preparation.parallel_map import map_in_order
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.picture_log import PictureLog
-from engine.inference.picture_steps import Job, Translated
-from engine.inference.picture_translation import PictureTranslation
-from engine.inference.trained_size import TrainedSize
+from engine.pictures.picture_log import PictureLog
+from engine.pictures.trained_size import TrainedSize
 from engine.reporting.closed_terminal import allow_closed_terminal
 from engine.storage.atomic_files import write_bytes
 from engine.storage.file_errors import reraise_write_errors
+from engine.translation.picture_steps import Job, Translated
+from engine.translation.picture_translation import PictureTranslation
 
 _THREADS = (
     4  # that read, and as many that write: more than a machine of few cores has, as disks make them wait

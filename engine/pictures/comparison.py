@@ -6,9 +6,9 @@ import numpy as np
 
 from data import imaging
 from engine.evaluation.sample_grid import join_columns
-from engine.inference import picture_formats
-from engine.inference.picture_formats import EXTENSIONS, PNG, TIFF
-from engine.inference.picture_input import Picture
+from engine.pictures import picture_formats
+from engine.pictures.picture_formats import EXTENSIONS, PNG, TIFF
+from engine.pictures.picture_input import Picture
 
 
 def strip_ending(format: str) -> str:

@@ -20,12 +20,12 @@ from data.video.files import check_writable, is_video_name, open_reader, open_wr
 from data.video.frame_folder import FolderReader
 from data.video.pyav import is_container_name
 from engine.errors import ConfigurationError
-from engine.inference.frame_translation import FrameTranslation
-from engine.inference.network_runner import NetworkRunner
-from engine.inference.trained_size import TrainedSize
-from engine.inference.video_settings import VideoSettings
+from engine.pictures.trained_size import TrainedSize
 from engine.reporting.closed_terminal import allow_closed_terminal
 from engine.storage.file_errors import reraise_write_errors
+from engine.translation.frame_translation import FrameTranslation
+from engine.translation.network_runner import NetworkRunner
+from engine.translation.video_settings import VideoSettings
 
 
 def is_video(paths: Sequence[str], output: str) -> bool:

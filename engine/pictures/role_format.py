@@ -8,8 +8,8 @@ from data.description import DataDescription, ImageFormat
 from data.imaging import OneHot
 from data.roles import SIDE_MAP
 from engine.errors import ConfigurationError
-from engine.inference.picture_input import Picture, read_picture
-from engine.inference.trained_size import TrainedSize, trained_size
+from engine.pictures.picture_input import Picture, read_picture
+from engine.pictures.trained_size import TrainedSize, trained_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from data.formats import chroma
 from data.formats.planar_frames import PlanarFrames
 from data.video.clip import Clip, Frame
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.network_runner import NetworkInput, NetworkRunner
-from engine.inference.picture_input import Picture
-from engine.inference.tiled_runner import TiledRunner
-from engine.inference.trained_size import TrainedSize
+from engine.pictures.picture_input import Picture
+from engine.pictures.trained_size import TrainedSize
+from engine.translation.network_runner import NetworkInput, NetworkRunner
+from engine.translation.tiled_runner import TiledRunner
 
 _WHOLE_RANGES = ((0, 255), (0, 65535))
 

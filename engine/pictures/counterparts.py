@@ -8,7 +8,7 @@ import unicodedata
 
 from data import gfile
 from data.errors import DataError
-from engine.inference.picture_paths import find_pictures
+from engine.pictures.picture_paths import find_pictures
 
 
 class Counterparts:

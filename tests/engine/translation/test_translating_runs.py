@@ -16,9 +16,9 @@ from data import prepare
 from engine.cli import program
 from engine.errors import ConfigurationError
 from engine.evaluate import evaluate
-from engine.inference.picture_input import read_picture
 from engine.inference.restored_run import restore_run
 from engine.input_pipeline.recorded_data import describe
+from engine.pictures.picture_input import read_picture
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.train import train
 from models.networks.generators import GENERATORS, Generator

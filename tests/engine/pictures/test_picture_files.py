@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 import engine.translate
 from engine.inference.batch_function import BatchFunction
-from engine.inference.role_format import RoleFormat
 from engine.inference.translator import Translator
+from engine.pictures.role_format import RoleFormat
 
 
 def negative(pictures, *_):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.inference.network_runner import NetworkInput
-from engine.inference.picture_input import Picture
-from engine.inference.picture_paths import SourcePicture
+from engine.pictures.picture_input import Picture
+from engine.pictures.picture_paths import SourcePicture
+from engine.translation.network_runner import NetworkInput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigurationError
-from engine.inference.size_fit import SizeFit, pad
+from engine.translation.size_fit import SizeFit, pad
 from models.networks.generators import check_image_size
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from engine.inference.trained_size import TrainedSize
+from engine.pictures.trained_size import TrainedSize
 
 
 def smooth(height, width):

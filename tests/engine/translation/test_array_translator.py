@@ -10,13 +10,13 @@ from PIL import Image
 from data.description import ImageFormat
 from data.errors import DataError
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.array_translator import ArrayTranslator
 from engine.inference.batch_function import BatchFunction
-from engine.inference.limits import Limits
-from engine.inference.role_format import RoleFormat
-from engine.inference.side_inputs import SideMaps
-from engine.inference.trained_size import TrainedSize
 from engine.inference.translator import Translator
+from engine.pictures.role_format import RoleFormat
+from engine.pictures.side_inputs import SideMaps
+from engine.pictures.trained_size import TrainedSize
+from engine.translation.array_translator import ArrayTranslator
+from engine.translation.limits import Limits
 
 COLOUR = ImageFormat(channels=3, dtype="uint8", value_range=(0, 255))
 

@@ -10,8 +10,8 @@ from data.description import DataDescription
 from data.errors import DataError
 from data.pipeline import resizing
 from data.roles import INPUT, TARGET
-from engine.inference.picture_input import Picture
-from engine.inference.trained_size import trained_size
+from engine.pictures.picture_input import Picture
+from engine.pictures.trained_size import trained_size
 
 _Size = tuple[int, int]
 

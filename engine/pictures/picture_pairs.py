@@ -13,13 +13,13 @@ from data import gfile, imaging
 from data.errors import DataError
 from data.preparation.layouts import Example, FolderReader
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
-from engine.inference.example_geometry import ExampleGeometry
-from engine.inference.picture_input import Picture
-from engine.inference.picture_log import print_refused
-from engine.inference.role_format import role_format
-from engine.inference.side_inputs import SideMaps, find_side_maps, parse_side_vector
 from engine.input_pipeline.pictures import to_network
 from engine.input_pipeline.recorded_data import RecordedData, describe
+from engine.pictures.example_geometry import ExampleGeometry
+from engine.pictures.picture_input import Picture
+from engine.pictures.picture_log import print_refused
+from engine.pictures.role_format import role_format
+from engine.pictures.side_inputs import SideMaps, find_side_maps, parse_side_vector
 from engine.training_data import TrainingData
 
 

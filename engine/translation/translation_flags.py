@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.errors import ConfigurationError
-from engine.inference.picture_formats import check_format
-from engine.inference.trained_size import NONE, RESIZES
+from engine.pictures.picture_formats import check_format
+from engine.pictures.trained_size import NONE, RESIZES
 
 _FLAGS = {
     "workdir": "weights norm_mode dropout side_vector side_map direction samples code_from resize",

@@ -11,18 +11,18 @@ import tensorflow as tf
 from data.errors import DataError
 from data.pipeline import resizing
 from engine.errors import ConfigurationError, NonFiniteOutputError
-from engine.inference.comparison import comparison_strip, strip_ending
-from engine.inference.counterparts import Counterparts
-from engine.inference.network_runner import NetworkInput, NetworkRunner
-from engine.inference.picture_input import Picture
-from engine.inference.picture_output import RAW_EXTENSION, SHOWN, OutputFormat, raw_file
-from engine.inference.picture_paths import SourcePicture
-from engine.inference.picture_steps import Job, Loaded, Pixels, Translated
-from engine.inference.tiled_runner import TiledRunner
-from engine.inference.trained_size import TrainedSize
 from engine.inference.translator import Translator
+from engine.pictures.comparison import comparison_strip, strip_ending
+from engine.pictures.counterparts import Counterparts
+from engine.pictures.picture_input import Picture
+from engine.pictures.picture_output import RAW_EXTENSION, SHOWN, OutputFormat, raw_file
+from engine.pictures.picture_paths import SourcePicture
+from engine.pictures.trained_size import TrainedSize
 from engine.tiling.seams import seam_ratio
 from engine.tiling.tile_plan import TilePlan
+from engine.translation.network_runner import NetworkInput, NetworkRunner
+from engine.translation.picture_steps import Job, Loaded, Pixels, Translated
+from engine.translation.tiled_runner import TiledRunner
 
 _WAITING_PIXELS = 2**23  # of pictures that wait for others of their size, all together
 

@@ -13,8 +13,8 @@ from data import imaging
 from data.description import ImageFormat
 from data.imaging import ValueRange
 from engine.errors import ConfigurationError
-from engine.inference import picture_formats
-from engine.inference.picture_formats import EXTENSIONS, PNG, TIFF
+from engine.pictures import picture_formats
+from engine.pictures.picture_formats import EXTENSIONS, PNG, TIFF
 
 EXACT, SHOWN = "exact", "shown"
 """The pixels of an output: with the values of the training targets, and with 8 bits, to look at."""

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-UNLOCKED = ("bench", "mlflow")
+UNLOCKED = ("bench", "mlflow", "onnx", "video")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {name: e for name, e in PROJECT["optional-dependencies"].items() if name not in UNLOCKED}
 LOCKS = {extra: (ROOT / f"requirements-{extra}.lock").read_text() for extra in EXTRAS}

@@ -150,7 +150,7 @@ def test_the_best_part_is_evaluated_and_translates(archives, tmp_path):
     in_training = rows(archives / "whole" / "eval.jsonl")[0]
     *_, now = rows(tmp_path / "run" / "eval.jsonl")
     assert now["examples"] == in_training["examples"] == 4
-    for metric in ("psnr_db", "ssim", "mae"):
+    for metric in ("metric/psnr_db", "metric/ssim", "metric/mae"):
         assert now[metric] == pytest.approx(in_training[metric], rel=1e-6)
     # Neither latest nor best needs the data set to translate.
     shutil.rmtree(tmp_path / "run" / "datasets")

@@ -33,6 +33,9 @@ gc.set_threshold(50_000)
 
 # Two processes take the files from this list first, so that neither ends with a long one alone.
 SLOW_FILES = (
+    "packing/test_moving_runs.py",
+    "exporting/test_formats.py",
+    "exporting/test_saved_model.py",
     "outer_loop/test_growing_batches.py",
     "engine/test_programs.py",
     "outer_loop/test_resume.py",

@@ -74,6 +74,8 @@ def test_console_scripts_point_at_the_binaries():
         "gantry-report": "engine.report:run",
         "gantry-sweep": "engine.sweep:run",
         "gantry-events": "engine.events:run",
+        "gantry-export": "engine.export:run",
+        "gantry-pack": "engine.pack:run",
     }
     for target in PROJECT["scripts"].values():
         module, function = target.split(":")

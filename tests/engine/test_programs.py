@@ -15,9 +15,12 @@ from PIL import Image
 
 import engine.doctor
 import engine.evaluate
+import engine.export
+import engine.pack
 import engine.report
 import engine.sweep
 import engine.train
+import engine.translate
 from engine.batching.memory_model import MemoryModel
 from engine.cli import program
 from engine.memory.probe import Probe
@@ -131,7 +134,8 @@ def test_binding_that_nothing_used(run_train, tmp_path):
 
 
 def test_help_says_everything():
-    for module in (engine.train, engine.evaluate, engine.doctor, engine.report, engine.sweep):
+    programs = (engine.train, engine.evaluate, engine.translate, engine.export, engine.pack, engine.doctor)
+    for module in (*programs, engine.report, engine.sweep):
         text = program.help_text(module.__doc__, module.define_flags)
         values = FlagValues()
         module.define_flags(values)

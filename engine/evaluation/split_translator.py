@@ -158,7 +158,7 @@ class SplitTranslator:
         # A task may join images with what a network of float64 makes of them.
         padded = {name: tf.cast(values, keras.config.floatx()) for name, values in padded.items()}
         positions = _at_least_one_row(positions)
-        keys = tf.stack([tf.fill(tf.shape(positions), _DROPOUT_SEED), positions], axis=1)  # [B, 2]
+        keys = dropout_keys_at(positions)
         inputs = self._task.input_picture(padded)
         with set_dropout_keys(keys if self._dropout else None):
             translations = {FORWARD: (self._task.translate(self._networks, padded), padded[TARGET])}
@@ -222,3 +222,15 @@ def _distributable(example: Mapping[str, tf.Tensor], positions: tf.Tensor) -> di
         names = tf.zeros([tf.shape(features[INPUT])[0], 0], tf.uint8)
     positions = tf.cast(positions[: tf.shape(features[INPUT])[0]], tf.int32)
     return features | {_NAME: names, _POSITION: positions}
+
+
+def dropout_keys_at(positions: tf.Tensor) -> tf.Tensor:
+    """Random keys for dropout outside training; an example at one position gets the same mask everywhere.
+
+    Args:
+      positions: int32 [B].
+
+    Returns:
+      int32 [B, 2].
+    """
+    return tf.stack([tf.fill(tf.shape(positions), _DROPOUT_SEED), positions], axis=1)

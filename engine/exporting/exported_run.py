@@ -16,8 +16,8 @@ from engine.exporting.translation import (
     RecordedNetwork,
     Translation,
     check_side_inputs,
-    source_of_direction,
 )
+from engine.inference.direction import source_of_direction
 from engine.inference.evaluation_mode import EvaluationMode
 from engine.inference.norm_mode import set_norm_mode
 from engine.inference.restored_run import restore_run

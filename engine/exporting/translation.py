@@ -98,30 +98,6 @@ class Translation:
         return tf.cast(to_rgb(self.data, translate(self.networks, batch)), tf.float32)
 
 
-def source_of_direction(direction: str | None, data: DataDescription, task: Task) -> str:
-    """The role whose pictures are translated.
-
-    Args:
-      direction: "AtoB" or "BtoA"; None is the direction of the run.
-      data: of the run.
-      task: of the run.
-
-    Raises:
-      ConfigurationError: the direction is unknown, or the task translates in the other one only.
-    """
-    if direction is None:
-        return INPUT
-    if direction not in ("AtoB", "BtoA"):
-        raise ConfigurationError(f"--direction={direction}: unknown; use AtoB or BtoA")
-    trained = data.direction or "AtoB"
-    if direction != trained and not task.translates_back:
-        raise ConfigurationError(
-            f"--direction={direction}: the run translates {trained} only; leave it out, or train another run "
-            f"with DIRECTION = '{direction}'"
-        )
-    return INPUT if direction == trained else TARGET
-
-
 def check_side_inputs(task: Task) -> None:
     """Raises ConfigurationError if the task takes features beside pictures that an export does not know."""
     unknown = [name for name in task.side_inputs if name not in (SIDE_VECTOR, SIDE_MAP)]

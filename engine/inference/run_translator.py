@@ -9,10 +9,10 @@ from fractions import Fraction
 import keras
 import tensorflow as tf
 
-from data.description import DataDescription
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
-from engine.errors import ConfigurationError
+from engine.evaluation.split_translator import dropout_keys_at
 from engine.inference.batch_function import BatchFunction
+from engine.inference.direction import source_of_direction
 from engine.inference.evaluation_mode import EvaluationMode
 from engine.inference.restored_run import restore_run
 from engine.inference.size_check import SizeCheck
@@ -21,9 +21,7 @@ from engine.input_pipeline.pictures import to_network, to_rgb
 from engine.input_pipeline.recorded_data import describe
 from engine.pictures.role_format import role_format
 from engine.pictures.side_inputs import find_side_maps, parse_side_vector
-from engine.task import LATENT_CODE, Task, set_dropout_keys
-
-_DROPOUT_SEED = 20  # as in evaluations, so that the same example gets the same mask
+from engine.task import LATENT_CODE, set_dropout_keys
 
 
 def translator_of_run(
@@ -55,7 +53,8 @@ def translator_of_run(
     """
     trainer = restore_run(workdir, checkpoint=checkpoint)
     task, data = trainer.experiment.task, describe(trainer.experiment.data)
-    source, result = (TARGET, INPUT) if _is_reversed(direction, data, task) else (INPUT, TARGET)
+    source = source_of_direction(direction, data, task)
+    result = TARGET if source == INPUT else INPUT
     example = trainer.experiment.data.example_spec
     vector = parse_side_vector(
         task.side_inputs, example, side_vector=side_vector, class_names=data.side_classes
@@ -79,7 +78,8 @@ def translator_of_run(
         if codes is not None:
             batch[LATENT_CODE] = codes
         run = task.translate_back if source == TARGET else task.translate
-        with set_dropout_keys(_dropout_keys(positions, is_active=used.dropout)):
+        has_keys = used.dropout and positions is not None
+        with set_dropout_keys(dropout_keys_at(positions) if has_keys else None):
             return run(networks, _in_floatx(batch))
 
     def encode(pictures: tf.Tensor) -> tf.Tensor:
@@ -129,31 +129,5 @@ def _naming_sizes_of_trace(trace: Callable[[int, int], None], sizes: SizeCheck) 
     return checked
 
 
-def _dropout_keys(positions: tf.Tensor | None, *, is_active: bool) -> tf.Tensor | None:
-    """Random keys of pictures, int32 [B, 2], from their positions [B]; None without dropout."""
-    if positions is None or not is_active:
-        return None
-    return tf.stack([tf.fill(tf.shape(positions), _DROPOUT_SEED), positions], axis=1)
-
-
 def _in_floatx(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {name: tf.cast(values, keras.config.floatx()) for name, values in batch.items()}
-
-
-def _is_reversed(direction: str | None, data: DataDescription, task: Task) -> bool:
-    """Whether `direction` is not the one of the run.
-
-    Raises:
-      ConfigurationError: it is unknown, or the task translates in one direction only.
-    """
-    if direction is None:
-        return False
-    if direction not in ("AtoB", "BtoA"):
-        raise ConfigurationError(f"--direction={direction}: unknown; use AtoB or BtoA")
-    trained = data.direction or "AtoB"
-    if direction != trained and not task.translates_back:
-        raise ConfigurationError(
-            f"--direction={direction}: the run translates {trained} only; leave it out, or train another run "
-            f"with DIRECTION = '{direction}'"
-        )
-    return direction != trained

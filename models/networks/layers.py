@@ -106,6 +106,7 @@ class Conv(keras.layers.Conv2D):
             "stride": self.strides[0],
             "padding": self.zeros,
             "use_bias": self.use_bias,
+            "activation": keras.activations.serialize(self.activation),
         }
 
 
@@ -147,6 +148,7 @@ class ConvTranspose(keras.layers.Conv2DTranspose):
             "filters": self.filters,
             "kernel": self.kernel_size[0],
             "use_bias": self.use_bias,
+            "activation": keras.activations.serialize(self.activation),
         }
 
 

@@ -29,6 +29,7 @@ from models.pytorch.stored_tensor import Storage, StoredTensor
 _OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _OLD_VERSION = 1001
 _PICKLE = b"\x80"
+_LARGEST_PICKLE_BYTES = 2**24  # of a hundred thousand tensors, about
 _SAVE_AGAIN = "save it again from PyTorch with torch.save(network.state_dict(), FILE)"
 
 
@@ -61,7 +62,7 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
             pickle_reader.load(io.BytesIO(contents))  # its error is more precise than the next one
             raise ValueError("is a bare pickle, which torch.save does not write")
         with zipfile.ZipFile(io.BytesIO(contents)) as archive:
-            return _read(archive)
+            return _read(archive, size_bytes=len(contents))
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
         raise ConfigurationError(
             f"{path}: is not a complete file of torch.save; copy it again, or {_SAVE_AGAIN}"
@@ -122,18 +123,26 @@ def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
     return contents.getvalue()
 
 
-def _read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+def _read(archive: zipfile.ZipFile, *, size_bytes: int) -> dict[str, np.ndarray]:
     """Reads the format since PyTorch 1.6."""
-    names = archive.namelist()
-    # Uncompressed records are no larger than the file, so that a small file cannot fill the memory.
-    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+    names, records = archive.namelist(), archive.infolist()
+    # Uncompressed records that do not overlap are no larger than the file, so that a small file cannot fill
+    # the memory.
+    if any(info.compress_type != zipfile.ZIP_STORED for info in records):
         raise ValueError("is a compressed archive, which torch.save does not write")
+    if sum(info.file_size for info in records) > size_bytes:
+        raise ValueError("has records that overlap, which torch.save does not write")
     folder = _find_folder(names)
     byte_order = "little"
     if f"{folder}byteorder" in names:
         byte_order = archive.read(f"{folder}byteorder").decode("ascii")
     if byte_order not in ("little", "big"):
         raise ValueError(f"has an unknown byte order {byte_order[:20]!r}")
+    # The objects of a pickle can take 86 times its size (measured).
+    if archive.getinfo(f"{folder}data.pkl").file_size > _LARGEST_PICKLE_BYTES:
+        raise ValueError(
+            f"has a data.pkl of more than {_LARGEST_PICKLE_BYTES >> 20} MiB, so it is no state dict"
+        )
     tensors = pickle_reader.load(io.BytesIO(archive.read(f"{folder}data.pkl")))
     storages: dict[Storage, np.ndarray] = {}
     for name, tensor in tensors.items():

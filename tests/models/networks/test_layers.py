@@ -198,6 +198,17 @@ def test_transposed_convolution_geometry(kernel, output_padding, size):
     np.testing.assert_allclose(layer(x), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("make", [layers.Conv, layers.ConvTranspose])
+def test_a_saved_convolution_computes_the_same(make, tmp_path):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, make(2, 3, activation="tanh", use_bias=False)(image))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    x = random(1, 8, 8, 3)
+    np.testing.assert_array_equal(again(x), model(x))
+    assert np.abs(model(x)).max() <= 1 and again.layers[1].activation is keras.activations.tanh
+
+
 def test_unknown_names_are_refused():
     x = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match="'layer': unknown; use one of batch, instance, none"):

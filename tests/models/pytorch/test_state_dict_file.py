@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
+from models.pytorch import state_dict_file
 from models.pytorch.state_dict_file import read_state_dict, write_state_dict
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
@@ -280,6 +281,23 @@ def test_what_is_no_file_of_torch_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.pth", "w") as file:
         file.writestr("name/other", b"")
     assert "data.pkl" in refusal(tmp_path / "other.pth")
+
+
+def test_small_files_cannot_fill_the_memory(tmp_path, monkeypatch):
+    path = Path(
+        archive(
+            tmp_path / "twice.pth", tensor_pickle(), records={f"data/{n}": b"\0" * 4096 for n in range(3)}
+        )
+    )
+    with zipfile.ZipFile(path, "a") as file:  # its directory names one record three times
+        first = file.getinfo("name/data/0")
+        for n in (1, 2):
+            file.getinfo(f"name/data/{n}").header_offset = first.header_offset
+            file.getinfo(f"name/data/{n}").file_size = 1 << 20
+        file.writestr("name/last", b"")
+    assert "records that overlap" in refusal(path)
+    monkeypatch.setattr(state_dict_file, "_LARGEST_PICKLE_BYTES", 10)
+    assert "no state dict" in refusal(archive(tmp_path / "large.pth", tensor_pickle()))
 
 
 @pytest.mark.parametrize("name", ["torch_2.13.pth", "torch_2.13_old_format.pth"])

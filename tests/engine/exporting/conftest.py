@@ -173,7 +173,7 @@ def export_run(make_run, tmp_path_factory):
             trainer = make_run(make_task(), data)
             output = str(tmp_path_factory.mktemp("exports") / name.replace(" ", "_"))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(exported_run, "open_run", lambda *_, **__: trainer)
+                patch.setattr(exported_run, "restore_run", lambda *_, **__: trainer)
                 if name in SIZES:
                     patch.setattr(exported_run, "find_sizes", lambda *_: SIZES[name])
                 files = export(

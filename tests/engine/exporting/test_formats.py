@@ -137,7 +137,7 @@ def test_a_run_in_bfloat16_on_two_replicas_is_exported_in_float32(make_run, tmp_
     task = Pix2Pix(**UNET)
     trainer = make_run(task, MadeUpData(), strategy="mirrored", cpu_replicas=2, precision="bfloat16")
     assert trainer.devices.replicas == 2
-    monkeypatch.setattr(exported_run, "open_run", lambda *_, **__: trainer)
+    monkeypatch.setattr(exported_run, "restore_run", lambda *_, **__: trainer)
     monkeypatch.setattr(exported_run, "find_sizes", lambda *_: SIZES["moving statistics"])
     [file] = export(workdir="run", output=str(tmp_path / "out"), formats=["keras"], examples=2)
     assert 0.001 < file.found.largest_levels < 50

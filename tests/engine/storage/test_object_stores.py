@@ -80,9 +80,10 @@ def results(root):
         write(f"{root}/inputs/deep/{number}.png", png(number, 32, 32))
     output = f"{root}/translated"
     written = translate(workdir=workdir, input=f"{root}/inputs/**/*.png", output=output, raw=True)
-    assert written == [f"{output}/0.png", f"{output}/1.png"]
-    pictures = [name for name in gfile.list_dir(output) if name.endswith((".png", ".npy"))]
-    paths = [f"{output}/{name}" for name in pictures]
+    assert written == [f"{output}/deep/0.png", f"{output}/deep/1.png"]
+    pictures = [name for name in gfile.list_dir(f"{output}/deep") if name.endswith((".png", ".npy"))]
+    assert len(pictures) == 4
+    paths = [f"{output}/deep/{name}" for name in pictures]
     paths.append(f"{workdir}/samples/samples_00000012.png")
     return {
         "weights": {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()},

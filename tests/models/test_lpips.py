@@ -100,7 +100,8 @@ def test_lpips_equals_numpy(stored):
     ]
     assert min(expected) > 0.01
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    np.testing.assert_array_equal(distance(x, x), [0, 0])
+    # Two runs of one convolution may round differently, as threads share the work.
+    np.testing.assert_allclose(distance(x, x), [0, 0], atol=1e-10)
     fractions = ((image / 255).astype(np.float32) for image in (x, y))
     np.testing.assert_allclose(distance(*fractions, (0.0, 1.0)), expected, rtol=1e-4)
 

@@ -37,10 +37,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS) pyproject.toml
 
-.PHONY: help setup train test soak test-tpu bench lint format lock clean
+.PHONY: help setup train test soak test-tpu bench bench-check bench-schedules lint format lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo "Options: ACCELERATOR=cpu|gpu|tpu (now $(ACCELERATOR)), PYTHON=/path/to/python3.12"
 
 setup: $(STAMP)  ## Make .venv with the pinned dependencies, again only when a lock changes
@@ -61,7 +61,13 @@ test-tpu:  ## Lower every task for a TPU, without one (TensorFlow's TPU build, i
 	$(MAKE) VENV=.venv-tpu ACCELERATOR=tpu .venv-tpu/.installed-tpu-dev
 	TPU_SKIP_MDS_QUERY=1 .venv-tpu/bin/python -m pytest -m tpu --durations=0 --durations-min=1 $(PYTEST_FLAGS) tests/tpu
 
-bench: $(DEV_STAMP)  ## Compare batch schedules, an hour or more (BENCH_FLAGS="--facades=FOLDER --seeds=1")
+bench: $(DEV_STAMP)  ## Compare training steps with PyTorch's and a bare loop's, by turns (BENCH_FLAGS="--torch_python=PYTHON")
+	$(BIN)/python -m tests.benchmarks.training_step.compare --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
+
+bench-check: $(DEV_STAMP)  ## The same, and fail where a ratio is 15 % below the recorded one
+	$(BIN)/python -m tests.benchmarks.training_step.compare --check --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
+
+bench-schedules: $(DEV_STAMP)  ## Compare batch schedules, an hour or more (BENCH_FLAGS="--facades=FOLDER --seeds=1")
 	$(BIN)/python tests/benchmarks/batch_schedules.py --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
 lint: $(DEV_STAMP)  ## Check the code: ruff (rules and format), mypy (types)

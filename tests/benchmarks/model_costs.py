@@ -64,14 +64,18 @@ class OnePicture:
 def made_up_trainer(task, size):
     """A trainer of the task's gin file, batch 1."""
     experiment, _ = loader.load_experiment(gin_files=[f"gin/{task}.gin"])
-    small = size // getattr(experiment.data, "downscale", 1)
-    spec = {
+    data = OnePicture(stands_for=experiment.data, example_spec=made_up_spec(experiment.data, size))
+    experiment = dataclasses.replace(experiment, data=data, strategy="one_device", batch_schedule=1)
+    return Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
+
+
+def made_up_spec(data, size):
+    """Shapes of examples of [size, size, 3] targets, and of inputs as the data set makes them."""
+    small = size // getattr(data, "downscale", 1)
+    return {
         "input": tf.TensorSpec([small, small, 3], tf.float32),
         "target": tf.TensorSpec([size, size, 3], tf.float32),
     }
-    data = OnePicture(stands_for=experiment.data, example_spec=spec)
-    experiment = dataclasses.replace(experiment, data=data, strategy="one_device", batch_schedule=1)
-    return Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
 
 
 def flop_of_step(trainer):

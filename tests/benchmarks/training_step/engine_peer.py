@@ -1,0 +1,46 @@
+"""A peer of `compare`: the compiled step of this project, as `engine.train` runs it, on a constant batch.
+
+python -m tests.benchmarks.training_step.engine_peer --gin_file=gin/pix2pix.gin --size=256 --batch=1
+"""
+
+import argparse
+import dataclasses
+import tempfile
+
+from engine.batching.batch_layout import BatchLayout
+from engine.gin_config import loader
+from engine.input_pipeline.distributed_batches import distributed_batches
+from engine.outer_loop.trainer import Trainer
+from engine.storage.run_directory import RunDirectory
+from tests.benchmarks.model_costs import OnePicture, flop_of_step, made_up_spec
+from tests.benchmarks.training_step.peer_protocol import serve
+
+
+def main() -> None:
+    """Serves steps."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gin_file", required=True)
+    parser.add_argument("--gin_param", action="append", default=[])
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--replicas", type=int, default=1)
+    options = parser.parse_args()
+    experiment, _ = loader.load_experiment(gin_files=[options.gin_file], gin_params=options.gin_param)
+    experiment = dataclasses.replace(
+        experiment,
+        data=OnePicture(stands_for=experiment.data, example_spec=made_up_spec(experiment.data, options.size)),
+        batch_schedule=options.batch,
+        strategy="one_device" if options.replicas == 1 else "mirrored",
+        cpu_replicas=options.replicas,
+    )
+    trainer = Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
+    layout = BatchLayout(global_batch=options.batch, replicas=options.replicas)
+    batches = distributed_batches(trainer.devices, experiment.data, position_examples=0, plan=layout)
+    serve(
+        lambda: trainer.loop.run(batches, num_steps=1, step=0, examples=0, layout=layout),
+        flop_of_step=0.0 if options.replicas > 1 else flop_of_step(trainer) * options.batch,
+    )
+
+
+if __name__ == "__main__":
+    main()

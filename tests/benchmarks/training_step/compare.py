@@ -185,7 +185,7 @@ def falls(rows: Sequence[dict[str, float | str]], recorded: dict[str, float]) ->
     found = []
     for row in rows:
         key = _key(row)
-        if ENGINE not in key:
+        if ENGINE not in str(row["peer"]):
             continue
         if key not in recorded:
             found.append(f"{key}: nothing is recorded; run with --record where it is quiet")
@@ -230,7 +230,7 @@ def main() -> None:
     print(table(rows))
     recorded = json.loads(RECORDED.read_text(encoding="utf-8")) if RECORDED.exists() else {}
     if options.record:
-        recorded |= {_key(row): round(float(row["speed"]), 3) for row in rows if ENGINE in _key(row)}
+        recorded |= {_key(row): round(float(row["speed"]), 3) for row in rows if ENGINE in str(row["peer"])}
         RECORDED.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
     if options.check and (found := falls(rows, recorded)):
         sys.exit("not as recorded: " + "; ".join(found))

@@ -100,7 +100,7 @@ class Report:
             features=images,
             other_features=tuple(name for name in opened.features if name not in images),
             domain_channels=opened.metadata.get("channels", {}),
-            vector_size=opened.side_vector_size,
+            vector_size=opened.vector_size(SIDE_VECTOR),
             classes=opened.side_classes,
             labels=opened.labels,
             **counts,

@@ -1,15 +1,9 @@
 """Labelled batches: targets beside their images, positions, rows, restarts, caches, damage, sets of TFDS."""
 
-import os
-
 import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from data.augmentation.colour import Invert
-from data.augmentation.geometry import Rotation
 from data.errors import DataError
 from data.labelled import LabelledImages
 from data.preparation import tfds_writer

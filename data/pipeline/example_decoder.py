@@ -134,6 +134,12 @@ class ExampleDecoder:
         """For each distinct source, whether its values are classes."""
         return tuple(source.is_labels for source in self._distinct_sources)
 
+    @property
+    def contents(self) -> list[tuple]:
+        """What `decode` returns of a record, in this order."""
+        images = [(source.feature, source.half, source.channels) for source in self._distinct_sources]
+        return images + [(feature,) for feature in self.vectors.values()]
+
     @functools.cached_property
     def _distinct_sources(self) -> tuple[ImageSource, ...]:
         return tuple(dict.fromkeys(self.sources.values()))

@@ -35,7 +35,8 @@ class ExampleStream:
       augmentations: applied in training, in this order.
       seed: of the order and of everything random in an example.
       supply: how records are read.
-      cache_path: returns the file for a cache of this stream on disk.
+      cache_path: function of `ExampleDecoder.contents` that returns the file for a cache of this stream on
+        disk.
       augments_evaluation: apply the augmentations in evaluation too, the same to an example every time.
       input_downscale: how many times smaller than targets the inputs become, last of all.
     """
@@ -49,7 +50,7 @@ class ExampleStream:
     augmentations: tuple[Callable, ...]
     seed: int
     supply: Supply
-    cache_path: Callable[[], str]
+    cache_path: Callable[[object], str]
     augments_evaluation: bool = False
     input_downscale: int = 1
 
@@ -258,7 +259,9 @@ class ExampleStream:
             return None, ""
         images = self._decoded_examples().with_options(self.supply.options)
         try:
-            return image_cache.make_cache(images, supply=self.supply, path=self.cache_path())
+            return image_cache.make_cache(
+                images, supply=self.supply, path=self.cache_path(self._decoder.contents)
+            )
         except (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.InvalidArgumentError):
             self.check_records()  # TensorFlow's own error names no file
             raise

@@ -414,7 +414,9 @@ class ImageDataset:
             augmentations=tuple(self.augmentations),
             seed=(self.seed + number * _SECOND_STREAM) % 2**63,
             supply=self.supply,
-            cache_path=lambda: image_cache.cache_path(os.path.expanduser(self.data_dir), self.dataset, part),
+            cache_path=lambda contents: image_cache.cache_path(
+                os.path.expanduser(self.data_dir), self.dataset, part, contents=contents
+            ),
             augments_evaluation=self._augments_evaluation,
             input_downscale=self._input_downscale,
         )

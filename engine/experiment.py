@@ -47,6 +47,9 @@ class Experiment:
       seed: of initial weights and of all randomness in the networks and losses.
       initial_weights: where a new run's weights come from instead of `seed`, such as
         `models.torch_weights.TorchWeights`; a run that is continued does not use them.
+      adversarial_start: length of a warm-up at the start in which generators learn from their reconstruction
+        losses alone. Discriminators and adversarial terms join with the first step that starts at or after
+        it; until then they neither run nor change.
       strategy, cpu_replicas, gpus: see `engine.distribution.devices.make_devices`.
       precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, even where that is slower; see
@@ -99,6 +102,7 @@ class Experiment:
     total_examples: Duration
     seed: int = 0
     initial_weights: InitialWeights | None = None
+    adversarial_start: Duration = 0
     strategy: str = "auto"
     cpu_replicas: int = 1
     gpus: str = "all"
@@ -151,7 +155,8 @@ class Experiment:
                     f"{name.upper()} = {getattr(self, name)}: must be at least {least}; raise it"
                 )
         # How long an epoch is only the data know, which are not read yet.
-        for name in ("total_examples", "log_every", "save_every", "sample_every", "evaluate_every"):
+        lengths = ("total_examples", "adversarial_start")
+        for name in (*lengths, "log_every", "save_every", "sample_every", "evaluate_every"):
             examples_of(getattr(self, name), examples_per_epoch=10**9, name=name.upper())
         for name in ("histograms_every", "profile_at"):
             if getattr(self, name) is not None:

@@ -45,7 +45,8 @@ def run_steps(trainer: Trainer, micro_batch: int) -> None:
     )
     iterator = distributed_batches(devices, trainer.experiment.data, position_examples=0, plan=plan)
     all_due = math.lcm(*(phase.every for phase in trainer.experiment.task.phases())) - 1
-    trainer.loop.run(iterator, num_steps=STEPS, step=all_due, examples=0, layout=plan)
+    start = trainer.plan.adversarial_start  # before it, only generators are due
+    trainer.loop.run(iterator, num_steps=STEPS, step=all_due, examples=start, layout=plan)
 
 
 def xla_report_bytes(directory: str) -> int | None:

@@ -249,22 +249,37 @@ class Experiment:
         """
         return resolve_batch_schedule(self.batch_schedule, examples_per_epoch=self.data.train_examples)
 
-    def with_crop_epochs(self) -> Experiment:
-        """The experiment with `random_crop_epochs` of its data as a number, if that is a part of the run.
+    def with_data_lengths(self) -> Experiment:
+        """The experiment with the lengths that its data has as texts, such as "50%" of the run, as numbers.
+
+        These are `random_crop_epochs`, and `ramp_examples` of augmentations.
 
         Raises:
-          ConfigurationError: it is not a part such as "50%".
+          ConfigurationError: one is no length.
         """
-        part = getattr(self.data, "random_crop_epochs", None)
-        if not isinstance(part, str):
+        changes: dict[str, Any] = {}
+        crops = getattr(self.data, "random_crop_epochs", None)
+        if isinstance(crops, str):  # the last epoch with crops is not broken off
+            examples = self._data_length(crops, "random_crop_epochs")
+            changes["random_crop_epochs"] = math.ceil(examples / self.data.train_examples)
+        augmentations: Sequence[Any] = getattr(self.data, "augmentations", ())
+        ramps = [getattr(each, "ramp_examples", None) for each in augmentations]
+        if any(isinstance(ramp, str) for ramp in ramps):
+            changes["augmentations"] = tuple(
+                dataclasses.replace(each, ramp_examples=self._data_length(ramp, "ramp_examples"))
+                if isinstance(ramp, str)
+                else each
+                for each, ramp in zip(augmentations, ramps, strict=True)
+            )
+        if not changes:
             return self
+        settings: Any = self.data  # of a data set that has these, a dataclass
+        return dataclasses.replace(self, data=dataclasses.replace(settings, **changes))
+
+    def _data_length(self, length: str, name: str) -> int:
         epoch = self.data.train_examples
         total = examples_of(self.total_examples, examples_per_epoch=epoch, name="TOTAL_EXAMPLES")
-        crops = examples_of(part, examples_per_epoch=epoch, total_examples=total, name="random_crop_epochs")
-        # The last epoch with crops is not broken off.
-        settings: Any = self.data  # of a data set that has this one, a dataclass
-        data = dataclasses.replace(settings, random_crop_epochs=math.ceil(crops / epoch))
-        return dataclasses.replace(self, data=data)
+        return examples_of(length, examples_per_epoch=epoch, total_examples=total, name=name)
 
     @property
     def chosen_metric(self) -> str | None:

@@ -158,7 +158,8 @@ def _main(_: object) -> None:
     if os.path.exists("/proc/self/oom_score_adj"):
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # if memory runs out, the kernel should kill this process, not the parent
-    experiment = _local_experiment(loader.load_experiment_text(request.config_text, where=WHAT))
+    experiment = loader.load_experiment_text(request.config_text, where=WHAT)
+    experiment = _local_experiment(experiment.with_data_lengths())  # random data have no such lengths
     trainer = Trainer(experiment, RunDirectory(request.directory))
     meter = _DeviceMeter(trainer, directory=request.directory)
     budget_bytes = request.budget_bytes

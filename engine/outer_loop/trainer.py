@@ -74,7 +74,7 @@ class Trainer:
       config_text: the configuration as text, for TensorBoard.
 
     Attributes:
-      experiment: as given, with the length of random crops in epochs.
+      experiment: as given, with the lengths of its data as numbers.
       run_directory: as given.
       devices: of the run.
       sync: exchanges values with the other workers.
@@ -88,7 +88,7 @@ class Trainer:
     """
 
     def __init__(self, experiment: Experiment, run: RunDirectory, *, config_text: str = ""):
-        self.experiment = experiment = experiment.with_crop_epochs()
+        self.experiment = experiment = experiment.with_data_lengths()
         self.run_directory = run
         self._config_text = config_text
         keras.backend.clear_session()  # a notebook may have made a trainer before

@@ -1,8 +1,8 @@
 """Domain randomisation: degradations composed at random, which a curriculum strengthens over the run.
 
 A network that restores images should know degradations that nobody measured. So the degradations of an
-example are a random choice in a random order, as in BSRGAN (Zhang et al., arXiv 2103.14006), and maybe several
-times over, as in Real-ESRGAN (Wang et al., arXiv 2107.10833).
+example are a random choice in a random order, as in BSRGAN (Zhang et al., arXiv 2103.14006), and maybe
+several times over, as in Real-ESRGAN (Wang et al., arXiv 2107.10833).
 """
 
 import dataclasses

@@ -47,6 +47,9 @@ class Experiment:
       seed: of initial weights and of all randomness in the networks and losses.
       initial_weights: where a new run's weights come from instead of `seed`, such as
         `models.torch_weights.TorchWeights`; a run that is continued does not use them.
+      adversarial_start: length of a warm-up at the start in which generators learn from their reconstruction
+        losses alone. Discriminators and adversarial terms join with the first step that starts at or after
+        it; until then they neither run nor change.
       strategy, cpu_replicas, gpus: see `engine.distribution.devices.make_devices`.
       precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, even where that is slower; see
@@ -101,6 +104,7 @@ class Experiment:
     total_examples: Duration
     seed: int = 0
     initial_weights: InitialWeights | None = None
+    adversarial_start: Duration = 0
     strategy: str = "auto"
     cpu_replicas: int = 1
     gpus: str = "all"
@@ -154,7 +158,8 @@ class Experiment:
                     f"{name.upper()} = {getattr(self, name)}: must be at least {least}; raise it"
                 )
         # How long an epoch is only the data know, which are not read yet.
-        for name in ("total_examples", "log_every", "save_every", "sample_every", "evaluate_every"):
+        lengths = ("total_examples", "adversarial_start")
+        for name in (*lengths, "log_every", "save_every", "sample_every", "evaluate_every"):
             examples_of(getattr(self, name), examples_per_epoch=10**9, name=name.upper())
         for name in ("histograms_every", "profile_at"):
             if getattr(self, name) is not None:
@@ -247,22 +252,37 @@ class Experiment:
         """
         return resolve_batch_schedule(self.batch_schedule, examples_per_epoch=self.data.train_examples)
 
-    def with_crop_epochs(self) -> Experiment:
-        """The experiment with `random_crop_epochs` of its data as a number, if that is a part of the run.
+    def with_data_lengths(self) -> Experiment:
+        """The experiment with the lengths that its data has as texts, such as "50%" of the run, as numbers.
+
+        These are `random_crop_epochs`, and `ramp_examples` of augmentations.
 
         Raises:
-          ConfigurationError: it is not a part such as "50%".
+          ConfigurationError: one is no length.
         """
-        part = getattr(self.data, "random_crop_epochs", None)
-        if not isinstance(part, str):
+        changes: dict[str, Any] = {}
+        crops = getattr(self.data, "random_crop_epochs", None)
+        if isinstance(crops, str):  # the last epoch with crops is not broken off
+            examples = self._data_length(crops, "random_crop_epochs")
+            changes["random_crop_epochs"] = math.ceil(examples / self.data.train_examples)
+        augmentations: Sequence[Any] = getattr(self.data, "augmentations", ())
+        ramps = [getattr(each, "ramp_examples", None) for each in augmentations]
+        if any(isinstance(ramp, str) for ramp in ramps):
+            changes["augmentations"] = tuple(
+                dataclasses.replace(each, ramp_examples=self._data_length(ramp, "ramp_examples"))
+                if isinstance(ramp, str)
+                else each
+                for each, ramp in zip(augmentations, ramps, strict=True)
+            )
+        if not changes:
             return self
+        settings: Any = self.data  # of a data set that has these, a dataclass
+        return dataclasses.replace(self, data=dataclasses.replace(settings, **changes))
+
+    def _data_length(self, length: str, name: str) -> int:
         epoch = self.data.train_examples
         total = examples_of(self.total_examples, examples_per_epoch=epoch, name="TOTAL_EXAMPLES")
-        crops = examples_of(part, examples_per_epoch=epoch, total_examples=total, name="random_crop_epochs")
-        # The last epoch with crops is not broken off.
-        settings: Any = self.data  # of a data set that has this one, a dataclass
-        data = dataclasses.replace(settings, random_crop_epochs=math.ceil(crops / epoch))
-        return dataclasses.replace(self, data=data)
+        return examples_of(length, examples_per_epoch=epoch, total_examples=total, name=name)
 
     @property
     def chosen_metric(self) -> str | None:

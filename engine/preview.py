@@ -86,7 +86,7 @@ def preview(
             "of at least 0; change them"
         )
     experiment, _ = loader.load_experiment(gin_files=gin_files, gin_params=gin_params)
-    experiment = experiment.with_crop_epochs()
+    experiment = experiment.with_data_lengths()
     sheet = contact_sheet(
         experiment.data,
         experiment.task,

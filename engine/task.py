@@ -80,6 +80,8 @@ class Phase:
         critic updates come before each generator update.
       ema_decay: decay per update of an exponential moving average of the networks it updates, which
         evaluation uses; None keeps no average.
+      reconstruction: the terms of `loss` that need no discriminator. Before `Experiment.adversarial_start`
+        they are the whole loss, in every step, and phases without them wait. None: the phase waits.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Phase:
     optimizer: str
     every: int = 1
     ema_decay: float | None = None
+    reconstruction: Callable[[Step], Mapping[str, tf.Tensor | Term]] | None = None
 
     def is_due(self, step: int) -> bool:
         """Returns whether the phase is due.

@@ -104,6 +104,9 @@ class BicycleGan(Task):
                 updates=("generator", "encoder"),
                 optimizer="generator",
                 ema_decay=self.ema_decay,
+                reconstruction=self.reconstruction_loss
+                if self.l1_weight and "encoded" in self.kinds
+                else None,
             ),
             Phase(name="discriminators", loss=self.discriminator_loss, updates=updates, optimizer=optimizer),
             *self.discriminators.regularisation.phases(self.r1_loss, updates=updates, optimizer=optimizer),
@@ -137,13 +140,20 @@ class BicycleGan(Task):
         for kind in self.kinds:
             terms |= self.discriminators.generator_terms(step, kind, outputs[kind])
         if "encoded" in self.kinds:
-            terms["l1"] = self.l1_weight * l1(outputs["encoded"], step.batch["target"])
-            terms["kl"] = self.kl_weight * kl_from_standard_normal(outputs["mean"], outputs["log_variance"])
+            terms |= self.reconstruction_loss(step)
         if "random" in self.kinds:
             mean, _ = step.networks["encoder"](outputs["random"], training=True)  # [B, Z]
             reaches = ("generator",) if "encoded" in self.kinds else ("generator", "encoder")
             terms["latent"] = Term(self.latent_weight * l1(mean, outputs["random_code"]), reaches)
         return terms
+
+    def reconstruction_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """The terms of a cVAE, each [B]: the distance from the encoded targets, and that of the codes."""
+        outputs = step.outputs
+        return {
+            "l1": self.l1_weight * l1(outputs["encoded"], step.batch["target"]),
+            "kl": self.kl_weight * kl_from_standard_normal(outputs["mean"], outputs["log_variance"]),
+        }
 
     def discriminator_loss(self, step: Step) -> dict[str, tf.Tensor]:
         """The terms of the discriminators of all kinds, each [B]."""

@@ -37,7 +37,14 @@ class Colourisation(Pix2Pix):
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases of pix2pix, on the channels that this task uses."""
-        return tuple(dataclasses.replace(phase, loss=_on_channels(phase.loss)) for phase in super().phases())
+        return tuple(
+            dataclasses.replace(
+                phase,
+                loss=_on_channels(phase.loss),
+                reconstruction=phase.reconstruction and _on_channels(phase.reconstruction),
+            )
+            for phase in super().phases()
+        )
 
     def forward(self, step: Step) -> dict[str, tf.Tensor]:
         """Colours the batch: "fake", [B, H, W, 2]."""

@@ -134,6 +134,7 @@ class CycleGan(Task):
     def phases(self) -> tuple[Phase, ...]:
         """The phase of the generators, then those of the discriminators."""
         updates, optimizer = ("input_discriminator", "target_discriminator"), "discriminators"
+        has_cycles = any(self.cycle_weights.values())  # the identity weight is relative to them
         return (
             Phase(
                 name="generators",
@@ -141,6 +142,7 @@ class CycleGan(Task):
                 updates=("input_to_target", "target_to_input"),
                 optimizer="generators",
                 ema_decay=self.ema_decay,
+                reconstruction=self.reconstruction_loss if has_cycles else None,
             ),
             Phase(name="discriminators", loss=self.discriminator_loss, updates=updates, optimizer=optimizer),
             *self.regularisation.phases(self.r1_loss, updates=updates, optimizer=optimizer),
@@ -164,18 +166,30 @@ class CycleGan(Task):
 
     def generator_loss(self, step: Step) -> dict[str, tf.Tensor]:
         """The adversarial, cycle and identity terms of each domain, each [B]."""
-        terms, outputs = {}, step.outputs
-        for domain, other in _OTHER.items():
-            real, weight = step.batch[domain], self.cycle_weights[domain]
-            discriminator = self.discriminators[domain]
+        terms: dict[str, tf.Tensor] = {}
+        for domain, discriminator in self.discriminators.items():
             terms[f"gan_{domain}"] = discriminator.generator_loss(
-                step, real=real, fake=outputs[f"fake_{domain}"]
+                step, real=step.batch[domain], fake=step.outputs[f"fake_{domain}"]
             )
-            cycled = step.networks[f"{other}_to_{domain}"](outputs[f"fake_{other}"], training=True)
-            terms[f"cycle_{domain}"] = weight * l1(cycled, real)
-            if self.identity_weight:
-                distance = l1(outputs[f"identity_{domain}"], real)
-                terms[f"identity_{domain}"] = weight * self.identity_weight * distance
+            terms |= self._reconstruction_terms(step, domain)
+        return terms
+
+    def reconstruction_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """The cycle and identity terms of each domain, each [B]."""
+        terms: dict[str, tf.Tensor] = {}
+        for domain in _OTHER:
+            terms |= self._reconstruction_terms(step, domain)
+        return terms
+
+    def _reconstruction_terms(self, step: Step, domain: str) -> dict[str, tf.Tensor]:
+        """The cycle and identity terms of a domain, each [B]."""
+        other, outputs = _OTHER[domain], step.outputs
+        real, weight = step.batch[domain], self.cycle_weights[domain]
+        cycled = step.networks[f"{other}_to_{domain}"](outputs[f"fake_{other}"], training=True)
+        terms = {f"cycle_{domain}": weight * l1(cycled, real)}
+        if self.identity_weight:
+            distance = l1(outputs[f"identity_{domain}"], real)
+            terms[f"identity_{domain}"] = weight * self.identity_weight * distance
         return terms
 
     def discriminator_loss(self, step: Step) -> dict[str, tf.Tensor]:

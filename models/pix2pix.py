@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -116,10 +117,11 @@ class Pix2Pix(Supervised):
     def phases(self) -> tuple[Phase, ...]:
         """The discriminator's phases, then the generator's."""
         updates, optimizer = ("discriminator",), "discriminator"
+        reconstruction = self.reconstruction_loss if self.l1_weight or self.fidelity.weights else None
         return (
             Phase(name="discriminator", loss=self.discriminator_loss, updates=updates, optimizer=optimizer),
             *self.regularisation.phases(self.r1_loss, updates=updates, optimizer=optimizer),
-            *super().phases(),
+            *(dataclasses.replace(phase, reconstruction=reconstruction) for phase in super().phases()),
         )
 
     def discriminator_loss(self, step: Step) -> dict[str, tf.Tensor]:
@@ -151,7 +153,7 @@ class Pix2Pix(Supervised):
             discriminator(real, "fake")  # the role gives them the same augmentation as the fakes
             distance = feature_matching(activations, outputs["fake"][:-1])
             terms["feature_matching"] = self.feature_matching_weight * distance
-        return terms | super().generator_loss(step)
+        return terms | self.reconstruction_loss(step)
 
     def _discriminator(self, step: Step, outputs: Outputs | None = None) -> Discriminator:
         """The discriminator as a function for `Regularisation`; `outputs` gets its last outputs by role."""

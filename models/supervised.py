@@ -138,6 +138,10 @@ class Supervised(Task):
         return {"fake": step.networks["generator"](inputs, training=True)}
 
     def generator_loss(self, step: Step) -> dict[str, tf.Tensor]:
+        """What the generator minimises, by name, each [B]."""
+        return self.reconstruction_loss(step)
+
+    def reconstruction_loss(self, step: Step) -> dict[str, tf.Tensor]:
         """The weighted distances between outputs and targets, by name, each [B]."""
         real, fake = step.batch["target"], step.outputs["fake"]
         terms = self.fidelity.terms(fake, real, step.frozen_networks)

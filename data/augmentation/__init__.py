@@ -4,6 +4,7 @@ from data.augmentation.colour import ColourJitter, Grey, Invert
 from data.augmentation.compose import augment
 from data.augmentation.degradation import Cutout, Downscale, GaussianBlur, JpegCompression, Noise
 from data.augmentation.geometry import Crop, Flip, RandomResizedCrop, Rotation
+from data.augmentation.random_degradations import RandomDegradations
 
 __all__ = [
     "ColourJitter",
@@ -16,6 +17,7 @@ __all__ = [
     "Invert",
     "JpegCompression",
     "Noise",
+    "RandomDegradations",
     "RandomResizedCrop",
     "Rotation",
     "augment",

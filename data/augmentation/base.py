@@ -74,11 +74,28 @@ def uniform(seed: tf.Tensor, limits: tuple[float, float], shape: Sequence[int] =
     return tf.random.stateless_uniform(shape, seed, low, high)
 
 
-def happens(seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """Draws a bool scalar that is true with that probability; a constant if it is 0 or 1."""
-    if probability in (0, 1):
-        return tf.constant(bool(probability))
-    return tf.random.stateless_uniform([], seed) < probability
+def happens(seed: tf.Tensor, probability: float, strength: tf.Tensor | None = None) -> tf.Tensor:
+    """Draws a bool scalar that is true with that probability, and never at strength 0.
+
+    It is a constant if the probability is 0 or 1 and the strength None.
+    """
+    drawn = (
+        tf.constant(bool(probability))
+        if probability in (0, 1)
+        else tf.random.stateless_uniform([], seed) < probability
+    )
+    return drawn if strength is None else drawn & (strength > 0)
+
+
+def weakened(value: tf.Tensor, strength: tf.Tensor | None, *, identity: float = 0.0) -> tf.Tensor:
+    """The value of a parameter at a strength: linear from `identity`, which changes nothing, to `value`.
+
+    Args:
+      value: float32, as drawn from the settings.
+      strength: float32 scalar in [0, 1]; None is 1.
+      identity: the value at strength 0.
+    """
+    return value if strength is None else identity + strength * (value - identity)
 
 
 def change_if(happened: tf.Tensor, images: dict, change: Callable, on: str = "both") -> dict:

@@ -1,10 +1,12 @@
 """Applying several augmentations, one after the other."""
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from data.augmentation.geometry import Crop, Flip, RandomResizedCrop, Rotation
+from data.augmentation.random_degradations import RandomDegradations
 from data.roles import INPUT, SIDE_MAP, TARGET
 
 _GEOMETRIC = (Crop, Flip, RandomResizedCrop, Rotation)
@@ -20,6 +22,7 @@ def augment(
     seed: tf.Tensor,
     *,
     labels: Collection[str] = (),
+    position: tf.Tensor | None = None,
 ) -> dict[str, tf.Tensor]:
     """Applies augmentations in order.
 
@@ -34,6 +37,8 @@ def augment(
       seed: int64 [2], for example of `data.pipeline.cropping.example_seed`.
       labels: roles of the images whose values are classes: they are moved without mixing pixels, and their
         values never change.
+      position: examples drawn before this one since the start of the run, int64, which the strength of
+        `RandomDegradations` depends on; None is evaluation, at full strength.
 
     Returns:
       {role: float32 [H, W, C] in [0, 1]} of the same roles and shapes.
@@ -52,8 +57,12 @@ def augment(
         if not changed:
             continue
         arguments = (None, own_seed) if isinstance(augmentation, RandomResizedCrop) else (own_seed,)
-        nearest = {"labels": labels} if labels and isinstance(augmentation, _INTERPOLATING) else {}
-        images = images | augmentation(changed, *arguments, **nearest)
+        named: dict[str, Any] = {}
+        if labels and isinstance(augmentation, _INTERPOLATING):
+            named["labels"] = labels
+        if isinstance(augmentation, RandomDegradations):
+            named["strength"] = augmentation.strength_at(position)
+        images = images | augmentation(changed, *arguments, **named)
     return images
 
 

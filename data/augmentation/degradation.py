@@ -1,6 +1,9 @@
 """Degradations (blur, noise, cutout, JPEG, downscaling), for domain randomisation and for restoration.
 
 By default only the input is degraded. With `on="both"`, both images get the same random draw.
+
+Each takes a strength, a float32 scalar in [0, 1], by which the parameters drawn from the settings are
+multiplied (their distance from what changes nothing). At 0 an image stays the same, bit for bit; None is 1.
 """
 
 import dataclasses
@@ -72,14 +75,17 @@ class GaussianBlur:
         base.check_range(self, "sigma", minimum=0)
         base.check_choice(self)
 
-    def draw(self, seed: tf.Tensor) -> Blur:
+    def draw(self, seed: tf.Tensor, strength: tf.Tensor | None = None) -> Blur:
         """Draws the parameters, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
-        return Blur(base.happens(seeds[0], self.probability), base.uniform(seeds[1], self.sigma))
+        sigma = base.weakened(base.uniform(seeds[1], self.sigma), strength)
+        return Blur(base.happens(seeds[0], self.probability, strength), sigma)
 
-    def __call__(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def __call__(
+        self, images: dict[str, tf.Tensor], seed: tf.Tensor, *, strength: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
-        drawn = self.draw(seed)
+        drawn = self.draw(seed, strength)
         return base.change_if(
             drawn.happens, images, lambda image: filtering.gaussian_blur(image, drawn.sigma), self.on
         )
@@ -115,19 +121,22 @@ class Noise:
             raise DataError("Noise.sigma and Noise.gain are both (0, 0): raise one, or leave Noise out")
         base.check_choice(self)
 
-    def draw(self, seed: tf.Tensor) -> Grain:
+    def draw(self, seed: tf.Tensor, strength: tf.Tensor | None = None) -> Grain:
         """Draws the parameters, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 4))
         return Grain(
-            base.happens(seeds[0], self.probability),
-            base.uniform(seeds[1], self.sigma),
-            base.uniform(seeds[2], self.gain),
+            base.happens(seeds[0], self.probability, strength),
+            base.weakened(base.uniform(seeds[1], self.sigma), strength),
+            # A variance: so the deviation is proportional to the strength.
+            base.weakened(base.weakened(base.uniform(seeds[2], self.gain), strength), strength),
             seeds[3],
         )
 
-    def __call__(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def __call__(
+        self, images: dict[str, tf.Tensor], seed: tf.Tensor, *, strength: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
-        drawn = self.draw(seed)
+        drawn = self.draw(seed, strength)
 
         def noisy(image: tf.Tensor) -> tf.Tensor:
             # One noise field per channel, so that grey images get the field of the first channel of RGB ones.
@@ -171,21 +180,25 @@ class Cutout:
         base.check_number(self, "fill", minimum=0, maximum=1)
         base.check_choice(self)
 
-    def draw(self, seed: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Squares:
+    def draw(
+        self, seed: tf.Tensor, height: tf.Tensor, width: tf.Tensor, strength: tf.Tensor | None = None
+    ) -> Squares:
         """Draws squares in an image of that size, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 4))
         shorter = tf.cast(tf.minimum(height, width), tf.float32)
-        edges = base.uniform(seeds[1], self.side, [self.holes])
+        edges = base.weakened(base.uniform(seeds[1], self.side, [self.holes]), strength)
         edges = tf.cast(tf.round(edges * shorter), tf.int32)  # [holes]
         rows = tf.random.stateless_uniform([self.holes], seeds[2], 0, height, tf.int32)
         columns = tf.random.stateless_uniform([self.holes], seeds[3], 0, width, tf.int32)
-        happens = base.happens(seeds[0], self.probability)
+        happens = base.happens(seeds[0], self.probability, strength)
         return Squares(happens, rows - edges // 2, columns - edges // 2, edges)
 
-    def __call__(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def __call__(
+        self, images: dict[str, tf.Tensor], seed: tf.Tensor, *, strength: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
         height, width = tf.unstack(tf.shape(next(iter(images.values())))[:2])
-        drawn = self.draw(seed, height, width)
+        drawn = self.draw(seed, height, width, strength)
 
         def inside(begin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
             offset = tf.range(size) - begin[:, None]  # [holes, size]
@@ -223,16 +236,21 @@ class JpegCompression:
         base.check_range(self, "quality", minimum=1, maximum=100, whole=True)
         base.check_choice(self)
 
-    def draw(self, seed: tf.Tensor) -> Compression:
+    def draw(self, seed: tf.Tensor, strength: tf.Tensor | None = None) -> Compression:
         """Draws the parameters, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
         low, high = self.quality
         quality = tf.random.stateless_uniform([], seeds[1], low, high + 1, tf.int32)
-        return Compression(base.happens(seeds[0], self.probability), quality)
+        if strength is not None:
+            quality = base.weakened(tf.cast(quality, tf.float32), strength, identity=100.0)
+            quality = tf.cast(tf.round(quality), tf.int32)
+        return Compression(base.happens(seeds[0], self.probability, strength), quality)
 
-    def __call__(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def __call__(
+        self, images: dict[str, tf.Tensor], seed: tf.Tensor, *, strength: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
-        drawn = self.draw(seed)
+        drawn = self.draw(seed, strength)
 
         def compressed(image: tf.Tensor) -> tf.Tensor:
             if image.shape[-1] > 4:
@@ -267,14 +285,17 @@ class Downscale:
         base.check_range(self, "factor", minimum=1)
         base.check_choice(self)
 
-    def draw(self, seed: tf.Tensor) -> Shrinking:
+    def draw(self, seed: tf.Tensor, strength: tf.Tensor | None = None) -> Shrinking:
         """Draws the parameters, for a seed int64 [2]."""
         seeds = tf.unstack(tf.random.split(seed, 2))
-        return Shrinking(base.happens(seeds[0], self.probability), base.uniform(seeds[1], self.factor))
+        factor = base.weakened(base.uniform(seeds[1], self.factor), strength, identity=1.0)
+        return Shrinking(base.happens(seeds[0], self.probability, strength), factor)
 
-    def __call__(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def __call__(
+        self, images: dict[str, tf.Tensor], seed: tf.Tensor, *, strength: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """{role: float32 [H, W, C] in [0, 1]} to the same, for a seed int64 [2]."""
-        drawn = self.draw(seed)
+        drawn = self.draw(seed, strength)
 
         def shrunk(image: tf.Tensor) -> tf.Tensor:
             size = tf.shape(image)[:2]

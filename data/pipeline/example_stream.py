@@ -173,18 +173,24 @@ class ExampleStream:
         return tf.function(self._evaluation_example, autograph=False)
 
     def _training_example(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        example_id, epoch = example["id"], example["epoch"]
+        example_id = example["id"]
+        place = {"epoch": example["epoch"], "position": example["position"]}
         if "record" in example:
-            return self._randomised(self._decoder.decode(example["record"]), example_id, epoch)
+            return self._randomised(self._decoder.decode(example["record"]), example_id, **place)
         cache = self._cache[0]
         if cache is not None:
-            return self._randomised(cache.images(example_id), example_id, epoch)
+            return self._randomised(cache.images(example_id), example_id, **place)
         return self._tolerant_reader.read(
-            example_id, lambda record, found: self._randomised(self._decoder.decode(record), found, epoch)
+            example_id, lambda record, found: self._randomised(self._decoder.decode(record), found, **place)
         )
 
     def _randomised(
-        self, decoded: tuple[tf.Tensor, ...], example_id: tf.Tensor, epoch: tf.Tensor
+        self,
+        decoded: tuple[tf.Tensor, ...],
+        example_id: tf.Tensor,
+        *,
+        epoch: tf.Tensor,
+        position: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         """Crops and augments an example: {role: image or vector, "id"}."""
         seed = example_seed(self.seed, epoch, example_id)
@@ -192,7 +198,7 @@ class ExampleStream:
         images = self.resize_and_crop.training(
             images, seed, padding=self._decoder.padding, epoch=epoch, labels=self._decoder.labels
         )
-        augmented = self._augmented(self._decoder.by_role(images), seed)
+        augmented = self._augmented(self._decoder.by_role(images), seed, position)
         return self._with_small_input(augmented) | vectors | {"id": example_id}
 
     def _evaluation_example(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -206,7 +212,9 @@ class ExampleStream:
         name = self._decoder.name(example["record"], example["id"])
         return self._with_small_input(images) | vectors | {"id": example["id"], "name": name}
 
-    def _augmented(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _augmented(
+        self, images: dict[str, tf.Tensor], seed: tf.Tensor, position: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """Applies the augmentations, to float32 in [0, 1]; without any, returns the images unchanged."""
         if not self.augmentations:
             return images
@@ -219,6 +227,7 @@ class ExampleStream:
             in_unit_range,
             tf.random.fold_in(seed, tf.constant(1, tf.int64)),
             labels=[role for role, source in self.sources.items() if source.is_labels],
+            position=position,
         )
 
     def _with_small_input(self, images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

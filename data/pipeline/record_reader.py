@@ -50,7 +50,8 @@ def training_examples(*, records: Records, order: ExampleOrder, position_example
       position_examples: examples drawn since the start of the run.
 
     Returns:
-      An infinite data set of {"record": string [], "id": int64 [], "epoch": int64 []}.
+      An infinite data set of {"record": string [], "id": int64 [], "epoch": int64 [], "position": int64 []},
+      whose position is the number of examples drawn before it since the start of the run.
     """
     table = _shard_table(records)
     start = order.locate(position_examples)
@@ -74,7 +75,7 @@ def training_examples(*, records: Records, order: ExampleOrder, position_example
 
 
 def training_ids(*, records: Records, order: ExampleOrder, position_examples: int) -> tf.data.Dataset:
-    """Yields the ids and epochs of `training_examples`, and reads nothing.
+    """Yields ids, epochs and positions of `training_examples`, and reads nothing.
 
     Args:
       records: what to train on.
@@ -82,7 +83,7 @@ def training_ids(*, records: Records, order: ExampleOrder, position_examples: in
       position_examples: examples drawn since the start of the run.
 
     Returns:
-      An infinite data set of {"id": int64 [], "epoch": int64 []}.
+      An infinite data set of {"id", "epoch", "position": int64 []}.
     """
     first_ids = _shard_table(records)["first_id"]
     start = order.locate(position_examples)
@@ -95,7 +96,8 @@ def training_ids(*, records: Records, order: ExampleOrder, position_examples: in
     def window_ids(epoch: tf.Tensor, window: tf.Tensor) -> tf.data.Dataset:
         shards, indices = order.window_records(epoch, window)
         ids = tf.data.Dataset.from_tensor_slices(tf.gather(first_ids, shards) + indices)
-        return ids.map(lambda example_id: {"id": example_id, "epoch": epoch})
+        ids = tf.data.Dataset.zip(ids, _window_positions(order, epoch, window))
+        return ids.map(lambda example_id, k: {"id": example_id, "epoch": epoch, "position": k})
 
     windows = tf.data.Dataset.counter(start.epoch, dtype=tf.int64).flat_map(epoch_windows)
     return windows.flat_map(window_ids).skip(start.offset)
@@ -113,7 +115,7 @@ def training_windows(*, records: Records, order: ExampleOrder, position_examples
       position_examples: examples drawn since the start of the run.
 
     Returns:
-      An infinite data set of {"record": string [], "id": int64 [], "epoch": int64 []}.
+      An infinite data set of what `training_examples` yields.
     """
     table = _shard_table(records)
     start = order.locate(position_examples)
@@ -156,7 +158,17 @@ def _shuffled_window(
 ) -> tf.data.Dataset:
     """The examples of a window one by one, shuffled. Indexed one by one: a shuffled copy would double it."""
     permutation = tf.data.Dataset.from_tensor_slices(order.window_permutation(epoch, window))
-    return permutation.map(lambda k: {name: x[k] for name, x in examples.items()} | {"epoch": epoch})
+    return tf.data.Dataset.zip(permutation, _window_positions(order, epoch, window)).map(
+        lambda k, position: (
+            {name: x[k] for name, x in examples.items()} | {"epoch": epoch, "position": position}
+        )
+    )
+
+
+def _window_positions(order: ExampleOrder, epoch: tf.Tensor, window: tf.Tensor) -> tf.data.Dataset:
+    """The position in the run of each example of a window, int64 []; goes on behind its end."""
+    first = epoch * order.examples + window * order.window_examples
+    return tf.data.Dataset.range(first, tf.int64.max)
 
 
 def _shard_table(records: Records) -> dict[str, tf.Tensor]:

@@ -24,6 +24,7 @@ from engine.distribution.determinism import now
 from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import run_on_replicas
 from engine.distribution.xla import compiles_with_xla, reraise_xla_errors
+from engine.inner_loop.due_phases import DuePhases
 from engine.inner_loop.gradient_accumulation import AccumulatedStep
 from engine.inner_loop.loop_inputs import LoopInputs, traced_inputs
 from engine.inner_loop.phase_update import APPLIED, NOT_FINITE, PhaseSettings, phase_settings
@@ -71,6 +72,7 @@ class TrainLoop:
         step in which something was not finite. In float16 they always are.
       label_roles: as in `engine.task.Step`.
       recompute: as in `engine.inner_loop.replica_step.ReplicaStep`.
+      adversarial_start: examples of the run before the adversarial phases join.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class TrainLoop:
         undo_non_finite: bool = False,
         label_roles: Iterable[str] = (),
         recompute: bool = False,
+        adversarial_start: int = 0,
     ):
         self._task = task
         self._devices = devices
@@ -101,12 +104,7 @@ class TrainLoop:
         self._dtype = tf.as_dtype(keras.config.floatx())
         moved = moved_variables(train_state) if undo_non_finite or train_state.loss_scales else []
         self._undo = StepUndo(moved) if moved else None
-        phases = task.phases()
-        self._period = math.lcm(*(phase.every for phase in phases))
-        # A pattern is a set of phases that are due together. Each is traced once.
-        due = [tuple(p for p in phases if p.is_due(s)) for s in range(self._period)]
-        self._patterns = list(dict.fromkeys(due))
-        self._pattern_of_step = [self._patterns.index(pattern) for pattern in due]
+        self._due = DuePhases(task.phases(), adversarial_start=adversarial_start)
         self._metric_names: dict[int, list[str]] = {}  # by pattern, written while tracing
         with tf.device("CPU:0"):  # so that another thread can read them while a GPU computes
             self._asked, self._arrived = (tf.Variable(0, dtype=tf.int64, trainable=False) for _ in range(2))
@@ -167,10 +165,15 @@ class TrainLoop:
                 iterator, tf.constant(num_steps, tf.int64), inputs, tf.constant(within_sec, tf.float64)
             )
         steps = int(done)
-        names = self._metric_names[self._pattern_of_step[(step + steps - 1) % self._period]]
+        before_last = steps - 1
+        pattern = self._due.pattern_at(
+            step=step + before_last, examples=examples + before_last * layout.global_batch
+        )
         return LoopResult(
             steps=steps,
-            metrics=dict(zip(names, (float(value) for value in metrics.numpy()), strict=True)),
+            metrics=dict(
+                zip(self._metric_names[pattern], (float(value) for value in metrics.numpy()), strict=True)
+            ),
             data_wait_sec=float(wait_sec),
             finite=int(outcome) < NOT_FINITE,
         )
@@ -250,11 +253,12 @@ class TrainLoop:
         def run(pattern: int) -> tuple[tf.Tensor, tf.Tensor]:
             return self._run_pattern(pattern, batch, of_step, settings, inputs.accumulation)
 
-        if len(self._patterns) == 1:
+        patterns = len(self._due.patterns)
+        if patterns == 1:
             return run(0)
-        pattern = tf.gather(tf.constant(self._pattern_of_step), of_step.step % self._period)
+        pattern = self._due.traced_pattern_at(step=of_step.step, examples=of_step.examples)
         # The condition is outside the replicas, because they must not communicate inside a condition.
-        return tf.switch_case(pattern, [functools.partial(run, i) for i in range(len(self._patterns))])
+        return tf.switch_case(pattern, [functools.partial(run, i) for i in range(patterns)])
 
     def _run_pattern(
         self,
@@ -265,7 +269,7 @@ class TrainLoop:
         accumulation: tf.Tensor | int | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(metrics, outcome) of a step in which the phases of this pattern are due."""
-        phases = self._patterns[pattern]
+        phases = self._due.patterns[pattern]
         before = run_on_replicas(self._strategy, self._undo.read) if self._undo else []
         if accumulation is None:
             metrics, outcome = self._whole(batch, inputs, settings, phases)

@@ -45,7 +45,8 @@ def run_steps(trainer: Trainer, micro_batch: int) -> None:
     )
     iterator = distributed_batches(devices, trainer.experiment.data, position_examples=0, plan=plan)
     all_due = math.lcm(*(phase.every for phase in trainer.experiment.task.phases())) - 1
-    trainer.loop.run(iterator, num_steps=STEPS, step=all_due, examples=0, layout=plan)
+    start = trainer.plan.adversarial_start  # before it, only generators are due
+    trainer.loop.run(iterator, num_steps=STEPS, step=all_due, examples=start, layout=plan)
 
 
 def xla_report_bytes(directory: str) -> int | None:
@@ -157,7 +158,8 @@ def _main(_: object) -> None:
     if os.path.exists("/proc/self/oom_score_adj"):
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # if memory runs out, the kernel should kill this process, not the parent
-    experiment = _local_experiment(loader.load_experiment_text(request.config_text, where=WHAT))
+    experiment = loader.load_experiment_text(request.config_text, where=WHAT)
+    experiment = _local_experiment(experiment.with_data_lengths())  # random data have no such lengths
     trainer = Trainer(experiment, RunDirectory(request.directory))
     meter = _DeviceMeter(trainer, directory=request.directory)
     budget_bytes = request.budget_bytes

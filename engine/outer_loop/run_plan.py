@@ -12,7 +12,9 @@ from engine.batching.scaling_rules import BatchScaling
 from engine.early_stopping import StoppingRule
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
+from engine.inner_loop.due_phases import warm_up_phases
 from engine.optimizers import MetricSchedule
+from engine.task import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class RunPlan:
       best_metric: the evaluation metric that chooses the best checkpoint; None chooses none.
       stopping: when the run ends early; None: never.
       evaluate_every: examples between evaluations; 0: only at the end.
+      adversarial_start: examples before the adversarial phases join; 0: they are there from the start.
     """
 
     total_examples: int
@@ -40,6 +43,7 @@ class RunPlan:
     best_metric: str | None
     stopping: StoppingRule | None
     evaluate_every: int
+    adversarial_start: int
 
 
 def plan_run(
@@ -98,7 +102,38 @@ def plan_run(
         best_metric=experiment.chosen_metric,
         stopping=experiment.stopping_rule,
         evaluate_every=experiment.examples("evaluate_every"),
+        adversarial_start=_adversarial_start(experiment, total=total),
     )
+
+
+def warm_up_lines(plan: RunPlan, task: Task) -> list[str]:
+    """What learns before the adversarial start, as a line of the run's plan; none without a warm-up."""
+    if not plan.adversarial_start:
+        return []
+    names = dict.fromkeys(name for phase in warm_up_phases(task.phases()) for name in phase.updates)
+    return [
+        f"Warm-up: until example {plan.adversarial_start} only {' and '.join(names)} learn, from "
+        "reconstruction losses alone (ADVERSARIAL_START)"
+    ]
+
+
+def _adversarial_start(experiment: Experiment, *, total: int) -> int:
+    """`Experiment.adversarial_start` in examples; refused if the task has nothing to warm up with."""
+    start = experiment.examples("adversarial_start")
+    if not start:
+        return 0
+    setting = f"ADVERSARIAL_START = {experiment.adversarial_start!r}"
+    if not warm_up_phases(experiment.task.phases()):
+        raise ConfigurationError(
+            f"{setting}: {type(experiment.task).__name__}, as it is set, has no generator that learns from a "
+            "reconstruction loss before its discriminator; set ADVERSARIAL_START = 0"
+        )
+    if start >= total:
+        raise ConfigurationError(
+            f"{setting}: the discriminators would never join a run of {total} examples; lower it, or raise "
+            "TOTAL_EXAMPLES"
+        )
+    return start
 
 
 def _scaling(experiment: Experiment, schedule: BatchSchedule) -> BatchScaling:

@@ -29,7 +29,7 @@ from engine.outer_loop.profiling import ProfilerWindow
 from engine.outer_loop.rate_warnings import ZeroRates, find_zero_rates
 from engine.outer_loop.restoring import restore_newest
 from engine.outer_loop.run_actions import RunActions
-from engine.outer_loop.run_plan import RunPlan, plan_run
+from engine.outer_loop.run_plan import RunPlan, plan_run, warm_up_lines
 from engine.outer_loop.schedule_state import ScheduleState, initial_schedule_state
 from engine.outer_loop.stall_watchdog import StallWatchdog
 from engine.outer_loop.stopping import EarlyStop, initial_stopping_state, stopping_lines
@@ -74,7 +74,7 @@ class Trainer:
       config_text: the configuration as text, for TensorBoard.
 
     Attributes:
-      experiment: as given, with the length of random crops in epochs.
+      experiment: as given, with the lengths of its data as numbers.
       run_directory: as given.
       devices: of the run.
       sync: exchanges values with the other workers.
@@ -88,7 +88,7 @@ class Trainer:
     """
 
     def __init__(self, experiment: Experiment, run: RunDirectory, *, config_text: str = ""):
-        self.experiment = experiment = experiment.with_crop_epochs()
+        self.experiment = experiment = experiment.with_data_lengths()
         self.run_directory = run
         self._config_text = config_text
         keras.backend.clear_session()  # a notebook may have made a trainer before
@@ -116,6 +116,7 @@ class Trainer:
             undo_non_finite=experiment.on_non_finite == "skip",
             label_roles=getattr(experiment.data, "label_roles", ()),
             recompute=experiment.recompute,
+            adversarial_start=self.plan.adversarial_start,
         )
         self._nan_policy = NanPolicy(experiment.on_non_finite, self.state.outer_loop_state)
         self.evaluator = Evaluator(
@@ -259,7 +260,8 @@ class Trainer:
             or opening_line(self.experiment, self.devices, networks, examples=self.examples, total=total)
         )
         if not self._is_complete:
-            for line in (*stopping_lines(self.plan), *self.state.groups.lines()):
+            lines = warm_up_lines(self.plan, self.experiment.task)
+            for line in (*stopping_lines(self.plan), *lines, *self.state.groups.lines()):
                 reporter.write_line(line)
             for line in zero_rates.plan_lines():
                 reporter.write_line(f"warning: {line}")

@@ -363,7 +363,7 @@ class Described:
 def test_random_crops_end_with_a_part_of_the_run(total, given, epochs):
     experiment, _ = loader.load_experiment(gin_files=["gin/cut.gin"])
     experiment = dataclasses.replace(experiment, total_examples=total, data=Described(given))
-    assert experiment.with_crop_epochs().data.random_crop_epochs == epochs
+    assert experiment.with_data_lengths().data.random_crop_epochs == epochs
 
 
 def test_a_part_of_no_run_is_refused(synthetic_datasets):

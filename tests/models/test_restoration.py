@@ -139,6 +139,37 @@ def test_it_learns(trainer_of, name, dataset, gain_db, params):
         check_sizes(trainer)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("denoising", "degradations_light"),
+        ("super_resolution", "degradations_strong"),
+        ("supervised", "single", "degradations_strong"),
+    ],
+    ids=lambda names: names[0],
+)
+def test_degradations_strengthen_from_none(data_dir, names):
+    """The presets of domain randomisation: the first input is its target; evaluation is at full strength."""
+    params = ["DATASET = 'single'", f"DATA_DIR = {data_dir!r}", "LOAD_SIZE = 0", "CROP_SIZE = 32"]
+    params += ["single.SingleImages.downscale = 1", "TOTAL_EXAMPLES = 96"]
+    files = [f"gin/{name}.gin" for name in names]
+    experiment, _ = loader.load_experiment(gin_files=files, gin_params=params)
+    data = experiment.with_data_lengths().data
+    [degradations] = data.augmentations
+    assert degradations.ramp_examples == {"degradations_light": 24, "degradations_strong": 48}[names[-1]]
+
+    def errors(batch):
+        return np.abs(batch["input"] - batch["target"]).mean(axis=(1, 2, 3))
+
+    batch = next(iter(data.batches(position_examples=0, global_batch=24)))
+    assert errors(batch)[0] == 0 and errors(batch)[1:].max() > 0
+    late = next(iter(data.batches(position_examples=72, global_batch=24)))
+    assert errors(late).mean() > 2 * errors(batch)[:12].mean()
+    first, again = (next(iter(data.evaluation("val", batch=6))) for _ in range(2))
+    np.testing.assert_array_equal(first["input"], again["input"])
+    assert errors(first).min() > 0
+
+
 def check_sizes(trainer):
     """The grid enlarges inputs to the size of targets; translated images have twice the size."""
     run = trainer.run_directory

@@ -55,9 +55,16 @@ class SmallCycleGan(CycleGan):
         }
 
     def discriminator_loss(self, step):
+        self._note(step)
+        return super().discriminator_loss(step)
+
+    def reconstruction_loss(self, step):  # before the discriminators join
+        self._note(step)
+        return super().reconstruction_loss(step)
+
+    def _note(self, step):
         drawn, count = step.state["drawn"], step.state["drawn_count"]
         ids = step.gather(step.batch["id"])  # [examples]
         places = count.read_value() + tf.range(tf.shape(ids)[0])
         drawn.scatter_update(tf.IndexedSlices(ids, places))
         count.assign_add(tf.shape(ids)[0])
-        return super().discriminator_loss(step)

@@ -71,7 +71,8 @@ def sweep(
     axes, combinations = points(grids=grids, cases=cases)
     workdir = os.path.expanduser(workdir)
     runs = [
-        plan_run(point, workdir=workdir, gin_files=gin_files, gin_params=gin_params) for point in combinations
+        plan_run(point, workdir=workdir, gin_files=gin_files, gin_params=gin_params, split=split)
+        for point in combinations
     ]
     if all(run.refusal for run in runs):
         raise ConfigurationError(runs[0].refusal)

@@ -129,9 +129,15 @@ def _lock_file(path: str, what: str) -> IO[str] | None:
         if error.errno in _CANNOT_LOCK:
             return None
         raise
-    file.truncate(0)
-    file.write(json.dumps(_owner()) + "\n")
-    file.flush()
+    try:
+        with reraise_write_errors(what, remedy="make room there, or choose another directory"):
+            file.truncate(0)
+            file.write(json.dumps(_owner()) + "\n")
+            file.flush()
+    except ConfigurationError:
+        with contextlib.suppress(OSError):  # closing writes again
+            file.close()
+        raise
     return file
 
 

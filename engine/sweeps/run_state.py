@@ -56,15 +56,16 @@ class PlannedRun:
 
 
 def plan_run(
-    point: Point, *, workdir: str, gin_files: Sequence[str], gin_params: Sequence[str]
+    point: Point, *, workdir: str, gin_files: Sequence[str], gin_params: Sequence[str], split: str = ""
 ) -> PlannedRun:
-    """Reads the configuration of a run, and compares it with what its run directory holds.
+    """Reads the configuration of a run, and compares it with its data set and what its run directory holds.
 
     Args:
       point: the run.
       workdir: directory of the sweep.
       gin_files: those of all runs; what the point adds comes after them.
       gin_params: likewise.
+      split: on which the run will be evaluated; empty: on none.
     """
     planned = PlannedRun(
         point=point,
@@ -76,6 +77,8 @@ def plan_run(
         experiment, text = loader.load_experiment(gin_files=planned.gin_files, gin_params=planned.gin_params)
         total = experiment.examples("total_examples")
         _ = experiment.resolved_batch_schedule  # raises if it cannot be resolved
+        if split:
+            experiment.data.evaluation(split, batch=1)  # raises if there is no such split; reads nothing
         earlier = RunDirectory(planned.workdir).read_config()
         changed = earlier is not None and differences(
             earlier,

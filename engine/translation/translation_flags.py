@@ -9,13 +9,14 @@ from engine.pictures.picture_formats import check_format
 from engine.pictures.trained_size import NONE, RESIZES
 
 _FLAGS = {
-    "workdir": "weights norm_mode dropout side_vector side_map direction samples code_from resize",
+    "workdir": "checkpoint weights norm_mode dropout side_vector side_map direction samples code_from resize",
     "torch_checkpoint": "network norm_mode samples",
     "model": "side_vector side_map samples",
 }
 """Source of networks -> the flags that go with it."""
 
-_UNSET = (None, False, NONE)
+_DEFAULTS = {"checkpoint": "latest", "dropout": False, "resize": NONE}
+"""Of those flags that are not None by default."""
 
 
 def check_flags(given: Mapping[str, object]) -> None:
@@ -61,7 +62,9 @@ def _check_source(given: Mapping[str, object]) -> None:
     for name in known:
         value = given[name]
         # An unknown --resize is refused as such.
-        if value in _UNSET or name in _FLAGS[source].split() or (name == "resize" and value not in RESIZES):
+        if value == _DEFAULTS.get(name) or name in _FLAGS[source].split():
+            continue
+        if name == "resize" and value not in RESIZES:
             continue
         fitting = " or ".join(f"--{other}" for other, names in _FLAGS.items() if name in names.split())
         shown = f"--{name}" if value is True else f"--{name}={value}"

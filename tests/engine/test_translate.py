@@ -170,6 +170,9 @@ def test_what_cannot_be_translated_is_refused(translate, checkpoints, tmp_path):
         ({"tile": 64, "overlap": 32}, ["--tile=64, --overlap=32", "twice the overlap"]),
         ({"dropout": True}, ["--dropout: goes with --workdir"]),
         ({"weights": "raw"}, ["--weights=raw: goes with --workdir"]),
+        ({"checkpoint": "best"}, ["--checkpoint=best: goes with --workdir"]),
+        ({"resize": "as_trained"}, ["--resize=as_trained: goes with --workdir"]),
+        ({"side_map": "none"}, ["--side_map=none: goes with --workdir or --model"]),
         ({"torch_checkpoint": good}, [good, "torch.save"]),
     ):
         flags = {

@@ -143,6 +143,7 @@ def test_what_is_no_export_is_refused_in_one_line(translate, export, picture, tm
         ({"direction": "BtoA"}, "--direction=BtoA: goes with --workdir"),
         ({"norm_mode": "moving_statistics"}, "goes with --workdir or --torch_checkpoint"),
         ({"weights": "raw"}, "--weights=raw: goes with --workdir"),
+        ({"checkpoint": "best"}, "--checkpoint=best: goes with --workdir"),
         ({"network": "unet_256"}, "--network=unet_256: goes with --torch_checkpoint"),
         ({"samples": 2}, "--samples=2: the run's networks take no code"),
         ({"side_vector": "1"}, "--side_vector=1: the run's networks take none"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -43,6 +44,21 @@ def write(path, owner):
 
 def owner_elsewhere():
     return {"host": "elsewhere", "boot": "b", "pid": 7, "started": "then", "token": "t", "renewed": 0}
+
+
+def test_a_full_disk_is_one_line_and_frees_the_lock(tmp_path):
+    """The operating system refuses larger files, as a full disk would."""
+    path = str(tmp_path / "lock")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        refusal = pytest.raises(ConfigurationError, match=r"^run a: cannot be written \(.*\); make room there")
+        with refusal, run_lock.hold(path, what="run a"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with run_lock.hold(path, what="run a"):
+        pass
 
 
 def test_a_second_process_is_refused_until_the_first_has_died(tmp_path):

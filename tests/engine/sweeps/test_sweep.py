@@ -233,6 +233,9 @@ def test_runs_are_trained_in_earnest_and_bad_ones_refused_first(synthetic_datase
         "gin_params": [f"DATA_DIR = {synthetic_datasets!r}", "TOTAL_EXAMPLES = 3", "CPU_REPLICAS = 1"],
         "grids": ["BATCH_SCHEDULE = [1000, 3]"],
     }
+    with pytest.raises(ConfigurationError, match="has no split 'tset'; choose one of train, val, test"):
+        sweep(**settings | {"grids": ["BATCH_SCHEDULE = [3]"]}, split="tset")
+    assert not os.path.exists(tmp_path / "sweep")
     with pytest.raises(
         RunsFailedError, match=r"1 of 2 runs failed: BATCH_SCHEDULE=1000 \(.*400 training"
     ) as error:

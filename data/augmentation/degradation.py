@@ -216,7 +216,8 @@ class Cutout:
 class JpegCompression:
     """Rounds to 8 bits, then encodes and decodes as JPEG (4:2:0), as libjpeg does.
 
-    An alpha channel (the last of 2 or 4) stays unchanged.
+    An alpha channel (the last of 2 or 4) stays unchanged. At any strength above 0, images are rounded to
+    8 bits and lose detail of their colours.
 
     Attributes:
       quality: lowest and highest quality, integers from 1 to 100; uniform.

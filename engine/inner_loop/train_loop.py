@@ -165,10 +165,8 @@ class TrainLoop:
                 iterator, tf.constant(num_steps, tf.int64), inputs, tf.constant(within_sec, tf.float64)
             )
         steps = int(done)
-        before_last = steps - 1
-        pattern = self._due.pattern_at(
-            step=step + before_last, examples=examples + before_last * layout.global_batch
-        )
+        earlier = steps - 1
+        pattern = self._due.pattern_at(step=step + earlier, examples=examples + earlier * layout.global_batch)
         return LoopResult(
             steps=steps,
             metrics=dict(

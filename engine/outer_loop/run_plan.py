@@ -112,8 +112,8 @@ def warm_up_lines(plan: RunPlan, task: Task) -> list[str]:
         return []
     names = dict.fromkeys(name for phase in warm_up_phases(task.phases()) for name in phase.updates)
     return [
-        f"Warm-up: until example {plan.adversarial_start} only {' and '.join(names)} learn, from "
-        "reconstruction losses alone (ADVERSARIAL_START)"
+        f"Warm-up until example {plan.adversarial_start}: {' and '.join(names)} alone, from reconstruction "
+        "losses (ADVERSARIAL_START)"
     ]
 
 

@@ -69,6 +69,7 @@ class Soak:
       directory: for the data set and all runs.
       seed: of the moments.
       params: settings of the runs, as in --gin_param.
+      gin_files: of the runs.
       jobs: number of runs at the same time.
       make_program: starts trainings.
     """
@@ -79,10 +80,12 @@ class Soak:
         *,
         seed: int,
         params: Sequence[str] = PARAMS,
+        gin_files: Sequence[str] = (GIN_FILE,),
         jobs: int = 2,
         make_program: Callable[[], Program | ForkedProgram] = Program,
     ):
         self._directory, self._seed, self._jobs = directory, seed, jobs
+        self._gin_files = gin_files
         self._all_programs = [make_program() for _ in range(jobs)]
         self._programs: queue.SimpleQueue = queue.SimpleQueue()
         for program in self._all_programs:
@@ -142,8 +145,9 @@ class Soak:
     def _start(self, program: Program | ForkedProgram, name: str, start: int) -> tuple[str, str]:
         directory = os.path.join(self._directory, name)
         output = f"{directory}.{start}.txt"
-        flags = [f"--gin_param={param}" for param in self._params]
-        program.start([f"--gin_file={GIN_FILE}", f"--workdir={directory}", *flags], output)
+        flags = [f"--gin_file={path}" for path in self._gin_files]
+        flags += [f"--gin_param={param}" for param in self._params]
+        program.start([f"--workdir={directory}", *flags], output)
         return directory, output
 
 

@@ -28,6 +28,7 @@ from engine.storage.run_directory import RunDirectory, read_rows
 from tests.helpers.small_cyclegan.made_up_images import EPOCH_EXAMPLES
 
 GIN_FILE = os.path.join(os.path.dirname(__file__), "small_cyclegan", "small_cyclegan.gin")
+GROUPS_FILE = os.path.join(os.path.dirname(__file__), "small_cyclegan", "groups.gin")
 VOLATILE = {"examples_per_sec", "sec_per_step", "data_wait_fraction", "host_memory_bytes", "time_unix"}
 KINDS = ("start-up", "step", "boundary", "evaluation", "save")
 _SAVE_SEC = 0.03  # about as long as a save of these networks takes

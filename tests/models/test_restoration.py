@@ -144,7 +144,7 @@ def test_it_learns(trainer_of, name, dataset, gain_db, params):
     [
         ("denoising", "degradations_light"),
         ("super_resolution", "degradations_strong"),
-        ("supervised", "single", "degradations_strong"),
+        ("supervised", "degradations_strong"),
     ],
     ids=lambda names: names[0],
 )

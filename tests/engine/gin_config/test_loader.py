@@ -39,6 +39,7 @@ def test_quickstart_reads_and_overrides():
 ADDED = (
     "augmentations",
     "base",
+    "degradations_",
     "early_stopping",
     "from_run",
     "inception_features",

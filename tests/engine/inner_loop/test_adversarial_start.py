@@ -192,8 +192,8 @@ def test_lengths_may_be_epochs_and_the_run_says_what_learns():
     plan = plan_of(CycleGan(), total_examples=100, adversarial_start="2ep")
     assert plan.adversarial_start == 20
     assert warm_up_lines(plan, CycleGan()) == [
-        "Warm-up: until example 20 only input_to_target and target_to_input learn, from reconstruction "
-        "losses alone (ADVERSARIAL_START)"
+        "Warm-up until example 20: input_to_target and target_to_input alone, from reconstruction losses "
+        "(ADVERSARIAL_START)"
     ]
     assert warm_up_lines(plan_of(Cut(), total_examples=100), Cut()) == []
 

@@ -2,9 +2,11 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine.storage import checkpoints
 from engine.storage.run_directory import append_row
 from tests.helpers import killing
 from tests.helpers.kill_soak import Soak, table_of
@@ -43,6 +45,35 @@ def test_killed_in_a_save_at_a_boundary_and_in_an_evaluation(soak, monkeypatch):
     assert not any(outcome.wrong for outcome in outcomes)
     assert not any("before" in place for outcome in outcomes for _, place in outcome.kills)
     assert "in a save" in table_of(outcomes)
+
+
+def test_groups_of_variables_on_replicas_with_a_warm_up(tmp_path):
+    """Killed while the generators warm up; frozen, slower and decayed variables, on 2 replicas."""
+    params = (
+        "BATCH_SCHEDULE = '0:2, 12:5'",
+        "TOTAL_EXAMPLES = 37",
+        "ADVERSARIAL_START = 15",  # in the step from 12 to 17
+        "CPU_REPLICAS = 2",
+        "LOG_EVERY = 1",
+        "SAVE_EVERY = 5",
+        "SAMPLE_EVERY = 0",
+        "KEEP_CHECKPOINTS = 10",
+    )
+    gin_files = (killing.GIN_FILE, killing.GROUPS_FILE)
+    soak = Soak(str(tmp_path), seed=0, params=params, gin_files=gin_files, make_program=ForkedProgram)
+    try:
+        course = soak.train_undisturbed()
+        [outcome] = soak.train_killed({3: ["step"]})
+    finally:
+        soak.close()
+    assert not outcome.wrong
+    [(moment, _)] = outcome.kills
+    assert moment.examples < 15
+    positions = checkpoints.list_checkpoints(course.run.checkpoints)
+    first, last = (variables(course.run.path, position) for position in (positions[0], positions[-1]))
+    changed = {name for name, value in first.items() if not np.array_equal(value, last[name])}
+    weights = {name for name in changed if name.startswith("network/input_to_target/")}
+    assert weights == {f"network/input_to_target/{name}" for name in ("002_kernel", "003_bias")}
 
 
 def test_every_difference_is_seen(soak, tmp_path):

@@ -53,6 +53,8 @@ class Experiment:
         `engine.distribution.determinism`.
       jit_compile: compile the step with XLA, on one device and in whole batches; see
         `engine.distribution.xla`.
+      recompute: compute the activations of networks again in the backward pass instead of keeping them: less
+        memory for more time; see `engine.inner_loop.recompute_plan`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
         `engine.batch_schedules` or `engine.adaptive_batch`.
       largest_micro_batch: the most examples that a replica computes on at once; gradients of larger batches
@@ -105,6 +107,7 @@ class Experiment:
     precision: str = "float32"
     determinism: bool = False
     jit_compile: bool = False
+    recompute: bool = False
     batch_schedule: int | str | BatchGrowth = 1
     largest_micro_batch: int | str | None = None
     memory_fraction: float = 0.8
@@ -319,7 +322,7 @@ _FREE_TO_CHANGE = frozenset(
     f"{owner}.{name}"
     for owner, names in {
         "engine.experiment.Experiment": (
-            "total_examples strategy cpu_replicas gpus determinism jit_compile steps_per_loop "
+            "total_examples strategy cpu_replicas gpus determinism jit_compile recompute steps_per_loop "
             "log_every save_every sample_every evaluate_every check_replicas_every keep_checkpoints "
             "max_wall_time on_non_finite best_metric early_stopping feature_extractor largest_micro_batch "
             "memory_fraction memory_bytes report_stalls_after histograms_every profile_at profile_steps "

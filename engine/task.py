@@ -415,6 +415,38 @@ def dropout_keys() -> tf.Tensor | None:
     return _dropout_keys.get()
 
 
+_kept_sums: contextvars.ContextVar[list[list[tf.Tensor]] | None] = contextvars.ContextVar(
+    "kept_sums", default=None
+)
+_reused_sums: contextvars.ContextVar[Iterator[list[tf.Tensor]] | None] = contextvars.ContextVar(
+    "reused_sums", default=None
+)
+
+
+@contextlib.contextmanager
+def keep_sums() -> Iterator[list[list[tf.Tensor]]]:
+    """Lists the sums that `sum_over_replicas` computes meanwhile, for `reuse_sums`."""
+    sums: list[list[tf.Tensor]] = []
+    token = _kept_sums.set(sums)
+    try:
+        yield sums
+    finally:
+        _kept_sums.reset(token)
+
+
+@contextlib.contextmanager
+def reuse_sums(sums: list[list[tf.Tensor]]) -> Iterator[None]:
+    """Makes `sum_over_replicas` return these sums, for a computation that is made again, without communicating.
+
+    Their gradients communicate as ever.
+    """
+    token = _reused_sums.set(iter(sums))
+    try:
+        yield
+    finally:
+        _reused_sums.reset(token)
+
+
 def sum_over_replicas(values: Any) -> Any:
     """Returns the sums over all replicas, for layers that couple examples (in replica context).
 
@@ -429,13 +461,19 @@ def sum_over_replicas(values: Any) -> Any:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return values
+    kept, reused = _kept_sums.get(), _reused_sums.get()
 
     # `ReplicaContext.all_reduce` searches the graph from its sums back to its inputs. The sums depend on the
     # other replicas too, so every call would search their whole graphs: a CUT with batch norm traces for
     # minutes. The search ends at a stopped gradient.
     @tf.custom_gradient
     def all_reduce(*own: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:
-        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.stop_gradient(x) for x in own])
+        if reused is not None:
+            sums = next(reused)
+        else:
+            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.stop_gradient(x) for x in own])
+        if kept is not None:
+            kept.append(sums)
         return sums, lambda *gradients: sum_over_replicas(list(gradients))
 
     return tf.nest.pack_sequence_as(values, all_reduce(*tf.nest.flatten(values)))

@@ -17,10 +17,13 @@ def peak_device_bytes(names: Sequence[str]) -> int | None:
       names: TensorFlow's names of this process's devices.
 
     Returns:
-      Bytes; None if no device tells, as CPUs and some TPUs do not.
+      Bytes; None if no device tells, as some TPUs do not. CPUs use the memory of the host: they count as not
+      telling, though TensorFlow has figures on processors where oneDNN's allocator is in use.
     """
     peaks = []
     for name in names:
+        if tf.DeviceSpec.from_string(name).device_type == "CPU":
+            continue
         try:
             peaks.append(int(tf.config.experimental.get_memory_info(name)["peak"]))
         except ValueError:  # no statistics for this kind of device

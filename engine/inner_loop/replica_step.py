@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow as tf
 from engine.inner_loop.batch_rows import ReplicaRows, micro_step, whole_step
 from engine.inner_loop.gradients import phase_gradients
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, phase_sums, update
+from engine.inner_loop.recomputation import RecomputedNetwork
 from engine.inner_loop.train_state import TrainState
 from engine.task import Phase, Seeds, Step, Task, set_example_weights
 
@@ -60,6 +61,7 @@ class ReplicaStep:
       train_state: the variables.
       seed: of all randomness in the networks and losses.
       label_roles: as in `Step`.
+      recompute: whether activations are computed again in the backward pass instead of being kept.
 
     Attributes:
       task: as given.
@@ -67,11 +69,22 @@ class ReplicaStep:
       traces: how often a step, or a phase of it, was traced.
     """
 
-    def __init__(self, *, task: Task, train_state: TrainState, seed: int, label_roles: Iterable[str] = ()):
+    def __init__(
+        self,
+        *,
+        task: Task,
+        train_state: TrainState,
+        seed: int,
+        label_roles: Iterable[str] = (),
+        recompute: bool = False,
+    ):
         self.task = task
         self.train_state = train_state
         self._seed = seed
         self._label_roles = frozenset(label_roles)
+        self._networks: Mapping[str, Any] = train_state.networks
+        if recompute:
+            self._networks = {name: RecomputedNetwork(net) for name, net in train_state.networks.items()}
         self.traces = 0
 
     def run(
@@ -142,7 +155,7 @@ class ReplicaStep:
             return tf.cast(values, dtype) if values.dtype.is_floating else values
 
         return Step(
-            networks=self.train_state.networks,
+            networks=self._networks,
             frozen_networks=self.train_state.frozen_networks,
             batch=tf.nest.map_structure(prepare, batch),
             outputs={},

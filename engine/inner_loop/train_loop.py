@@ -69,6 +69,8 @@ class TrainLoop:
       jit_compile: compile the step with XLA, once for each batch size; see `engine.distribution.xla`.
       undo_non_finite: whether moving statistics, spectral vectors and the task's state are restored after a
         step in which something was not finite. In float16 they always are.
+      label_roles: as in `engine.task.Step`.
+      recompute: as in `engine.inner_loop.replica_step.ReplicaStep`.
     """
 
     def __init__(
@@ -82,13 +84,14 @@ class TrainLoop:
         jit_compile: bool = False,
         undo_non_finite: bool = False,
         label_roles: Iterable[str] = (),
+        recompute: bool = False,
     ):
         self._task = task
         self._devices = devices
         self._strategy = devices.strategy
         self._scaling = scaling
         self._replica_step = ReplicaStep(
-            task=task, train_state=train_state, seed=seed, label_roles=label_roles
+            task=task, train_state=train_state, seed=seed, label_roles=label_roles, recompute=recompute
         )
         self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=devices.strategy)
         self._under_xla = compiles_with_xla(devices, wanted=jit_compile)

@@ -115,6 +115,7 @@ class Trainer:
             jit_compile=experiment.jit_compile,
             undo_non_finite=experiment.on_non_finite == "skip",
             label_roles=getattr(experiment.data, "label_roles", ()),
+            recompute=experiment.recompute,
         )
         self._nan_policy = NanPolicy(experiment.on_non_finite, self.state.outer_loop_state)
         self.evaluator = Evaluator(

@@ -30,7 +30,9 @@ def with_activations(network: keras.Model, layers: Sequence[str]) -> keras.Model
             raise ConfigurationError(
                 f"{network.name}: has no layer {name!r} to compare; choose among {', '.join(known)}"
             )
-    return keras.Model(network.input, [network.get_layer(name).output for name in layers])
+    model = keras.Model(network.input, [network.get_layer(name).output for name in layers])
+    # A network that is recomputed in the backward pass stays one.
+    return network.like(model) if hasattr(network, "like") else model
 
 
 def feature_matching(

@@ -65,8 +65,10 @@ class SpectralNorm(keras.layers.Wrapper):
             self.u.assign(u)
         norm = tf.reduce_sum(v * tf.linalg.matvec(matrix, u))
         normalised = kernel / tf.maximum(norm, _SMALLEST)
-        # The scope gives the layer another value of its variable without an assignment.
-        with keras.StatelessScope([(self.layer.kernel, normalised)], initialize_variables=False):
+        # The scope gives the layer another value of its variable without an assignment. It hides a scope
+        # around it, so it has the layer's other variables too.
+        others = [(v, v.value) for v in self.layer.variables if v is not self.layer.kernel]
+        with keras.StatelessScope([(self.layer.kernel, normalised), *others], initialize_variables=False):
             return self.layer(x)
 
     def _matrix(self, kernel: Any) -> tf.Tensor:

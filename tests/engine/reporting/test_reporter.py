@@ -263,10 +263,11 @@ def test_a_row_has_the_memory_of_the_fullest_device(monkeypatch):
         measured.add(examples=4, steps=2, sec=1.0, wait_sec=0.0)
         return measured.read()
 
-    assert "device_memory_bytes" not in speed("CPU:0")  # as TensorFlow has it
+    assert "device_memory_bytes" not in speed("/replica:0/task:0/device:CPU:0")
     row = {"examples": 4, **LOGGED}
     assert "device" not in status_line(row, total_examples=100)
-    peaks = {"GPU:0": 3 * 2**30, "GPU:1": 5 * 2**30}
+    # A CPU's memory is the host's, even where TensorFlow tells it.
+    peaks = {"GPU:0": 3 * 2**30, "GPU:1": 5 * 2**30, "CPU:0": 7 * 2**30}
     monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda name: {"peak": peaks[name]})
     assert speed(*peaks)["device_memory_bytes"] == 5 * 2**30
     line = status_line(speed(*peaks) | row, total_examples=100)

@@ -27,7 +27,7 @@ class Remedy:
     """A change of settings that saves memory.
 
     Attributes:
-      name: "with ...".
+      name: of what a training fits with; "{half}" stands for the device's 16-bit precision.
       demand: computes the demand, which takes a trace of the step.
     """
 
@@ -63,7 +63,7 @@ def verdict(device: KnownDevice, *, planned: Demand, micro_batch: int, remedies:
     """
     least = planned.accumulated.at(1)
     for name, demand in [("", lambda: planned), *((each.name, each.demand) for each in remedies)]:
-        found = demand()
+        found, name = demand(), name.format(half=device.half_precision)
         least = min(least, found.whole_bytes, found.accumulated.at(1))
         if found.whole_bytes <= device.usable_bytes:
             text = f"fits with {name}" if name else "fits"

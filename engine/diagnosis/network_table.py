@@ -56,10 +56,12 @@ def network_lines(trace: StepTrace, *, all_layers: bool) -> list[str]:
       trace: of the step.
       all_layers: one row for each layer; otherwise layers of one block are one row.
     """
+    # Recomputation calls layers one by one, so that their operations are not named by network and layer.
+    graph = trace.with_recompute(False).whole
     lines = []
     for networks, is_frozen in ((trace.state.networks, False), (trace.state.frozen_networks, True)):
         for name, network in networks.items():
-            rows = layer_rows(network, trace.whole, is_frozen=is_frozen)
+            rows = layer_rows(network, graph, is_frozen=is_frozen)
             lines += [_title(name, rows, is_frozen=is_frozen)]
             lines += _table(rows if all_layers else folded(rows))
     return lines

@@ -114,7 +114,7 @@ def accumulated_step_memory(trace: StepTrace, *, most: int) -> MemoryModel:
 def _gradient_bytes(trace: StepTrace) -> int:
     networks = trace.state.networks
     return max(
-        sum(_bytes(_values(networks[name])) for name in phase.updates) for phase in trace.task.phases()
+        sum(_bytes(_values(networks[name])) for name in phase.updates) for phase in trace.experiment.task.phases()
     )
 
 

@@ -1,7 +1,7 @@
 """Which processes hold the accelerators of this machine, as the kernel knows it.
 
-A process holds a GPU or TPU while it has its device file open. That includes processes that nvidia-smi does not
-list, such as those of other containers, and those that hang after their work. Nothing is changed or ended.
+A process holds a GPU or TPU while it has its device file open. That includes processes that nvidia-smi does
+not list, such as those of other containers, and those that hang after their work. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Found:
 
     Attributes:
       users: in order of their numbers.
-      unreadable: number of processes of other users whose files this user may not list.
+      unreadable: number of processes whose open files this user may not list.
     """
 
     users: tuple[AcceleratorUser, ...]
@@ -81,8 +81,8 @@ def user_lines(found: Found) -> list[str]:
         lines.insert(0, "Processes that hold accelerators:")
     if found.unreadable:
         lines.append(
-            f"Open files of {found.unreadable} process{'es' * (found.unreadable > 1)} of other users could not "
-            "be read; as root, the doctor sees all"
+            f"Open files of {found.unreadable} process{'es' * (found.unreadable > 1)} could not be read; "
+            "they may hold accelerators too"
         )
     return lines
 
@@ -101,7 +101,7 @@ def _open_devices(folder: str) -> tuple[str, ...]:
             target = os.readlink(os.path.join(folder, name))
         except FileNotFoundError:  # closed since
             continue
-        # A device file that was removed and made anew, as a reinstalled driver does, is "/dev/nvidia0 (deleted)".
+        # A device file that was removed and made anew, as by a reinstalled driver, ends with " (deleted)".
         if _DEVICES.fullmatch(target.removesuffix(" (deleted)")):
             devices.add(target)
     return tuple(sorted(devices))
@@ -139,7 +139,7 @@ def _read(path: str) -> str:
 
 def _user_name(number: int) -> str:
     try:
-        import pwd  # noqa: PLC0415 (Windows has none, and no /proc)
+        import pwd  # Windows has none, and no /proc
 
         return pwd.getpwuid(number).pw_name
     except KeyError:

@@ -6,10 +6,12 @@ import tensorflow as tf
 
 from engine.graphs.functions import operation_count
 
-BYTES_PER_OPERATION = 36 * 2**10
-"""What an operation of the graph of a step takes: in Python, in TensorFlow's graph optimisers and executor, and
-its kernel with oneDNN's compiled primitives. Measured for pix2pix and EfficientNetV2-S; see
-tests/benchmarks/RESULTS.md."""
+KERNEL_BYTES = 160 * 2**20
+"""What TensorFlow takes once it runs a step, whichever: threads, oneDNN's scratch memory, allocators."""
+
+BYTES_PER_OPERATION = 16 * 2**10
+"""What an operation of the graph takes: in Python, in TensorFlow's graph optimisers and executor, and compiled
+primitives. Both numbers are fitted to pix2pix and EfficientNetV2-S; see tests/benchmarks/RESULTS.md."""
 
 
 def process_bytes(graph: tf.Graph, *, built_bytes: int, state_bytes: int) -> int:
@@ -20,4 +22,4 @@ def process_bytes(graph: tf.Graph, *, built_bytes: int, state_bytes: int) -> int
       built_bytes: resident memory of a process that has built the variables and traced nothing.
       state_bytes: of the variables.
     """
-    return built_bytes - state_bytes + BYTES_PER_OPERATION * operation_count(graph)
+    return built_bytes - state_bytes + KERNEL_BYTES + BYTES_PER_OPERATION * operation_count(graph)

@@ -70,5 +70,5 @@ KNOWN_DEVICES = (
     _tpu("TPU v5p chip", 95),
     _tpu("TPU v6e chip", 32),
 )
-"""Sources: NVIDIA's and AMD's data sheets and nvidia-smi; cloud.google.com/tpu/docs, "System architecture". Two
-cores of a TPU v4 or v5p chip are one device."""
+"""Sources: NVIDIA's and AMD's data sheets and nvidia-smi; cloud.google.com/tpu/docs, "System architecture".
+Two cores of a TPU v4 or v5p chip are one device."""

@@ -50,7 +50,7 @@ def formula_lines(memory: StepMemory, *, accumulates: int | None, precision: str
     lines = [
         f"Memory by formula, {examples} at once on a device, {precision}: {_mib(memory.total)}",
         *(f"  {line}" for line in columns(cells, left=1)),
-        f"  All gradients together take {_mib(memory.gradients)}; activations go as they come",
+        f"  All gradients of a phase take {_mib(memory.gradients)}; they come as activations go",
     ]
     if accumulates is not None:
         lines.append(f"  With accumulation, as planned for some batches: {_mib(accumulates)}")

@@ -14,6 +14,7 @@ import tensorflow as tf
 from engine.diagnosis.step_trace import StepTrace
 from engine.diagnosis.text_columns import columns
 from engine.graphs.flop import flop_of_operation
+from engine.graphs.functions import WITHOUT_MEMORY, needed_operations
 
 FOLDED_ROWS = 24
 """The most rows of a network whose layers are folded."""
@@ -165,17 +166,14 @@ def _operations_by_layer(network: keras.Model, graph: tf.Graph) -> Mapping[str, 
     """
     names = {layer.name for layer in network.layers}
     calls: dict[str, dict[str, list[tf.Operation]]] = {}
-    for operation in graph.get_operations():
+    for operation in needed_operations(graph):
         first, *rest = operation.name.split("/")
-        if not rest or re.sub(r"_\d+$", "", first) != network.name and first != network.name:
+        if not rest or (re.sub(r"_\d+$", "", first) != network.name and first != network.name):
             continue
         layer = rest[0] if rest[0] in names else re.sub(r"_\d+$", "", rest[0])
-        if layer in names and operation.type not in _NO_CALL:
+        if layer in names and operation.type not in WITHOUT_MEMORY:
             calls.setdefault(first, collections.defaultdict(list))[layer].append(operation)
     return next(iter(calls.values()), {})
-
-
-_NO_CALL = frozenset({"Placeholder", "ReadVariableOp", "VarHandleOp", "Const", "NoOp"})
 
 
 def _output_shape(operations: Sequence[tf.Operation]) -> tuple[int | None, ...] | None:

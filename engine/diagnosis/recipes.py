@@ -38,9 +38,7 @@ def recipe_lines(plan: RunPlan, task: Task, *, warmup_examples: int) -> list[str
             cells = _cells(plan.scaling, settings, batch)
             told.setdefault(cells, []).append(name)
         warmup = _warmup(plan.scaling, batch, warmup_examples)
-        rows += [
-            [str(devices), str(batch), " ".join(names), *cells, warmup] for cells, names in told.items()
-        ]
+        rows += [[str(devices), str(batch), " ".join(names), *cells, warmup] for cells, names in told.items()]
     rule = plan.scaling.rule
     lines = [f"Recipe for more devices, by LEARNING_RATE_RULE = {rule!r}:", *columns(rows)]
     if rule == "none":

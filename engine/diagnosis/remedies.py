@@ -43,7 +43,9 @@ def remedies(trace: StepTrace, *, micro_batch: int) -> list[Remedy]:
     found = []
 
     def add(name: str, make: Callable[[], StepTrace]) -> None:
-        found.append(Remedy(name=name, demand=functools.cache(lambda: demand(make(), micro_batch=micro_batch))))
+        found.append(
+            Remedy(name=name, demand=functools.cache(lambda: demand(make(), micro_batch=micro_batch)))
+        )
 
     has_float32 = experiment.precision == "float32"
     if has_float32:
@@ -73,7 +75,7 @@ def _built_anew(trace: StepTrace, **settings: object) -> StepTrace:
 
 
 def _all_but_the_heads(trace: StepTrace) -> ParameterGroup | None:
-    """Freezes all trainable variables but those of the last layer of each network; None if there are no others."""
+    """Freezes all variables but those of the last layer of each network; None if there are no others."""
     names = []
     for network, model in trace.state.networks.items():
         layers = [layer for layer in _leaves(model) if layer.trainable_weights]

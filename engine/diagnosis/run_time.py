@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from engine.graphs.flop import flop_of_graph
 from engine.diagnosis.step_trace import StepTrace
+from engine.graphs.flop import flop_of_graph
 
 CPU_FLOP_PER_SEC_PER_CORE = 40e9
-"""Of a training step on one core with AVX-512: from 20 to 100e9 by task (tests/benchmarks/RESULTS.md, "Tasks").
+"""Of a training step on one core with AVX-512: 20e9 to 100e9 by task (tests/benchmarks/RESULTS.md, "Tasks").
 Used where no step was measured."""
 
 
-def run_time_line(
-    trace: StepTrace, *, sec_per_example: float | None, kind: str, cores: int
-) -> str:
+def run_time_line(trace: StepTrace, *, sec_per_example: float | None, kind: str, cores: int) -> str:
     """The time of the whole run, as a line of text.
 
     Args:
@@ -30,12 +28,16 @@ def run_time_line(
         how = f"at an assumed {cores * CPU_FLOP_PER_SEC_PER_CORE / 1e9:.0f} GFLOP a second"
     else:
         return f"{text}; --measure_memory measures how long that takes"
-    return f"{text}; the run of {total:,} examples takes about {duration(total * sec_per_example)} ({how})"
+    return f"{text};\n  the run of {total:,} examples takes about {duration(total * sec_per_example)} ({how})"
 
 
 def duration(seconds: float) -> str:
     """A time with one unit: "3 min", "5.2 h", "12 days"."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"
+            return (
+                f"{seconds / length:.2g} {unit}"
+                if seconds < 10 * length
+                else f"{seconds / length:.0f} {unit}"
+            )
     return f"{seconds:.0f} s"

@@ -1,7 +1,7 @@
 """The memory of a training step by formula: variables, gradients, activations.
 
-Variables are counted. Tensors are those of the traced graph of the step, each from the operation that makes it
-to the last one that takes it (`engine.graphs.tensor_memory`). Nothing runs.
+Variables are counted. Tensors are those of the traced graph of the step, each from the operation that makes
+it to the last one that takes it (`engine.graphs.tensor_memory`). Nothing runs.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def accumulated_step_memory(trace: StepTrace, *, most: int) -> MemoryModel:
 def _gradient_bytes(trace: StepTrace) -> int:
     networks = trace.state.networks
     return max(
-        sum(_bytes(_values(networks[name])) for name in phase.updates) for phase in trace.experiment.task.phases()
+        sum(_bytes(_values(networks[name])) for name in phase.updates)
+        for phase in trace.experiment.task.phases()
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.graphs.functions import bodies
+from engine.graphs.functions import bodies, needed_operations
 
 _TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
 
@@ -24,7 +24,7 @@ def flop_of_graph(graph: tf.Graph, *, batch: int) -> int:
     return sum(
         flop_of_operation(operation, batch=batch)
         + max((flop_of_graph(body, batch=batch) for body in bodies(operation)), default=0)
-        for operation in graph.get_operations()
+        for operation in needed_operations(graph)
     )
 
 

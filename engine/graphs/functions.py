@@ -1,8 +1,25 @@
-"""The functions that an operation of a graph calls."""
+"""Which operations a graph runs: those that something depends on, and those of functions that they call."""
 
 from __future__ import annotations
 
 import tensorflow as tf
+
+WITHOUT_MEMORY = frozenset({"Const", "NoOp", "Placeholder", "ReadVariableOp", "VarHandleOp"})
+"""Operations whose outputs are there anyway, or small. They have no effect."""
+
+
+def needed_operations(graph: tf.Graph) -> list[tf.Operation]:
+    """The operations that a result or a variable depends on, in order; TensorFlow leaves out the others."""
+    operations = graph.get_operations()
+    waiting = [tensor.op for tensor in graph.outputs]
+    waiting += [each for each in operations if each.op_def.is_stateful and each.type not in WITHOUT_MEMORY]
+    needed: set[tf.Operation] = set()
+    while waiting:
+        operation = waiting.pop()
+        if operation not in needed:
+            needed.add(operation)
+            waiting += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+    return [operation for operation in operations if operation in needed]
 
 
 def bodies(operation: tf.Operation) -> list[tf.Graph]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from engine.graphs.functions import bodies
+from engine.graphs.functions import WITHOUT_MEMORY, bodies, needed_operations
 
 _VIEWS = frozenset(
     {
@@ -23,9 +23,6 @@ _VIEWS = frozenset(
     }
 )
 """Operations whose outputs are the memory of their inputs."""
-
-_WITHOUT_MEMORY = frozenset({"Const", "NoOp", "Placeholder", "ReadVariableOp", "VarHandleOp"})
-"""Operations whose outputs are there anyway, or small."""
 
 _OF_SHAPES = frozenset({"OnesLike", "Rank", "Shape", "ShapeN", "Size", "ZerosLike"})
 """Operations that need the shape of their input only. They run as soon as it is there."""
@@ -79,12 +76,12 @@ def peak_bytes(graph: tf.Graph, *, batch: int = 1, in_place: bool = True) -> Ten
       batch: what unknown sizes count as.
       in_place: whether element-wise operations write over an input that nobody else needs.
     """
-    operations = _needed(graph)
+    operations = needed_operations(graph)
     lifetimes = _Lifetimes(operations, graph.outputs)
     alive = peak = NOTHING
     for number, operation in enumerate(operations):
         new = NOTHING
-        if operation.type not in _VIEWS | _WITHOUT_MEMORY:
+        if operation.type not in _VIEWS | WITHOUT_MEMORY:
             for tensor in operation.outputs:
                 size = _bytes(tensor, batch)
                 if not (in_place and lifetimes.takes_over(tensor, size, number)):
@@ -124,7 +121,7 @@ class _Lifetimes:
         self._last_use.setdefault(tensor.ref(), number)
 
     def takes_over(self, tensor: tf.Tensor, size: TensorBytes, number: int) -> bool:
-        """Puts a result of operation `number` in the memory of an input that dies with it, if there is one."""
+        """Puts a result of operation `number` in the memory of an input that dies there, if there is one."""
         if tensor.op.type not in _IN_PLACE:
             return False
         for given in tensor.op.inputs:
@@ -149,20 +146,6 @@ class _Lifetimes:
         while memory in self._owner:
             memory = self._owner[memory]
         return memory
-
-
-def _needed(graph: tf.Graph) -> list[tf.Operation]:
-    """The operations that the result or a variable depends on, in order."""
-    operations = graph.get_operations()
-    waiting = [tensor.op for tensor in graph.outputs]
-    waiting += [each for each in operations if each.op_def.is_stateful and each.type not in _WITHOUT_MEMORY]
-    needed: set[tf.Operation] = set()
-    while waiting:
-        operation = waiting.pop()
-        if operation not in needed:
-            needed.add(operation)
-            waiting += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
-    return [operation for operation in operations if operation in needed]
 
 
 def _bytes(tensor: tf.Tensor, batch: int) -> TensorBytes:

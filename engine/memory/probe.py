@@ -35,8 +35,8 @@ class Probe:
       model: fitted to the points.
       budget_bytes: memory that may be used; None where the device does not say how much it has (TPU).
       largest_micro_batch: most examples on each replica, within the budget and the limit.
-      sec_per_example: seconds of the last size's steps, divided by their examples on all replicas; None if not
-        measured.
+      sec_per_example: seconds of the last size's steps for each of their examples, on all replicas together;
+        None if not measured.
     """
 
     points: tuple[tuple[int, int], ...]

@@ -34,7 +34,7 @@ CLASSES = 10
 
 
 class Classifier(Task):
-    """An image classifier of keras.applications whose classes are stripes of the target, all of it trained."""
+    """An image classifier of keras.applications, all of it trained; every picture is of one class."""
 
     def __init__(self, application):
         self.optimizers = {"classifier": Adam()}
@@ -42,7 +42,9 @@ class Classifier(Task):
 
     def networks(self, example):
         build = getattr(keras.applications, self._application)
-        body = build(include_top=False, weights=None, input_shape=tuple(example["input"].shape), pooling="avg")
+        body = build(
+            include_top=False, weights=None, input_shape=tuple(example["input"].shape), pooling="avg"
+        )
         scores = keras.layers.Dense(CLASSES, dtype="float32", name="predictions")(body.output)
         return {"classifier": keras.Model(body.input, scores, name="classifier")}
 
@@ -113,9 +115,7 @@ def main():
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
         estimate = found["state"] + found["tensors"] + found["process"]
-        sizes = [
-            found["state"], found["tensors"], found["process"], estimate, found["measured"]
-        ]
+        sizes = [found["state"], found["tensors"], found["process"], estimate, found["measured"]]
         cells = [f"{size / 2**20:,.0f} MiB" for size in sizes]
         ratio = f"{estimate / found['measured']:.3f}"
         print(f"| {case} | {' | '.join(cells)} | {ratio} | {found['growth'] / 2**20:,.0f} MiB |", flush=True)

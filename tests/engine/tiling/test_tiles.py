@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import scipy.ndimage
-import tensorflow as tf
 
 from engine.errors import ConfigurationError
 from engine.tiling.blending import Disagreement, Joined, ramp
@@ -112,6 +111,3 @@ def test_the_radius_of_functions_that_shift_enlarge_or_see_everything():
     assert enlarged == 0
     normed = context_radius(lambda x: x / x.std((1, 2), keepdims=True), noise=noise, multiple=1, longest=32)
     assert normed is None
-
-
-def test_the_memory_of_a_chain_is_that_of_two_neighbour

@@ -16,7 +16,7 @@ FLOORS = {
     "engine": (
         "errors",
         "training_data feature_extractor log_writer optimizers parameter_groups",
-        "task durations smoothing cli",
+        "task durations smoothing cli graphs",
         "distribution batching cloud tiling",
         "inner_loop input_pipeline schedules batch_schedules early_stopping",
         "storage adaptive_batch",
@@ -25,7 +25,7 @@ FLOORS = {
         "reporting gin_config",
         "outer_loop",
         "memory packing pictures",
-        "inference run_reports",
+        "inference run_reports diagnosis",
         "translation exporting sweeps",
         "train evaluate translate preview doctor launch tpu_job data_service report sweep events export"
         " open_run run_weights pack",

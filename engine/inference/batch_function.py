@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from engine.distribution.devices import Devices
-from engine.tiling.activation_memory import peak_bytes
+from engine.graphs.tensor_memory import peak_bytes
 
 
 class BatchFunction:
@@ -53,7 +53,7 @@ class BatchFunction:
         graph = self._of(pictures, others).get_concrete_function().graph
         if any("PartitionedCall" in operation.type for operation in graph.get_operations()):
             return None
-        return peak_bytes(graph) / (height * width)
+        return peak_bytes(graph, in_place=False).total / (height * width)
 
     def _of(
         self, pictures: tf.Tensor, others: tuple[tf.Tensor | None, ...]

@@ -132,9 +132,7 @@ def plan_segments(graph: LayerGraph, inputs: Sequence[tf.Tensor]) -> list[Segmen
         made = [number for call in calls for number in call.outputs]
         used = dict.fromkeys(number for call in calls for _, number in call.inputs)
         later = {number for call in graph.calls[end:] for _, number in call.inputs} | set(graph.outputs)
-        segments.append(
-            Segment(calls, tuple(used.keys() - set(made)), tuple(n for n in made if n in later))
-        )
+        segments.append(Segment(calls, tuple(used.keys() - set(made)), tuple(n for n in made if n in later)))
     return segments
 
 

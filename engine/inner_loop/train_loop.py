@@ -176,6 +176,39 @@ class TrainLoop:
             finite=int(outcome) < NOT_FINITE,
         )
 
+    def step_graph(self, example: Mapping[str, tf.TensorSpec], *, accumulates: bool) -> tf.Graph:
+        """Traces one step in which every phase is due, and runs nothing.
+
+        The size of the batch is unknown in it. For one device, of any kind.
+
+        Args:
+          example: shapes of the features of one example.
+          accumulates: whether the step computes on several micro-batches; the batch is one micro-batch then.
+        """
+        layout = BatchLayout(
+            global_batch=2 if accumulates else 1, replicas=1, largest_micro_batch=1 if accumulates else None
+        )
+        inputs = traced_inputs(
+            step=0,
+            examples=0,
+            layout=layout,
+            warmup=WarmupState(),
+            plateau_factors=dict.fromkeys(self._task.optimizers, 1.0),
+            static_sizes=False,
+        )
+        due = tf.constant(self._period - 1, tf.int64)
+
+        @tf.function(autograph=False)
+        def step(batch: Batch, inputs: LoopInputs) -> tuple[tf.Tensor, tf.Tensor]:
+            settings = self._settings(inputs.start, inputs)
+            pattern = self._pattern_of_step[-1]
+            return self._run_pattern(
+                pattern, batch, inputs.start._replace(step=due), settings, inputs.accumulation
+            )
+
+        batch = {name: tf.TensorSpec([None, *spec.shape], spec.dtype) for name, spec in example.items()}
+        return step.get_concrete_function(batch, inputs).graph
+
     @tf.function(autograph=False)
     def _loop(
         self,
@@ -239,14 +272,7 @@ class TrainLoop:
             step=start.step + done,
             examples=start.examples + done * tf.cast(start.global_batch, tf.int64),
         )
-        settings = phase_settings(
-            self._task,
-            self._scaling,
-            examples=of_step.examples,
-            global_batch=of_step.global_batch,
-            warmup=inputs.warmup,
-            plateau_factors=inputs.plateau_factors,
-        )
+        settings = self._settings(of_step, inputs)
 
         def run(pattern: int) -> tuple[tf.Tensor, tf.Tensor]:
             return self._run_pattern(pattern, batch, of_step, settings, inputs.accumulation)
@@ -257,6 +283,17 @@ class TrainLoop:
         pattern = self._due.traced_pattern_at(step=of_step.step, examples=of_step.examples)
         # The condition is outside the replicas, because they must not communicate inside a condition.
         return tf.switch_case(pattern, [functools.partial(run, i) for i in range(patterns)])
+
+    def _settings(self, of_step: StepInputs, inputs: LoopInputs) -> dict[str, PhaseSettings]:
+        """Settings of every phase's update in one step."""
+        return phase_settings(
+            self._task,
+            self._scaling,
+            examples=of_step.examples,
+            global_batch=of_step.global_batch,
+            warmup=inputs.warmup,
+            plateau_factors=inputs.plateau_factors,
+        )
 
     def _run_pattern(
         self,

@@ -35,12 +35,15 @@ class Probe:
       model: fitted to the points.
       budget_bytes: memory that may be used; None where the device does not say how much it has (TPU).
       largest_micro_batch: most examples on each replica, within the budget and the limit.
+      sec_per_example: seconds of the last size's steps for each of their examples, on all replicas together;
+        None if not measured.
     """
 
     points: tuple[tuple[int, int], ...]
     model: MemoryModel
     budget_bytes: int | None
     largest_micro_batch: int
+    sec_per_example: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,11 +84,13 @@ class Report:
       budget_bytes: as in `Probe`.
       points: as in `Probe`.
       exhausted: whether memory ran out at the size after the last point.
+      sec_per_example: as in `Probe`.
     """
 
     budget_bytes: int | None
     points: tuple[tuple[int, int], ...] = ()
     exhausted: bool = False
+    sec_per_example: float | None = None
 
     def to_line(self) -> str:
         """One line of JSON."""
@@ -99,7 +104,7 @@ class Report:
             return None
         values = json.loads(complete.splitlines()[-1])
         points = tuple((batch, size) for batch, size in values["points"])
-        return cls(budget_bytes=values["budget_bytes"], points=points, exhausted=values["exhausted"])
+        return cls(**(values | {"points": points}))
 
 
 def measure(config_text: str, *, limit: int, fraction: float = 0.8, budget_bytes: int | None = None) -> Probe:
@@ -158,6 +163,7 @@ def measure(config_text: str, *, limit: int, fraction: float = 0.8, budget_bytes
         model=MemoryModel.fit(points),
         budget_bytes=budget,
         largest_micro_batch=largest,
+        sec_per_example=report.sec_per_example,
     )
 
 

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import sys
+import time
 from typing import Any, cast
 
 import tensorflow as tf
@@ -34,8 +35,12 @@ STEPS = 2
 """Steps at each size. From the second on, what the first left behind is counted too."""
 
 
-def run_steps(trainer: Trainer, micro_batch: int) -> None:
-    """Runs `STEPS` steps with `micro_batch` examples on each replica; in one of them every phase is due."""
+def run_steps(trainer: Trainer, micro_batch: int) -> float:
+    """Runs `STEPS` steps with `micro_batch` examples on each replica; in one of them every phase is due.
+
+    Returns:
+      Seconds for each example on all replicas.
+    """
     devices = trainer.devices
     plan = BatchLayout(
         global_batch=2 * micro_batch * devices.replicas,  # two micro-batches, so gradients are accumulated
@@ -46,7 +51,9 @@ def run_steps(trainer: Trainer, micro_batch: int) -> None:
     iterator = distributed_batches(devices, trainer.experiment.data, position_examples=0, plan=plan)
     all_due = math.lcm(*(phase.every for phase in trainer.experiment.task.phases())) - 1
     start = trainer.plan.adversarial_start  # before it, only generators are due
+    began = time.perf_counter()
     trainer.loop.run(iterator, num_steps=STEPS, step=all_due, examples=start, layout=plan)
+    return (time.perf_counter() - began) / (STEPS * plan.global_batch)
 
 
 def xla_report_bytes(directory: str) -> int | None:
@@ -174,9 +181,9 @@ def _main(_: object) -> None:
         micro_batch: int | None = 1
         while micro_batch is not None:
             meter.reset_peak()
-            run_steps(trainer, micro_batch)
+            sec = run_steps(trainer, micro_batch)
             point = (micro_batch, meter.read(peak=True))
-            report = dataclasses.replace(report, points=(*report.points, point))
+            report = dataclasses.replace(report, points=(*report.points, point), sec_per_example=sec)
             print(report.to_line(), end="", file=reports, flush=True)
             micro_batch = next_micro_batch(
                 report.points, resting_bytes=resting_bytes, budget_bytes=budget_bytes, limit=request.limit

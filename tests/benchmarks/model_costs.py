@@ -17,10 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from engine.batching.batch_layout import BatchLayout
-from engine.batching.scaling_rules import WarmupState
 from engine.gin_config import loader
-from engine.inner_loop.phase_update import phase_settings
-from engine.inner_loop.replica_step import StepInputs
+from engine.graphs.flop import flop_of_graph
 from engine.inner_loop.train_state import trainable_parameters
 from engine.input_pipeline.distributed_batches import distributed_batches
 from engine.outer_loop.trainer import Trainer
@@ -37,9 +35,6 @@ TASKS = (
     "denoising",
     "colourisation",
 )
-
-
-_TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,45 +75,8 @@ def made_up_spec(data, size):
 
 def flop_of_step(trainer):
     """Floating-point operations of the graph of one step in which all phases are due."""
-    loop, task = trainer.loop, trainer.experiment.task
-
-    @tf.function(autograph=False)
-    def step(batch):
-        inputs = StepInputs(tf.constant(0, tf.int64), tf.constant(0, tf.int64), tf.constant(1), None)
-        factors = {name: tf.constant(1.0, tf.float64) for name in task.optimizers}
-        warmup = WarmupState(tf.constant(1.0, tf.float64), tf.constant(0, tf.int64))
-        settings = phase_settings(
-            task,
-            trainer.plan.scaling,
-            examples=inputs.examples,
-            global_batch=inputs.global_batch,
-            warmup=warmup,
-            plateau_factors=factors,
-        )
-        return loop._whole(batch, inputs, settings, task.phases())
-
-    specs = {
-        name: tf.TensorSpec([1, *spec.shape], spec.dtype)
-        for name, spec in trainer.experiment.data.example_spec.items()
-    }
-    return sum(flop_of(operation) for operation in step.get_concrete_function(specs).graph.get_operations())
-
-
-def flop_of(operation):
-    """Of one operation of a graph; 0 where it is no convolution and no product."""
-    if operation.type == "Conv2D":
-        kernel, large = operation.inputs[1].shape, operation.outputs[0].shape
-    elif operation.type == "Conv2DBackpropInput":
-        kernel, large = operation.inputs[1].shape, operation.inputs[2].shape
-    elif operation.type == "Conv2DBackpropFilter":
-        kernel, large = operation.outputs[0].shape, operation.inputs[2].shape
-    elif operation.type in ("MatMul", "BatchMatMulV2"):
-        inner = operation.inputs[0].shape[-2 if operation.get_attr(_TRANSPOSED[operation.type]) else -1]
-        return 2 * inner * operation.outputs[0].shape.num_elements()
-    else:
-        return 0
-    # Every value that the forward convolution makes, [B, h, w, Cout], weighs k * k * Cin others.
-    return 2 * large.num_elements() * kernel[:3].num_elements()
+    graph = trainer.loop.step_graph(trainer.experiment.data.example_spec, accumulates=False)
+    return flop_of_graph(graph, batch=1)
 
 
 def timed_steps(trainer):

@@ -5,10 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import scipy.ndimage
-import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.tiling.activation_memory import peak_bytes
 from engine.tiling.blending import Disagreement, Joined, ramp
 from engine.tiling.context_radius import context_radius
 from engine.tiling.seams import seam_ratio
@@ -113,20 +111,3 @@ def test_the_radius_of_functions_that_shift_enlarge_or_see_everything():
     assert enlarged == 0
     normed = context_radius(lambda x: x / x.std((1, 2), keepdims=True), noise=noise, multiple=1, longest=32)
     assert normed is None
-
-
-def test_the_memory_of_a_chain_is_that_of_two_neighbours():
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 100, 100, 1])])
-    def chain(x):
-        for _ in range(5):
-            x = tf.identity(tf.sin(x))
-        return x
-
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 100, 100, 1])])
-    def kept(x):
-        parts = [tf.sin(x + number) for number in range(5)]
-        return tf.add_n(parts)
-
-    image = 100 * 100 * 4
-    assert peak_bytes(chain.get_concrete_function().graph) == 2 * image
-    assert 6 * image <= peak_bytes(kept.get_concrete_function().graph) <= 6.1 * image

@@ -38,13 +38,16 @@ class DuePhases:
 
     Attributes:
       patterns: the different sets of phases that are due together.
+      all_due: a step in which every phase is due, if it is after the warm-up.
+      adversarial_start: as given.
     """
 
     def __init__(self, phases: tuple[Phase, ...], *, adversarial_start: int = 0):
-        self._adversarial_start = adversarial_start
+        self.adversarial_start = adversarial_start
         self._period = math.lcm(*(phase.every for phase in phases))
         due = [tuple(p for p in phases if p.is_due(s)) for s in range(self._period)]
         self.patterns = list(dict.fromkeys(due))
+        self.all_due = self._period - 1
         self._pattern_of_step = [self.patterns.index(pattern) for pattern in due]
         if adversarial_start:
             self.patterns.append(warm_up_phases(phases))
@@ -56,13 +59,13 @@ class DuePhases:
           step: steps done before it.
           examples: examples drawn before it.
         """
-        if examples < self._adversarial_start:
+        if examples < self.adversarial_start:
             return len(self.patterns) - 1
         return self._pattern_of_step[step % self._period]
 
     def traced_pattern_at(self, *, step: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
         """`pattern_at` in a graph: int64 scalars to an int32 scalar."""
         pattern = tf.gather(tf.constant(self._pattern_of_step), step % self._period)
-        if not self._adversarial_start:
+        if not self.adversarial_start:
             return pattern
-        return tf.where(examples < self._adversarial_start, len(self.patterns) - 1, pattern)
+        return tf.where(examples < self.adversarial_start, len(self.patterns) - 1, pattern)

@@ -196,15 +196,14 @@ class TrainLoop:
             plateau_factors=dict.fromkeys(self._task.optimizers, 1.0),
             static_sizes=False,
         )
-        due = tf.constant(self._period - 1, tf.int64)
+        all_due = self._due.all_due
+        pattern = self._due.pattern_at(step=all_due, examples=self._due.adversarial_start)
 
         @tf.function(autograph=False)
         def step(batch: Batch, inputs: LoopInputs) -> tuple[tf.Tensor, tf.Tensor]:
             settings = self._settings(inputs.start, inputs)
-            pattern = self._pattern_of_step[-1]
-            return self._run_pattern(
-                pattern, batch, inputs.start._replace(step=due), settings, inputs.accumulation
-            )
+            start = inputs.start._replace(step=tf.constant(all_due, tf.int64))
+            return self._run_pattern(pattern, batch, start, settings, inputs.accumulation)
 
         batch = {name: tf.TensorSpec([None, *spec.shape], spec.dtype) for name, spec in example.items()}
         return step.get_concrete_function(batch, inputs).graph

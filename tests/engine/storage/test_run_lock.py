@@ -52,7 +52,9 @@ def test_a_full_disk_is_one_line_and_frees_the_lock(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
     try:
-        refusal = pytest.raises(ConfigurationError, match=r"^run a: cannot be written \(.*\); make room there")
+        refusal = pytest.raises(
+            ConfigurationError, match=r"^run a: cannot be written \(.*\); make room there"
+        )
         with refusal, run_lock.hold(path, what="run a"):
             pass
     finally:

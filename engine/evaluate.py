@@ -273,6 +273,12 @@ def main(values: flags.FlagValues, arguments: Sequence[str] = ()) -> None:
 
 def _settings(values: flags.FlagValues) -> dict[str, Any]:
     """The arguments of `evaluate` that flags set, without the run and the checkpoint."""
+    for name in ("features", "lpips"):
+        network = values[f"{name}_network"]
+        if network.value != network.default and not values[f"{name}_weights"].value:
+            raise ConfigurationError(
+                f"--{name}_network={network.value}: goes with --{name}_weights; give both, or leave it out"
+            )
     lpips = extractor = None
     if values.features_weights:
         extractor = ApplicationFeatures(application=values.features_network, weights=values.features_weights)

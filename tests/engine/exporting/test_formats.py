@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from skimage import color
 
 from engine.distribution.precision import set_precision
@@ -123,6 +124,24 @@ def test_outside_of_this_project(export_run, run_outside):
         expected += [wanted, wanted]
     for found, wanted in zip(run_outside(jobs), expected, strict=True):
         assert_close(found, wanted, 1e-4)
+
+
+@pytest.mark.parametrize("name", ("moving statistics", "there", "back", "super-resolution", "colourisation"))
+def test_engine_translate_takes_an_export(export_run, translate, tmp_path, name):
+    """It makes what the run's networks make, with nothing but the folder of the export."""
+    exported = export_run(name)
+    _, expected = translated(name, exported)
+    (tmp_path / "in").mkdir()
+    for number, picture in enumerate(pictures_of(exported, "target" if name == "back" else "input")):
+        Image.fromarray(picture).save(tmp_path / "in" / f"{number}.png")
+    for part in sorted({"saved_model", "generator.keras"} & set(os.listdir(exported.path))):
+        made = tmp_path / part
+        code, _, errors = translate(
+            model=f"{exported.path}/{part}", input=tmp_path / "in", output=made, raw=True
+        )
+        assert (code, errors) == (0, "")
+        found = np.stack([np.load(made / f"{number}.npy") for number in range(len(expected))])
+        assert_close(found, expected, 1e-3 if name == "colourisation" else 1e-4)
 
 
 @pytest.mark.parametrize("name", ("batch statistics", "moving statistics"))

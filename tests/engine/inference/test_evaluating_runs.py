@@ -135,6 +135,8 @@ def test_what_a_run_cannot_be_evaluated_by_is_refused_in_one_line(trained, run_e
             ["--features_weights=imagenet", "--features_network=Inception"],
             "'Inception': not an image classifier",
         ),
+        (["--features_network=MobileNetV2"], "--features_network=MobileNetV2: goes with --features_weights"),
+        (["--lpips_network=vgg"], "--lpips_network=vgg: goes with --lpips_weights"),
         (["--follow", "--checkpoint=best"], "--follow: evaluates all checkpoints of one run"),
     ):
         code, _, errors = run_evaluate(f"--workdir={trained}", *flags)

@@ -1,16 +1,10 @@
 """Recomputation in the backward pass: the same training, less memory, every variable moved once."""
 
-import dataclasses
-
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from models.pix2pix import Pix2Pix
-from tests.engine.new_gan.wgan_gp import WganGp
 from tests.helpers.micro_batches import assert_same, plans_of, train
-from tests.helpers.small_cyclegan_task import SmallCycleGan
 
 SETTINGS = {"total_examples": 1, "precision": "float64"}
 

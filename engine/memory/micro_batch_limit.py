@@ -124,9 +124,9 @@ def halve(experiment: Experiment, run: RunDirectory, *, micro_batch: int) -> Exp
     """
     if micro_batch == 1:
         raise ConfigurationError(
-            "out of memory with one example on each replica; set RECOMPUTE = True, lower CROP_SIZE, use "
-            "fewer filters, or set PRECISION = 'bfloat16' (these three with --allow_config_change, or in "
-            "another --workdir)"
+            "out of memory with one example on each replica; lower CROP_SIZE, use fewer filters, or set "
+            "PRECISION = 'bfloat16' (with --allow_config_change, or in another --workdir); RECOMPUTE = True "
+            "needs neither"
         )
     record(experiment, run, largest_micro_batch=micro_batch // 2, memory_ran_out=True)
     return _with_limit(experiment, micro_batch // 2)

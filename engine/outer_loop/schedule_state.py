@@ -71,9 +71,9 @@ class ScheduleState:
         starts = [f"{start}:{batch}" for start, batch in schedule.pieces]
         kept = str(schedule.sizes[0]) if len(starts) == 1 else f'"{", ".join(starts)}"'
         raise ConfigurationError(
-            f"BATCH_SCHEDULE = {experiment.batch_schedule!r}: the run began on {earlier} replicas; on {now} its "
-            "global batch, and so what it learns, would be another; use as many, or keep the batch on any "
-            f"number of them with BATCH_SCHEDULE = {kept} and --allow_config_change"
+            f"BATCH_SCHEDULE = {experiment.batch_schedule!r}: the run began on {earlier} replicas; on {now} "
+            "its global batch, and so what it learns, would be another; use as many, or keep the batch on "
+            f"any number of them with BATCH_SCHEDULE = {kept} and --allow_config_change"
         )
 
     @property

@@ -1,6 +1,5 @@
 """A traced step of a small pix2pix that the tests of the doctor's parts share."""
 
-
 import pytest
 
 from engine.diagnosis.step_trace import trace_step

@@ -69,7 +69,9 @@ def test_every_device_has_a_line():
     assert {"T4", "V100 16", "V100 32", "MI300X", "TPU v3 core"} <= names
     verdicts = {line[2:15].strip(): line for line in lines[3:]}
     assert verdicts["V100 16"].split() == "V100 16 16 13.72 23.50 does not fit".split()
-    assert verdicts["V100 32"].split() == "V100 32 32 28.44 27.50 fits with accumulation (micro-batch 5)".split()
+    assert (
+        verdicts["V100 32"].split() == "V100 32 32 28.44 27.50 fits with accumulation (micro-batch 5)".split()
+    )
     assert verdicts["A100 40"].endswith(" fits")
     assert max(map(len, lines)) <= 100
     old = {device.name for device in KNOWN_DEVICES if not device.has_bfloat16}

@@ -11,8 +11,7 @@ KERNEL_BYTES = 160 * 2**20
 
 BYTES_PER_OPERATION = 16 * 2**10
 """What an operation of the graph takes: in Python, in TensorFlow's graph optimisers and executor, and as
-compiled primitives. Both numbers are fitted to pix2pix and EfficientNetV2-S; see
-tests/benchmarks/RESULTS.md."""
+compiled primitives. Both are fitted to pix2pix and EfficientNetV2-S; see tests/benchmarks/RESULTS.md."""
 
 
 def process_bytes(graph: tf.Graph, *, built_bytes: int, state_bytes: int) -> int:

@@ -67,6 +67,11 @@ def measured_lines(measured: Measured, plan: RunPlan) -> list[str]:
         f"Memory as measured {what}, 2 micro-batches of {size}: {_mib(found)}; by formula "
         f"{_mib(measured.estimated_bytes)}"
     ]
+    if probe.xla:
+        examples, compiled = probe.xla
+        lines.append(
+            f"Memory as XLA reports it, compiled step of {examples}, variables included: {_mib(compiled)}"
+        )
     text = f"Memory: {constant:.2f} GiB and {each:.3f} GiB for each example of a micro-batch"
     if not probe.budget_bytes:
         return [*lines, f"{text}; how much may be used is unknown here"]

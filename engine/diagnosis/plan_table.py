@@ -24,10 +24,10 @@ def plan_table(plan: RunPlan, task: Task, memory: MemoryModel | None) -> list[st
       task: its phases have a column each.
       memory: as measured; None omits the column.
     """
-    titles = ["from example", "global batch", "replicas", "micro-batch", "accumulation", "steps"]
+    titles = ["from", "batch", "replicas", "micro-batch", "accumulation", "steps"]
     phases = task.phases()
-    titles += [f"learning rate of {phase.name}" for phase in phases]
-    titles += ["estimated memory"] if memory else []
+    titles += [f"rate of {phase.name}" for phase in phases]
+    titles += ["memory"] if memory else []
     rows = [titles]
     for start, size, steps in _pieces(plan):
         batch = plan.batches[size]
@@ -36,7 +36,10 @@ def plan_table(plan: RunPlan, task: Task, memory: MemoryModel | None) -> list[st
         position = "when decided" if start is None else str(start)
         cells = [position, *map(str, sizes), "-" if steps is None else str(steps), *rates]
         rows.append(cells + ([f"{memory.at(batch.micro_batch) / 2**30:.2f} GiB"] if memory else []))
-    return columns(rows)
+    return [
+        "Batches: from which example on, global batch, ..., learning rate of each phase",
+        *(f"  {line}" for line in columns(rows)),
+    ]
 
 
 def _pieces(plan: RunPlan) -> Iterator[tuple[int | None, int, int | None]]:

@@ -30,7 +30,7 @@ def recipe_lines(plan: RunPlan, task: Task, *, warmup_examples: int) -> list[str
       warmup_examples: of the run at its start; 0 is none.
     """
     first = plan.batches[plan.schedule.sizes[0]]
-    rows = [["devices", "batch", "optimizer", "learning rate", "decays", "weight decay", "warm-up"]]
+    rows = [["devices", "batch", "optimizer", "rate", "decays", "weight decay", "warm-up"]]
     for devices in DEVICES:
         batch = max(1, round(devices * first.global_batch / first.replicas))
         told: dict[tuple[str, ...], list[str]] = {}
@@ -40,7 +40,10 @@ def recipe_lines(plan: RunPlan, task: Task, *, warmup_examples: int) -> list[str
         warmup = _warmup(plan.scaling, batch, warmup_examples)
         rows += [[str(devices), str(batch), " ".join(names), *cells, warmup] for cells, names in told.items()]
     rule = plan.scaling.rule
-    lines = [f"Recipe for more devices, by LEARNING_RATE_RULE = {rule!r}:", *columns(rows)]
+    lines = [
+        f"Recipe for more devices, by LEARNING_RATE_RULE = {rule!r} (rate: learning rate of the first step):",
+        *(f"  {line}" for line in columns(rows)),
+    ]
     if rule == "none":
         lines.append('  "none" leaves everything as set; "linear" and "square_root" are the usual rules')
     return lines
@@ -74,6 +77,6 @@ def _hyperparameters(scaling: BatchScaling, settings: Optimizer, batch: int) -> 
 
 def _warmup(scaling: BatchScaling, batch: int, warmup_examples: int) -> str:
     if warmup_examples:
-        return f"{warmup_examples} examples"
+        return f"{warmup_examples}ex"
     grows = scaling.rule != "none" and batch > scaling.first_batch
-    return f"{_WARMUP_EPOCHS * scaling.examples_per_epoch} examples" if grows else "none"
+    return f"{_WARMUP_EPOCHS}ep" if grows else "none"

@@ -35,9 +35,5 @@ def duration(seconds: float) -> str:
     """A time with one unit: "3 min", "5.2 h", "12 days"."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * length:
-            return (
-                f"{seconds / length:.2g} {unit}"
-                if seconds < 10 * length
-                else f"{seconds / length:.0f} {unit}"
-            )
+            return f"{seconds / length:.{1 if seconds < 10 * length else 0}f} {unit}"
     return f"{seconds:.0f} s"

@@ -81,7 +81,7 @@ def peak_bytes(graph: tf.Graph, *, batch: int = 1, in_place: bool = True) -> Ten
     alive = peak = NOTHING
     for number, operation in enumerate(operations):
         new = NOTHING
-        if operation.type not in _VIEWS | WITHOUT_MEMORY:
+        if not _is_view(operation) and operation.type not in WITHOUT_MEMORY:
             for tensor in operation.outputs:
                 size = _bytes(tensor, batch)
                 if not (in_place and lifetimes.takes_over(tensor, size, number)):
@@ -109,7 +109,7 @@ class _Lifetimes:
             if operation.type not in _OF_SHAPES:
                 for tensor in operation.inputs:
                     self._last_use[self._memory(tensor)] = number
-            if operation.type in _VIEWS:
+            if _is_view(operation):
                 for viewed, view in zip(operation.inputs, operation.outputs, strict=False):
                     self._owner[view.ref()] = self._memory(viewed)
         for tensor in results:
@@ -146,6 +146,26 @@ class _Lifetimes:
         while memory in self._owner:
             memory = self._owner[memory]
         return memory
+
+
+def _is_view(operation: tf.Operation) -> bool:
+    """Whether the outputs are the memory of the inputs.
+
+    The gradient of an element-wise operation is summed over the axes that the operation broadcast. With an
+    unknown batch, TensorFlow does not know that there are none, and that the sum gives its input. It is another
+    case if the sum is reshaped to a known shape, that of a variable.
+    """
+    if operation.type == "Sum" and not _is_known(operation.outputs[0]):
+        takers = operation.outputs[0].consumers()
+        return not any(
+            taker.type == "Reshape" and taker.outputs[0].shape.is_fully_defined() for taker in takers
+        )
+    return operation.type in _VIEWS
+
+
+def _is_known(tensor: tf.Tensor) -> bool:
+    """Whether at most the first axis, that of the batch, has an unknown size."""
+    return tensor.shape.rank is not None and None not in tuple(tensor.shape)[1:]
 
 
 def _bytes(tensor: tf.Tensor, batch: int) -> TensorBytes:

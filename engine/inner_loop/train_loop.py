@@ -176,14 +176,15 @@ class TrainLoop:
             finite=int(outcome) < NOT_FINITE,
         )
 
-    def step_graph(self, example: Mapping[str, tf.TensorSpec], *, accumulates: bool) -> tf.Graph:
-        """Traces one step in which every phase is due, and runs nothing.
-
-        The size of the batch is unknown in it. For one device, of any kind.
+    def step_graph(
+        self, example: Mapping[str, tf.TensorSpec], *, accumulates: bool, batch_size: int | None = None
+    ) -> tf.Graph:
+        """Traces one step in which every phase is due, and runs nothing; for one device, of any kind.
 
         Args:
           example: shapes of the features of one example.
           accumulates: whether the step computes on several micro-batches; the batch is one micro-batch then.
+          batch_size: of the batch; None leaves it unknown.
         """
         layout = BatchLayout(
             global_batch=2 if accumulates else 1, replicas=1, largest_micro_batch=1 if accumulates else None
@@ -205,7 +206,9 @@ class TrainLoop:
             start = inputs.start._replace(step=tf.constant(all_due, tf.int64))
             return self._run_pattern(pattern, batch, start, settings, inputs.accumulation)
 
-        batch = {name: tf.TensorSpec([None, *spec.shape], spec.dtype) for name, spec in example.items()}
+        batch = {
+            name: tf.TensorSpec([batch_size, *spec.shape], spec.dtype) for name, spec in example.items()
+        }
         return step.get_concrete_function(batch, inputs).graph
 
     @tf.function(autograph=False)

@@ -37,6 +37,7 @@ class Probe:
       largest_micro_batch: most examples on each replica, within the budget and the limit.
       sec_per_example: seconds of the last size's steps for each of their examples, on all replicas together;
         None if not measured.
+      xla: with JIT_COMPILE, (examples, bytes) of the step as XLA reports it; None without.
     """
 
     points: tuple[tuple[int, int], ...]
@@ -44,6 +45,7 @@ class Probe:
     budget_bytes: int | None
     largest_micro_batch: int
     sec_per_example: float | None = None
+    xla: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,12 +87,14 @@ class Report:
       points: as in `Probe`.
       exhausted: whether memory ran out at the size after the last point.
       sec_per_example: as in `Probe`.
+      xla: as in `Probe`.
     """
 
     budget_bytes: int | None
     points: tuple[tuple[int, int], ...] = ()
     exhausted: bool = False
     sec_per_example: float | None = None
+    xla: tuple[int, int] | None = None
 
     def to_line(self) -> str:
         """One line of JSON."""
@@ -104,7 +108,8 @@ class Report:
             return None
         values = json.loads(complete.splitlines()[-1])
         points = tuple((batch, size) for batch, size in values["points"])
-        return cls(**(values | {"points": points}))
+        xla = values["xla"] and tuple(values["xla"])
+        return cls(**(values | {"points": points, "xla": xla}))
 
 
 def measure(config_text: str, *, limit: int, fraction: float = 0.8, budget_bytes: int | None = None) -> Probe:
@@ -164,6 +169,7 @@ def measure(config_text: str, *, limit: int, fraction: float = 0.8, budget_bytes
         budget_bytes=budget,
         largest_micro_batch=largest,
         sec_per_example=report.sec_per_example,
+        xla=report.xla,
     )
 
 

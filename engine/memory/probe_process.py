@@ -69,6 +69,15 @@ def xla_report_bytes(directory: str) -> int | None:
     return max(sizes, default=None)
 
 
+def _compiled_step_bytes(experiment: Experiment, batch: int, *, directory: str) -> int | None:
+    """Runs one step in a whole batch, compiled with XLA; returns what `xla_report_bytes` then finds."""
+    trainer = Trainer(dataclasses.replace(experiment, jit_compile=True), RunDirectory(directory))
+    layout = BatchLayout(global_batch=batch, replicas=1)
+    iterator = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=layout)
+    trainer.loop.run(iterator, num_steps=1, step=0, examples=0, layout=layout)
+    return xla_report_bytes(directory)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _RandomData:
     """Random images with the shapes of a data set, none of whose records is read; for training only.
@@ -165,8 +174,8 @@ def _main(_: object) -> None:
     if os.path.exists("/proc/self/oom_score_adj"):
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # if memory runs out, the kernel should kill this process, not the parent
-    experiment = loader.load_experiment_text(request.config_text, where=WHAT)
-    experiment = _local_experiment(experiment.with_data_lengths())  # random data have no such lengths
+    configured = loader.load_experiment_text(request.config_text, where=WHAT)
+    experiment = _local_experiment(configured.with_data_lengths())  # random data have no such lengths
     trainer = Trainer(experiment, RunDirectory(request.directory))
     meter = _DeviceMeter(trainer, directory=request.directory)
     budget_bytes = request.budget_bytes
@@ -188,6 +197,11 @@ def _main(_: object) -> None:
             micro_batch = next_micro_batch(
                 report.points, resting_bytes=resting_bytes, budget_bytes=budget_bytes, limit=request.limit
             )
+        if configured.jit_compile and trainer.devices.replicas == 1:
+            batch = report.points[-1][0]
+            size = _compiled_step_bytes(experiment, batch, directory=request.directory)
+            report = dataclasses.replace(report, xla=(batch, size) if size else None)
+            print(report.to_line(), end="", file=reports, flush=True)
     except tf.errors.ResourceExhaustedError:
         print(dataclasses.replace(report, exhausted=True).to_line(), end="", file=reports, flush=True)
 

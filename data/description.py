@@ -48,6 +48,8 @@ class DataDescription:
       crop_size: (height, width) in pixels that training cuts out of them.
       resize: "resize", or "resize_with_pad", which keeps the aspect ratio.
       direction: "AtoB" if the input is image A, "BtoA" if it is B; None for data without A and B.
+      target_kind: "classes" or "numbers" if the target is a vector; None if it is an image.
+      target_names: of the classes or numbers of such a target.
       side_classes: classes that the side vector encodes; empty if it does not encode classes.
       label_roles: the roles of images whose values are classes, such as "input": nothing interpolates them.
       one_hot: the classes of those of them that networks see one-hot, by their role.
@@ -65,6 +67,8 @@ class DataDescription:
     crop_size: tuple[int, int] | None = None
     resize: str = "resize"
     direction: str | None = None
+    target_kind: str | None = None
+    target_names: tuple[str, ...] = ()
     side_classes: tuple[str, ...] = ()
     label_roles: tuple[str, ...] = ()
     one_hot: Mapping[str, OneHot] = dataclasses.field(default_factory=dict)
@@ -103,7 +107,7 @@ class DataDescription:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
-        for name in ("load_size", "crop_size", "side_classes", "label_roles"):
+        for name in ("load_size", "crop_size", "side_classes", "label_roles", "target_names"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         values["shapes"] = {name: tuple(shape) for name, shape in values["shapes"].items()}

@@ -264,7 +264,9 @@ class Experiment:
     @property
     def chosen_metric(self) -> str | None:
         """The evaluation metric that chooses the best checkpoint; None chooses none."""
-        return self.best_metric or default_metric(is_paired=self.data.is_paired)
+        return self.best_metric or default_metric(
+            is_paired=self.data.is_paired, target_kind=self.task.target_kind
+        )
 
     @property
     def named_metrics(self) -> dict[str, str]:

@@ -3,6 +3,8 @@
     python -m data.prepare --layout=side_by_side --source=facades --name=facades
     python -m data.prepare --layout=paired --source=noisy --match_a='(.*)_x' --match_b='(.*)_y' --name=noise
     python -m data.prepare --layout=unpaired --source=horse2zebra --name=horses
+    python -m data.prepare --layout=labelled --source=flowers --name=flowers
+    python -m data.prepare --layout=labelled --source=faces --targets=ages.csv --name=ages
     python -m data.prepare --layout=tfds --name=cycle_gan/horse2zebra
 
 Layouts:
@@ -10,6 +12,7 @@ Layouts:
   paired        Files with the same name in two folders are A and B. Or one folder and two patterns.
   unpaired      Two folders of images that do not correspond.
   single        One folder of images.
+  labelled      A folder of images for each class; or images and a CSV file of their classes or numbers.
   tfds          A public data set of TensorFlow Datasets, which downloads it if it is not there.
 
 Splits: A source with folders train, val and test keeps them; for paired and unpaired, they may also be named
@@ -42,6 +45,7 @@ from data.preparation.report import Report
 from data.preparation.side_files import MAP_VALUES, SideFiles
 from data.preparation.splits import Division
 from data.preparation.survey import ImageReader
+from data.preparation.targets import Targets
 from data.synthetic import facades
 from engine.cli import program
 
@@ -63,6 +67,8 @@ def prepare(
     side_classes: str | None = None,
     side_map: str | None = None,
     side_map_kind: str = MAP_VALUES,
+    targets: str | None = None,
+    target_kind: str | None = None,
     labels: Sequence[str] = (),
     value_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -94,6 +100,8 @@ def prepare(
       side_classes: `classes` of `data.preparation.side_files.SideFiles`.
       side_map: `maps` of `data.preparation.side_files.SideFiles`.
       side_map_kind: `map_kind` of `data.preparation.side_files.SideFiles`.
+      targets: `path` of `data.preparation.targets.Targets`, for layout labelled.
+      target_kind: `kind` of `data.preparation.targets.Targets`.
       labels: "A", "B" or both: images whose values are classes (ids, or the colours of a palette). They are
         never interpolated, and only geometric augmentations apply to them.
       value_range: as of `data.preparation.survey.ImageReader`.
@@ -121,6 +129,9 @@ def prepare(
     )
     folder_reader = FolderReader(video=video, match_a=match_a, match_b=match_b)
     side_files = SideFiles(vector=side_vector, classes=side_classes, maps=side_map, map_kind=side_map_kind)
+    of_images = Targets(path=targets, kind=target_kind)
+    if of_images != Targets() and layout != "labelled":
+        raise DataError(f"targets: are for layout labelled; leave them out with layout {layout}")
     if layout == "tfds":
         options = (division, value_range, video, match_a, side_files, tuple(labels), strict, overwrite)
         if options != (Division(), None, VideoFormat(), None, SideFiles(), (), False, False):
@@ -141,6 +152,7 @@ def prepare(
         folder_reader=folder_reader,
         image_reader=image_reader,
         side_files=side_files,
+        targets=of_images if layout == "labelled" else None,
         labels=tuple(dict.fromkeys(labels)),
         readers=readers,
         strict=strict,

@@ -40,7 +40,7 @@ FLOORS = {
         "synthetic",
         "pipeline",
         "pairs",
-        "unpaired single prepare",
+        "unpaired single labelled prepare",
     ),
     "models": (
         "networks",

@@ -1,4 +1,4 @@
-"""Decoding a record into the images of an example, one for each role."""
+"""Decoding a record into the images of an example, one for each role, and its vectors."""
 
 import dataclasses
 import functools
@@ -9,7 +9,6 @@ import tensorflow_datasets as tfds
 
 from data.description import ImageFormat
 from data.imaging import Classes
-from data.roles import SIDE_VECTOR
 from data.tfrecords import image_decoding
 from data.tfrecords.image_encoding import format_of
 
@@ -50,11 +49,14 @@ class ExampleDecoder:
       features: the `tfds` features of the records.
       sources: role ("input", "target", "side_map") -> `ImageSource`. Two roles may have the same image, which
         is decoded once.
+      vectors: role ("target", "side_vector") -> feature: a Tensor float32 [K], or a ClassLabel of K classes,
+        which becomes one-hot.
       max_pixels: larger images fail, before they are decoded.
     """
 
     features: tfds.features.FeaturesDict
     sources: Mapping[str, ImageSource]
+    vectors: Mapping[str, str]
     max_pixels: int
 
     def decode(self, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -64,8 +66,11 @@ class ExampleDecoder:
           record: string [].
 
         Returns:
-          An image [H, W, C] of the stored dtype for each distinct source; last the side vector, if the data
-          set has one.
+          An image [H, W, C] of the stored dtype for each distinct source; then each vector, float32 [K].
+
+        Raises:
+          tf.errors.InvalidArgumentError: at run time, when an image cannot be decoded or a label is none of
+            the classes.
         """
         parsed = image_decoding.parse_record(self.features, record)
         decoded: dict[tuple[str, int], tf.Tensor] = {}
@@ -83,12 +88,13 @@ class ExampleDecoder:
             _half_of(decoded[source.feature, source.channels], source.half)
             for source in self._distinct_sources
         ]
-        return (*images, parsed[SIDE_VECTOR]) if SIDE_VECTOR in self.features else tuple(images)
+        vectors = [_vector_of(parsed[feature], self.features[feature]) for feature in self.vectors.values()]
+        return (*images, *vectors)
 
     def split(self, decoded: tuple[tf.Tensor, ...]) -> tuple[tuple[tf.Tensor, ...], dict[str, tf.Tensor]]:
-        """Splits what `decode` returns into the images, and {"side_vector": float32 [K]} or {}."""
+        """Splits what `decode` returns into the images, and role -> vector float32 [K]."""
         images = len(self._distinct_sources)
-        return decoded[:images], {SIDE_VECTOR: decoded[-1]} if len(decoded) > images else {}
+        return decoded[:images], dict(zip(self.vectors, decoded[images:], strict=True))
 
     def by_role(self, images: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns role -> image, for one image of each distinct source."""
@@ -128,9 +134,28 @@ class ExampleDecoder:
         """For each distinct source, whether its values are classes."""
         return tuple(source.is_labels for source in self._distinct_sources)
 
+    @property
+    def contents(self) -> list[tuple]:
+        """What `decode` returns of a record, in this order."""
+        images = [(source.feature, source.half, source.channels) for source in self._distinct_sources]
+        return images + [(feature,) for feature in self.vectors.values()]
+
     @functools.cached_property
     def _distinct_sources(self) -> tuple[ImageSource, ...]:
         return tuple(dict.fromkeys(self.sources.values()))
+
+
+def _vector_of(stored: tf.Tensor, feature: tfds.features.FeatureConnector) -> tf.Tensor:
+    """The vector float32 [K] of a parsed feature, one-hot of a class label."""
+    if not isinstance(feature, tfds.features.ClassLabel):
+        return stored
+    classes = feature.num_classes
+    # TFDS stores -1 where an example has no label; one_hot would make zeros of it.
+    is_class = tf.debugging.Assert(
+        (stored >= 0) & (stored < classes), [f"its label is none of the {classes} classes"]
+    )
+    with tf.control_dependencies([is_class]):
+        return tf.one_hot(stored, classes)  # [K]
 
 
 def _half_of(image: tf.Tensor, half: str) -> tf.Tensor:

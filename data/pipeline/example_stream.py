@@ -30,11 +30,13 @@ class ExampleStream:
       split: all records of the split.
       part: those of them that are drawn.
       sources: role ("input", "target", "side_map") -> `ImageSource`; two roles may have the same image.
+      vectors: role ("target", "side_vector") -> feature, as of `ExampleDecoder`.
       resize_and_crop: from the stored images to images of one size.
       augmentations: applied in training, in this order.
       seed: of the order and of everything random in an example.
       supply: how records are read.
-      cache_path: returns the file for a cache of this stream on disk.
+      cache_path: function of `ExampleDecoder.contents` that returns the file for a cache of this stream on
+        disk.
       augments_evaluation: apply the augmentations in evaluation too, the same to an example every time.
       input_downscale: how many times smaller than targets the inputs become, last of all.
     """
@@ -43,11 +45,12 @@ class ExampleStream:
     split: Records
     part: Records
     sources: Mapping[str, ImageSource]
+    vectors: Mapping[str, str]
     resize_and_crop: ResizeAndCrop
     augmentations: tuple[Callable, ...]
     seed: int
     supply: Supply
-    cache_path: Callable[[], str]
+    cache_path: Callable[[object], str]
     augments_evaluation: bool = False
     input_downscale: int = 1
 
@@ -67,7 +70,7 @@ class ExampleStream:
 
         Returns:
           A data set of {role: [*crop_size, C] in the stored dtype, or float32 in [0, 1] if there are
-          augmentations; "id": int64 []; "side_vector": float32 [K] if there is one}.
+          augmentations; "id": int64 []; and role: float32 [K] of each vector}.
         """
         if self.supply.service:
             read = record_reader.training_windows
@@ -183,17 +186,17 @@ class ExampleStream:
     def _randomised(
         self, decoded: tuple[tf.Tensor, ...], example_id: tf.Tensor, epoch: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Crops and augments an example: {role: image, "id"}, and "side_vector" if there is one."""
+        """Crops and augments an example: {role: image or vector, "id"}."""
         seed = example_seed(self.seed, epoch, example_id)
-        images, side_vector = self._decoder.split(decoded)
+        images, vectors = self._decoder.split(decoded)
         images = self.resize_and_crop.training(
             images, seed, padding=self._decoder.padding, epoch=epoch, labels=self._decoder.labels
         )
         augmented = self._augmented(self._decoder.by_role(images), seed)
-        return self._with_small_input(augmented) | side_vector | {"id": example_id}
+        return self._with_small_input(augmented) | vectors | {"id": example_id}
 
     def _evaluation_example(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        decoded, side_vector = self._decoder.split(self._decoder.decode(example["record"]))
+        decoded, vectors = self._decoder.split(self._decoder.decode(example["record"]))
         cropped = self.resize_and_crop.evaluation(
             decoded, padding=self._decoder.padding, labels=self._decoder.labels
         )
@@ -201,7 +204,7 @@ class ExampleStream:
         if self.augments_evaluation:
             images = self._augmented(images, example_seed(self.seed, _EVALUATION_EPOCH, example["id"]))
         name = self._decoder.name(example["record"], example["id"])
-        return self._with_small_input(images) | side_vector | {"id": example["id"], "name": name}
+        return self._with_small_input(images) | vectors | {"id": example["id"], "name": name}
 
     def _augmented(self, images: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Applies the augmentations, to float32 in [0, 1]; without any, returns the images unchanged."""
@@ -232,7 +235,12 @@ class ExampleStream:
 
     @functools.cached_property
     def _decoder(self) -> ExampleDecoder:
-        return ExampleDecoder(features=self.features, sources=self.sources, max_pixels=self.supply.max_pixels)
+        return ExampleDecoder(
+            features=self.features,
+            sources=self.sources,
+            vectors=self.vectors,
+            max_pixels=self.supply.max_pixels,
+        )
 
     @functools.cached_property
     def _tolerant_reader(self) -> damaged_records.TolerantReader:
@@ -251,7 +259,9 @@ class ExampleStream:
             return None, ""
         images = self._decoded_examples().with_options(self.supply.options)
         try:
-            return image_cache.make_cache(images, supply=self.supply, path=self.cache_path())
+            return image_cache.make_cache(
+                images, supply=self.supply, path=self.cache_path(self._decoder.contents)
+            )
         except (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.InvalidArgumentError):
             self.check_records()  # TensorFlow's own error names no file
             raise

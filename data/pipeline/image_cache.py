@@ -77,9 +77,16 @@ def make_cache(examples: tf.data.Dataset, *, supply: Supply, path: str) -> tuple
     return cache, f"decoded images are cached in {path}: {records} examples"
 
 
-def cache_path(data_dir: str, name: str, part: Records) -> str:
-    """Returns the cache file for a part of a data set; another one when the data set's files change."""
-    identity = hashlib.blake2b(digest_size=8)
+def cache_path(data_dir: str, name: str, part: Records, *, contents: object) -> str:
+    """Returns the cache file for a part of a data set; another one when the data set's files change.
+
+    Args:
+      data_dir: folder of the data sets.
+      name: of the data set.
+      part: its records.
+      contents: which images and vectors of a record are cached, in their order; its `repr` identifies it.
+    """
+    identity = hashlib.blake2b(repr(contents).encode(), digest_size=8)
     for shard in part.shards:
         state = tf.io.gfile.stat(shard.path)
         identity.update(f"{shard} {state.length} {state.mtime_nsec}".encode())

@@ -119,7 +119,8 @@ class ImageDataset:
     def example_spec(self) -> dict[str, tf.TensorSpec]:
         """{"input", "target", "side_map": `tf.TensorSpec` float32 [*crop_size, C], "side_vector": [K]}.
 
-        Inputs may be smaller than targets. The last two exist only if the data set has them.
+        Inputs may be smaller than targets; a target may be a vector [K]. The last two exist only if the data
+        set has them.
         """
         crop_size = self._resize_and_crop.crop_size
         input_size = [pixels // self._input_downscale for pixels in crop_size]
@@ -130,10 +131,13 @@ class ImageDataset:
         }
         for role, one_hot in self.one_hot.items():
             shapes[role][-1] = len(one_hot.classes)
-        shapes = {role: shapes[role] for role in (INPUT, TARGET, SIDE_MAP) if role in shapes}
-        if self._opened.side_vector_size:
-            shapes[SIDE_VECTOR] = [self._opened.side_vector_size]
-        return {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
+        for role, feature in self._vectors(self._opened).items():
+            shapes[role] = [self._opened.vector_size(feature)]
+        return {
+            role: tf.TensorSpec(shapes[role], tf.float32, name=role)
+            for role in (INPUT, TARGET, SIDE_MAP, SIDE_VECTOR)
+            if role in shapes
+        }
 
     @property
     def label_roles(self) -> tuple[str, ...]:
@@ -171,6 +175,8 @@ class ImageDataset:
             crop_size=self._resize_and_crop.crop_size,
             resize=self.resize,
             direction=getattr(self, "direction", None),
+            target_kind=getattr(self, "target_kind", None),
+            target_names=getattr(self, "target_names", ()),
             side_classes=self.side_classes,
             label_roles=self.label_roles,
             one_hot=self.one_hot,
@@ -193,8 +199,8 @@ class ImageDataset:
 
         Returns:
           An infinite data set of {"input", "target": float32 [b, *crop_size, C] in [-1, 1], in
-          `colour_space`; "id": int64 [b]}, and the side information of `example_spec`. An id is an example's
-          index in the stored split.
+          `colour_space`; "id": int64 [b]}, and the vectors and side information of `example_spec`. An id is
+          an example's index in the stored split.
 
         Raises:
           DataError: the data set cannot be used.
@@ -307,6 +313,10 @@ class ImageDataset:
         """For each stream of an example: role ("input", "target") -> `ImageSource`."""
         raise NotImplementedError(f"{type(self).__name__} must define _sources")
 
+    def _vectors(self, opened: PreparedDataset) -> Mapping[str, str]:
+        """Role ("target", "side_vector") -> feature of each vector of an example."""
+        return {SIDE_VECTOR: SIDE_VECTOR} if SIDE_VECTOR in opened.features else {}
+
     def _split_names(self, opened: PreparedDataset) -> Mapping[str, tuple[str, ...]]:
         """Split -> for each stream, its name in the data set."""
         return {split: (split,) for split in opened.splits}
@@ -399,11 +409,14 @@ class ImageDataset:
             split=split,
             part=part,
             sources=sources,
+            vectors=self._vectors(self._opened),
             resize_and_crop=resize_and_crop,
             augmentations=tuple(self.augmentations),
             seed=(self.seed + number * _SECOND_STREAM) % 2**63,
             supply=self.supply,
-            cache_path=lambda: image_cache.cache_path(os.path.expanduser(self.data_dir), self.dataset, part),
+            cache_path=lambda contents: image_cache.cache_path(
+                os.path.expanduser(self.data_dir), self.dataset, part, contents=contents
+            ),
             augments_evaluation=self._augments_evaluation,
             input_downscale=self._input_downscale,
         )

@@ -16,7 +16,7 @@ from data.preparation.layouts import LAYOUTS
 from data.preparation.leakage import Digests
 from data.preparation.parallel_map import map_in_order
 from data.preparation.survey import ImageReader, Survey
-from data.roles import SIDE_MAP, SIDE_VECTOR
+from data.roles import SIDE_MAP
 from data.tfrecords import image_encoding
 from data.tfrecords.label_classes import MOST_CLASSES, Pixels, as_classes, joined
 
@@ -75,8 +75,8 @@ class ExampleEncoder:
                 continue
             self.stored[split].append(index)
             self._count(split, index, encoded)
-            vector = {} if example.side_vector is None else {SIDE_VECTOR: example.side_vector}
-            yield {"name": example.name, **vector} | {f: image.value for f, image in encoded.items()}
+            images = {feature: image.value for feature, image in encoded.items()}
+            yield {"name": example.name, **example.values, **images}
 
     def duplicates(self) -> list[str]:
         """Returns a line for each image that is in two splits."""

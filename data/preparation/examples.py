@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,12 +18,16 @@ class Example(typing.NamedTuple):
     Attributes:
       name: unique in its split.
       images: in the order of the layout's features; then the map, if there is one.
-      side_vector: float32 [K], if there is one.
+      values: feature -> what is stored beside the images: a vector float32 [K], or the index of a class.
     """
 
     name: str
     images: tuple[ImageRef, ...]
-    side_vector: np.ndarray | None = None
+    values: Mapping[str, np.ndarray | int] = types.MappingProxyType({})
+
+    def with_value(self, feature: str, value: np.ndarray | int) -> Example:
+        """Returns the example with one more value."""
+        return self._replace(values={**self.values, feature: value})
 
 
 class SkippedExample(typing.NamedTuple):

@@ -17,8 +17,11 @@ from data.preparation.report import Report
 from data.preparation.side_files import Attached, SideFiles
 from data.preparation.splits import Division, Source
 from data.preparation.survey import ImageReader, Survey, survey
+from data.preparation.target_summary import TargetSummary
+from data.preparation.targets import Targets
 from data.preparation.value_hints import label_hints, value_hints
 from data.roles import SIDE_MAP
+from data.tfrecords.target_format import TargetFormat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class FolderPreparation:
       folder_reader: a new one.
       image_reader: how images are read.
       side_files: the files of side information.
+      targets: where the targets of layout labelled come from; None for other layouts.
       labels: the images whose values are classes: "A", "B".
       readers: smallest number of shards per split, unless there are fewer examples.
       strict: an example that cannot be used or an image in two splits is an error.
@@ -51,6 +55,7 @@ class FolderPreparation:
     folder_reader: FolderReader
     image_reader: ImageReader
     side_files: SideFiles
+    targets: Targets | None
     labels: tuple[str, ...]
     readers: int
     strict: bool
@@ -75,9 +80,13 @@ class FolderPreparation:
         """
         tfds_writer.check_free(name=self.name, data_dir=self.data_dir, overwrite=self.overwrite)
         found = splits.find_examples(
-            layout=self.layout, source=self.source, division=self.division, reader=self.folder_reader
+            layout=self.layout,
+            source=self.source,
+            division=self.division,
+            reader=self.folder_reader,
+            classes=self.targets.classes if self.targets else None,
         )
-        attached = self.side_files.attach(found, layout=self.layout, video=self.image_reader.video)
+        attached = self._attached(found)
         surveyed = survey(
             layout=self.layout,
             splits=attached.splits,
@@ -96,7 +105,16 @@ class FolderPreparation:
             labels=(*self.labels, *((SIDE_MAP,) if self.side_files.has_class_maps else ())),
         )
         self._write(attached, surveyed, encoder, skipped)
-        return self._report(found, surveyed, encoder, [*skipped, *encoder.skipped])
+        return self._report(found, attached, surveyed, encoder, [*skipped, *encoder.skipped])
+
+    def _attached(self, found: Source) -> Attached:
+        """The examples with their targets and side information."""
+        target = None
+        if self.targets is not None:
+            holds_out = self.division.val_fraction > 0
+            found, target = self.targets.attach(found, source=self.source, holds_out=holds_out)
+        attached = self.side_files.attach(found, layout=self.layout, video=self.image_reader.video)
+        return dataclasses.replace(attached, target=target)
 
     def _check_labels(self) -> None:
         layout = LAYOUTS[self.layout]
@@ -147,6 +165,8 @@ class FolderPreparation:
             **attached.metadata,
             **encoder.label_metadata(),
         }
+        if attached.target is not None:
+            metadata |= self._summary(attached.target, surveyed, encoder).metadata()
         if not self.division.val_fraction:
             metadata["holds_out"] = False
         if surveyed.domain_channels:
@@ -155,8 +175,20 @@ class FolderPreparation:
             metadata["refused"] = [example.reason for example in skipped]
         return metadata
 
+    def _summary(self, target: TargetFormat, surveyed: Survey, encoder: ExampleEncoder) -> TargetSummary:
+        values = {
+            split: [surveyed.splits[split][index].values[target.feature_name] for index in stored]
+            for split, stored in encoder.stored.items()
+        }
+        return TargetSummary(target, values, where=self.source)
+
     def _report(
-        self, found: Source, surveyed: Survey, encoder: ExampleEncoder, skipped: list[SkippedExample]
+        self,
+        found: Source,
+        attached: Attached,
+        surveyed: Survey,
+        encoder: ExampleEncoder,
+        skipped: list[SkippedExample],
     ) -> Report:
         shortest_edge, longest_edge = surveyed.edges(encoder.stored)
         one_hot = {SIDE_MAP} & encoder.classes.keys()  # whose range no network sees
@@ -177,6 +209,7 @@ class FolderPreparation:
             ignored=tuple(found.ignored),
             unlisted=len(found.unlisted),
             groups=found.groups,
+            targets=self._summary(attached.target, surveyed, encoder).lines() if attached.target else (),
         )
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from data import gfile
 from data.errors import DataError
@@ -76,6 +76,24 @@ class FolderReader:
         named = self._by_name(folder, self._images(folder))
         return [Example(name, (ref,)) for name, ref in named.items() if ref]
 
+    def tree(self, folder: str) -> list[Example]:
+        """Returns all images below a folder as examples of one image, sorted by name: "cat/indoors/0001".
+
+        Raises:
+          DataError: the folder, or one directly in it, holds no image that can be used.
+        """
+        named = self._by_name(folder, self._images_below(folder))
+        examples = [Example(name, (ref,)) for name, ref in named.items() if ref]
+        used = {example.name.partition("/")[0] for example in examples}
+        folders, _ = FolderReader().contents(folder)  # this reader has noted which files are ignored
+        unused = [name for name in folders if unicodedata.normalize("NFC", name) not in used]
+        if unused or not examples:
+            raise DataError(
+                f"{os.path.join(folder, *unused[:1])}: holds no image that can be used; add some or remove "
+                "the folder"
+            )
+        return examples
+
     def pairs(self, folder: str) -> list[Example]:
         """Returns the pairs of a folder, by name: of its two sub-folders, or of the files of two patterns."""
         if self.match_a is None or self.match_b is None:
@@ -134,6 +152,23 @@ class FolderReader:
         if not images:
             raise DataError(f"{folder}: holds no images; add some or remove the folder")
         return images
+
+    def _images_below(self, folder: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+        """Yields the paths, relative to a folder, of all images below it.
+
+        Args:
+          folder: at the top.
+          below: the path, relative to it, of the one to list.
+          above: the real paths of the folders from the top to that one.
+        """
+        path = os.path.join(folder, below) if below else folder
+        real = path if gfile.is_url(path) else os.path.realpath(path)
+        if real in above:
+            raise DataError(f"{path}: links to a folder above it; remove the link")
+        folders, images = self.contents(path)
+        yield from (os.path.join(below, name) for name in images)
+        for name in folders:
+            yield from self._images_below(folder, os.path.join(below, name), (*above, real))
 
     def _matched(self, folder: str, match_a: str, match_b: str) -> list[dict[str, ImageRef | None]]:
         """[{name: ImageRef} of A, of B] of the files in one folder that match the patterns."""

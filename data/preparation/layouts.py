@@ -23,12 +23,14 @@ class Layout:
       read: function of (`FolderReader`, folder) -> {domain: examples, sorted by name}.
       read_domains: the same of (`FolderReader`, folder of A, folder of B); None if the images of A and B are
         not in folders of their own.
+      nested: whether images may be in folders of folders, whose names are then part of their own.
     """
 
     features: tuple[str, ...]
     domains: tuple[str, ...] = ("",)
     read: Callable[[FolderReader, str], dict[str, list[Example]]]
     read_domains: Callable[[FolderReader, str, str], dict[str, list[Example]]] | None = None
+    nested: bool = False
 
 
 def _unpaired(reader: FolderReader, folder_a: str, folder_b: str) -> dict[str, list[Example]]:
@@ -49,7 +51,11 @@ LAYOUTS = {
         read_domains=_unpaired,
     ),
     "single": Layout(features=("image",), read=lambda reader, folder: {"": reader.examples(folder)}),
+    "labelled": Layout(
+        features=("image",), read=lambda reader, folder: {"": reader.tree(folder)}, nested=True
+    ),
 }
 """side_by_side: each file is a pair, A its left half and B its right half. paired: files of the same name in
 two sub-folders, A and B in alphabetical order, or files of two patterns in one folder. unpaired: two
-sub-folders of images that do not correspond. single: images on their own."""
+sub-folders of images that do not correspond. single: images on their own. labelled: images with a class or
+numbers each, in a folder for each class or beside a CSV file (`data.preparation.targets`)."""

@@ -14,6 +14,7 @@ from data.preparation.layouts import LAYOUTS
 from data.preparation.number_pairs import parse_pair
 from data.preparation.side_files import MAP_KINDS, MAP_VALUES
 from data.preparation.video_flags import define_video_flags, video_format
+from data.tfrecords.target_format import TARGET_KINDS
 
 _STRINGS = (
     ("source", None, "Folder of the images. With --layout=tfds, a prepared data set outside data_dir."),
@@ -29,6 +30,8 @@ _STRINGS = (
     ("side_classes", None, "CSV file of name,class: the class of each example, stored one-hot."),
     ("side_map", None, "Folder of images with the names of the examples: a map for the networks with each "
      "example."),
+    ("targets", None, "With --layout=labelled: CSV file of path,class or path,number,number,... with the "
+     "path of each image in the source. Without it, each class has a folder of its own."),
     ("labels", None, "A, B or A,B: images whose colours or numbers stand for classes. They are never "
      "interpolated, and colour augmentations leave them as they are."),
     ("value_range", None, "LOW,HIGH: value range of float32 images, measured by default; or of integers that "
@@ -44,11 +47,11 @@ _INTEGERS = (
 
 # Flags that are arguments of `prepare` as they are.
 _SAME_ARGUMENTS = (
-    "layout name match_a match_b val_fraction test_fraction group side_map_kind max_pixels readers threads "
-    "strict overwrite"
+    "layout name match_a match_b val_fraction test_fraction group side_map_kind target_kind max_pixels "
+    "readers threads strict overwrite"
 ).split()
 # Paths, in which "~" is the home directory: a shell does not replace it behind "=".
-_PATHS = "data_dir split_lists side_vector side_classes side_map".split()
+_PATHS = "data_dir split_lists side_vector side_classes side_map targets".split()
 
 
 def define(values: flags.FlagValues) -> None:
@@ -62,6 +65,13 @@ def define(values: flags.FlagValues) -> None:
         MAP_VALUES,
         list(MAP_KINDS),
         "What the numbers of maps are. Classes are never interpolated, and networks get them one-hot.",
+        flag_values=values,
+    )
+    enum(
+        "target_kind",
+        None,
+        list(TARGET_KINDS),
+        "What the column of --targets is, if it holds whole numbers only.",
         flag_values=values,
     )
     for split, more in (

@@ -17,6 +17,7 @@ from data.imaging import Classes
 from data.roles import SIDE_MAP, SIDE_VECTOR
 from data.tfrecords import prepared_dataset
 from data.tfrecords.image_encoding import StoredFormat, format_of
+from data.tfrecords.target_format import LABEL
 
 _MOST_SHOWN = 5
 
@@ -34,6 +35,7 @@ class Report:
       size_bytes: of all records.
       features: image feature -> format of its images.
       other_features: names of the features that are not images.
+      class_feature: name of the feature that is a class; "" if there is none, or one cannot be chosen.
       domain_channels: {"A", "B": channels} if the domains of unpaired images differ in them.
       vector_size: size of each example's side vector; 0 without vectors.
       classes: names of the elements of the vector if it is a one-hot class.
@@ -51,6 +53,7 @@ class Report:
       ignored: files of the source that are not images.
       unlisted: number of examples that are in no list of names.
       groups: number of groups that were kept together; 0 without grouping.
+      targets: a line for each class or number of labelled images.
     """
 
     dataset: str
@@ -61,6 +64,7 @@ class Report:
     size_bytes: int
     features: Mapping[str, StoredFormat]
     other_features: tuple[str, ...] = ()
+    class_feature: str = ""
     domain_channels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     vector_size: int = 0
     classes: tuple[str, ...] = ()
@@ -78,6 +82,7 @@ class Report:
     ignored: tuple[str, ...] = ()
     unlisted: int = 0
     groups: int = 0
+    targets: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, dataset: str, data_dir: gfile.Path, **counts: Any) -> Report:
@@ -99,8 +104,9 @@ class Report:
             size_bytes=sum(round(part.bytes_per_record * part.examples) for part in opened.splits.values()),
             features=images,
             other_features=tuple(name for name in opened.features if name not in images),
+            class_feature=_class_feature(opened),
             domain_channels=opened.metadata.get("channels", {}),
-            vector_size=opened.side_vector_size,
+            vector_size=opened.vector_size(SIDE_VECTOR),
             classes=opened.side_classes,
             labels=opened.labels,
             **counts,
@@ -129,6 +135,7 @@ class Report:
         if self.vector_size:
             classes = f"; one-hot: {', '.join(self.classes)}" if self.classes else ""
             lines.append(f"feature   {SIDE_VECTOR}: {_many(self.vector_size, 'number')}{classes}")
+        lines += [f"target    {line}" for line in self.targets]
         lines += [f"labels    {name}: {_described(classes)}" for name, classes in self.labels.items()]
         return lines
 
@@ -171,28 +178,42 @@ class Report:
     def _train_command(self) -> str:
         """The command that trains on the data set, or its flags if no gin file fits."""
         data_dir = json.dumps(self.data_dir, ensure_ascii=False)  # in quotes, with \\ and quotes escaped
-        parameters: dict[str, object] = {"DATASET": f'"{self.dataset}"', "DATA_DIR": data_dir}
-        images = [name for name in self.features if name != SIDE_MAP]
-        files: list[str] = []
-        if "pair" in self.features or {"A", "B"} <= self.features.keys():
-            files = ["pix2pix"]
-        elif len(images) == 1 and {"trainA", "trainB"} <= self.examples.keys():
-            files = ["cyclegan"]
-            if self.domain_channels:  # the identity loss needs images with the generator's channels
-                parameters["cyclegan.CycleGan.identity_weight"] = 0
-        elif len(images) == 1 and "train" in self.examples:
-            files = ["pix2pix", "single"]
-            if images[0] != "image":
-                parameters["single.SingleImages.feature"] = f'"{images[0]}"'
-        if "pix2pix" in files and self.vector_size:
-            parameters["side_information.SideInformation.vector"] = '"film"'
-        if "pix2pix" in files and SIDE_MAP in self.features:
-            parameters["side_information.SideInformation.map"] = '"concatenate"'
+        files, more = self._preset()
+        parameters = {"DATASET": f'"{self.dataset}"', "DATA_DIR": data_dir, **more}
         flags = [f"--gin_file=gin/{name}.gin" for name in files]
         flags += [f"--gin_param={name} = {value}" for name, value in parameters.items()]
         if not files:
             return f"with {shlex.join(flags)}"
         return shlex.join(["python", "-m", "engine.train", *flags, f"--workdir=runs/{self.dataset}"])
+
+    def _preset(self) -> tuple[list[str], dict[str, object]]:
+        """Names of the gin files that fit, and the parameters they need."""
+        images = [name for name in self.features if name != SIDE_MAP]
+        if "pair" in self.features or {"A", "B"} <= self.features.keys():
+            return ["pix2pix"], self._side_information()
+        if len(images) != 1:
+            return [], {}
+        if {"trainA", "trainB"} <= self.examples.keys():
+            # The identity loss needs images with the generator's channels.
+            return ["cyclegan"], {"cyclegan.CycleGan.identity_weight": 0} if self.domain_channels else {}
+        if "train" not in self.examples:
+            return [], {}
+        feature = {} if images[0] == "image" else {"feature": f'"{images[0]}"'}
+        if self.class_feature or self.targets:
+            label = {"label": f'"{self.class_feature}"'} if self.class_feature not in ("", LABEL) else {}
+            name = "classification" if self.class_feature else "regression"
+            return [name], {f"labelled.LabelledImages.{key}": text for key, text in (feature | label).items()}
+        parameters: dict[str, object] = {f"single.SingleImages.{key}": text for key, text in feature.items()}
+        return ["pix2pix", "single"], parameters | self._side_information()
+
+    def _side_information(self) -> dict[str, object]:
+        """The parameters that give the networks of pix2pix the side information."""
+        parameters: dict[str, object] = {}
+        if self.vector_size:
+            parameters["side_information.SideInformation.vector"] = '"film"'
+        if SIDE_MAP in self.features:
+            parameters["side_information.SideInformation.map"] = '"concatenate"'
+        return parameters
 
 
 def _described(classes: Classes) -> str:
@@ -225,6 +246,12 @@ def _image_formats(opened: prepared_dataset.PreparedDataset) -> dict[str, Stored
             if isinstance(feature, tfds.features.Image):
                 raise DataError(f"{opened.directory}: feature {name!r}: {error}") from error
     return formats
+
+
+def _class_feature(opened: prepared_dataset.PreparedDataset) -> str:
+    """The feature that is a class: that named "label", or the only one."""
+    found = [n for n, stored in opened.features.items() if isinstance(stored, tfds.features.ClassLabel)]
+    return LABEL if LABEL in found else found[0] if len(found) == 1 else ""
 
 
 def _many(count: int, noun: str) -> str:

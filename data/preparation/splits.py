@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import math
 import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +82,14 @@ class Source:
     groups: int = 0
 
 
-def find_examples(*, layout: str, source: str, division: Division, reader: FolderReader) -> Source:
+def find_examples(
+    *,
+    layout: str,
+    source: str,
+    division: Division,
+    reader: FolderReader,
+    classes: Callable[[Sequence[Example]], Mapping[str, str]] | None = None,
+) -> Source:
     """Finds the examples of a source folder.
 
     Args:
@@ -89,6 +97,8 @@ def find_examples(*, layout: str, source: str, division: Division, reader: Folde
       source: the folder.
       division: for a source without folders of splits.
       reader: a new `FolderReader`.
+      classes: function of examples without domains that returns name -> class, or {} if they have none. The
+        fractions are then taken of each class.
 
     Returns:
       A `Source`.
@@ -109,6 +119,8 @@ def find_examples(*, layout: str, source: str, division: Division, reader: Folde
             found, unlisted = _by_lists(examples, division.split_lists, source, reader)
         elif division.group is not None:
             found, groups = _by_group(examples, division, division.group)
+        elif classes is not None and (class_of := classes(examples[""])):
+            found = _by_class(examples[""], division, class_of)
         else:
             found = _by_fractions(examples, division)
     elif division.group is not None or division.split_lists is not None:
@@ -164,6 +176,34 @@ def _by_fractions(examples: _ByDomain, division: Division) -> dict[str, dict[str
         found["val"][domain] = sorted(shuffled[tests : tests + vals])
         found["test"][domain] = sorted(shuffled[:tests])
     return found
+
+
+def _by_class(
+    examples: Sequence[Example], division: Division, class_of: Mapping[str, str]
+) -> dict[str, dict[str, list[Example]]]:
+    """Divides each class at random, by name only.
+
+    A class misses its fraction by less than one example, and so does their sum: small classes take turns.
+    "train" gets at least one example of each.
+    """
+    by_class: dict[str, list[Example]] = {}
+    for example in examples:
+        by_class.setdefault(class_of[example.name], []).append(example)
+    found: dict[str, dict[str, list[Example]]] = {split: {"": []} for split in SPLITS}
+    before = 0
+    for _, of_class in sorted(by_class.items()):
+        shuffled, size = _shuffled(of_class), len(of_class)
+        tests, vals = (
+            math.floor(fraction * (before + size) + 0.5) - math.floor(fraction * before + 0.5)
+            for fraction in (division.test_fraction, division.val_fraction)
+        )
+        tests = min(tests, size - 1)
+        vals = min(vals, size - 1 - tests)
+        found["train"][""] += shuffled[tests + vals :]
+        found["val"][""] += shuffled[tests : tests + vals]
+        found["test"][""] += shuffled[:tests]
+        before += size
+    return {split: {"": sorted(of_split[""])} for split, of_split in found.items()}
 
 
 def _by_group(

@@ -15,7 +15,6 @@ import tensorflow_datasets as tfds
 from data import gfile
 from data.errors import DataError, MissingDatasetError
 from data.imaging import Classes
-from data.roles import SIDE_VECTOR
 
 DESCRIPTION = "dataset_info.json"
 """Every folder of a data set has this file."""
@@ -120,10 +119,12 @@ class PreparedDataset:
             or (isinstance(feature, tfds.features.Tensor) and len(feature.shape) == 3)
         }
 
-    @property
-    def side_vector_size(self) -> int:
-        """Length of the side vector of an example; 0 if there is none."""
-        return self.features[SIDE_VECTOR].shape[0] if SIDE_VECTOR in self.features else 0
+    def vector_size(self, feature: str) -> int:
+        """Length of the vector of an example, one-hot of a class label; 0 if there is no such feature."""
+        if feature not in self.features:
+            return 0
+        stored = self.features[feature]
+        return stored.num_classes if isinstance(stored, tfds.features.ClassLabel) else stored.shape[0]
 
     @property
     def holds_out(self) -> bool:

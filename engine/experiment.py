@@ -336,6 +336,7 @@ _FREE_TO_CHANGE = frozenset(
         "data.pairs.PairedImages": "data_dir",
         "data.unpaired.UnpairedImages": "data_dir",
         "data.single.SingleImages": "data_dir",
+        "data.labelled.LabelledImages": "data_dir",
         "data.supply.Supply": ("cache on_bad_record largest_bad_share ram_budget_bytes max_pixels service"),
     }.items()
     for name in names.split()

@@ -40,6 +40,7 @@ ADDED = (
     "augmentations",
     "base",
     "early_stopping",
+    "fine_tuning",
     "from_run",
     "inception_features",
     "lpips",

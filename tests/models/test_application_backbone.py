@@ -93,7 +93,12 @@ def test_the_mean_of_the_channels_is_close_to_a_grey_picture(stored, images):
     [
         ("VGG16", [127.5] * 3, [127.5 - 123.68, 127.5 - 116.779, 127.5 - 103.939], True),
         ("MobileNetV2", [1] * 3, [0] * 3, False),
-        ("DenseNet121", [0.5 / 0.229, 0.5 / 0.224, 0.5 / 0.225], [0.015 / 0.229, 0.044 / 0.224, 0.094 / 0.225], False),
+        (
+            "DenseNet121",
+            [0.5 / 0.229, 0.5 / 0.224, 0.5 / 0.225],
+            [0.015 / 0.229, 0.044 / 0.224, 0.094 / 0.225],
+            False,
+        ),
         ("EfficientNetV2S", [127.5 / 128] * 3, [127.5 / 128 - 1] * 3, False),
     ],
 )
@@ -118,7 +123,10 @@ def test_efficientnet_b0_standardises_as_its_imagenet_weights_do(images):
 
 def test_names_do_not_depend_on_what_was_built_before():
     def paths():
-        return [w.path for w in application_backbone("Xception", channels=3, input_channels="mean", owner="x").weights]
+        return [
+            w.path
+            for w in application_backbone("Xception", channels=3, input_channels="mean", owner="x").weights
+        ]
 
     first = paths()
     keras.layers.Conv2D(1, 1)

@@ -28,7 +28,7 @@ from engine.cli.program import run_program
 from engine.errors import ConfigurationError, RunInterruptedError
 from engine.evaluation.comparison import compare, comparison_table
 from engine.evaluation.metric_choice import check_names
-from engine.evaluation.results import Evaluation
+from engine.evaluation.results import SplitEvaluation
 from engine.evaluation.text_table import table
 from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.inference.evaluation_mode import WEIGHTS, EvaluationMode
@@ -58,7 +58,7 @@ def evaluate(
     metrics: Sequence[str] = (),
     lpips: LearnedMetric | None = None,
     extractor: FeatureExtractor | None = None,
-) -> Evaluation:
+) -> SplitEvaluation:
     """Evaluates a checkpoint of a run, and appends a row to the run's eval.jsonl.
 
     The "split" of that row is its name, or "INPUT -> TARGET" for pictures in two folders; then, how weights,
@@ -112,7 +112,7 @@ def evaluate(
         return evaluator.evaluate()
 
 
-def follow(*, workdir: str, poll_sec: float = POLL_SEC, **settings: Any) -> Iterator[Evaluation]:
+def follow(*, workdir: str, poll_sec: float = POLL_SEC, **settings: Any) -> Iterator[SplitEvaluation]:
     """Evaluates each checkpoint of a run that another process trains, until the run is complete.
 
     The networks are built once. Checkpoints whose evaluation is in eval.jsonl already are skipped.
@@ -159,6 +159,11 @@ def _evaluator(
         wait_for_checkpoint(RunDirectory(workdir), poll_sec=wait_sec)
     trainer = restore_run(workdir, checkpoint=checkpoint, data_dir=data_dir)
     images: str | PicturePairs = split or "test"
+    if input is not None and trainer.experiment.task.target_kind is not None:
+        raise ConfigurationError(
+            f"--input={input}: is for images with targets that are images, and this run predicts labels; "
+            "evaluate a split of its data set"
+        )
     if input is not None and target is not None:
         images = PicturePairs(
             trainer.experiment.data,
@@ -291,7 +296,7 @@ def _settings(values: flags.FlagValues) -> dict[str, Any]:
     }
 
 
-def _evaluate_and_print(values: flags.FlagValues, workdir: str) -> Evaluation:
+def _evaluate_and_print(values: flags.FlagValues, workdir: str) -> SplitEvaluation:
     evaluation = evaluate(workdir=workdir, checkpoint=values.checkpoint, **_settings(values))
     print(f"{workdir}, {values.checkpoint} checkpoint: {evaluation.position} examples")
     print(table(evaluation, split=evaluation.split))

@@ -289,7 +289,9 @@ class Experiment:
     @property
     def chosen_metric(self) -> str | None:
         """The evaluation metric that chooses the best checkpoint; None chooses none."""
-        return self.best_metric or default_metric(is_paired=self.data.is_paired)
+        return self.best_metric or default_metric(
+            is_paired=self.data.is_paired, target_kind=self.task.target_kind
+        )
 
     @property
     def named_metrics(self) -> dict[str, str]:
@@ -359,6 +361,7 @@ _FREE_TO_CHANGE = frozenset(
         "data.pairs.PairedImages": "data_dir",
         "data.unpaired.UnpairedImages": "data_dir",
         "data.single.SingleImages": "data_dir",
+        "data.labelled.LabelledImages": "data_dir",
         "data.supply.Supply": ("cache on_bad_record largest_bad_share ram_budget_bytes max_pixels service"),
     }.items()
     for name in names.split()

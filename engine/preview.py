@@ -23,7 +23,7 @@ from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.input_pipeline.pictures import map_to_picture, to_picture
 from engine.storage.file_errors import reraise_write_errors
 from engine.task import Task
-from engine.training_data import TrainingData
+from engine.training_data import TrainingData, target_kind
 
 _GAP_PIXELS = 8
 _SHEET_RATIO = 16 / 9  # approximate width / height of the sheet
@@ -39,12 +39,14 @@ def contact_sheet(data: TrainingData, task: Task, *, examples: int, position_exa
       position_examples: examples drawn before the first one.
 
     Returns:
-      uint8 [H, W, 1 or 3]: input, map (if there is one) and target of each example, row by row, with white
-      gaps between examples.
+      uint8 [H, W, 1 or 3]: input, map (if there is one) and target (if it is an image) of each example, row
+      by row, with white gaps between examples.
     """
     with reraise_record_errors(data, "train", position_examples):
         batch = next(iter(data.batches(position_examples=position_examples, global_batch=examples)))
-    shown = [to_picture(data, task.input_picture(batch), role=INPUT), to_picture(data, batch[TARGET])]
+    shown = [to_picture(data, task.input_picture(batch), role=INPUT)]
+    if target_kind(data) is None:
+        shown.append(to_picture(data, batch[TARGET]))
     if SIDE_MAP in batch:
         shown.insert(1, map_to_picture(data, batch[SIDE_MAP]))
     pairs = join_columns(shown)
@@ -117,7 +119,7 @@ def main(values: flags.FlagValues) -> None:
         examples=values.examples,
         position_examples=values.position,
     )
-    print(f"wrote {values.output}: {values.examples} examples, input beside target")
+    print(f"wrote {values.output}: {values.examples} examples, inputs beside targets that are images")
 
 
 def run() -> None:

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # Gin files and tasks name Adam as engine.task.Adam.
@@ -198,6 +199,8 @@ class Task(abc.ABC):
       latent_size: numbers of the code that selects one of many outputs for an input; 0 if there is only one.
         `translate` then takes codes as batch[LATENT_CODE], [B, latent_size], if they are there.
       translates_back: whether `translate_back` translates targets to inputs.
+      target_kind: None if targets are images; "classes" or "numbers" if they are labels [K], which `predict`
+        predicts; see `engine.training_data.HasTargetNames`. Such a task has nothing to `translate`.
     """
 
     optimizers: Mapping[str, Optimizer]
@@ -205,6 +208,7 @@ class Task(abc.ABC):
     side_inputs: tuple[str, ...] = ()
     latent_size: int = 0
     translates_back: bool = False
+    target_kind: str | None = None
 
     @abc.abstractmethod
     def networks(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, keras.Model]:
@@ -255,6 +259,25 @@ class Task(abc.ABC):
     def phases(self) -> tuple[Phase, ...]:
         """Returns the table of phases, in the order of their updates."""
 
+    def set_initial_weights(  # noqa: B027, an empty default
+        self,
+        networks: Mapping[str, keras.Model],
+        *,
+        target_statistics: tuple[np.ndarray, np.ndarray] | None,
+    ) -> None:
+        """Sets weights of a new run that do not come from its seed; by default none.
+
+        A run that is continued has them in its checkpoints. The weights that the experiment names follow.
+
+        Args:
+          networks: the task's networks by name; changed in place.
+          target_statistics: mean and standard deviation of the training targets, float64 [K] each; None if
+            targets are no numbers.
+
+        Raises:
+          ConfigurationError: there are no such weights, or they do not fit.
+        """
+
     def state(self, example: Mapping[str, tf.TensorSpec]) -> Mapping[str, tf.Variable]:
         """Builds the task's variables outside its networks, such as an image pool; by default none.
 
@@ -290,6 +313,18 @@ class Task(abc.ABC):
         Returns:
           Images [B, H, W, C] in [-1, 1], float.
         """
+
+    def predict(self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Predicts labels outside training; for tasks with a `target_kind`.
+
+        Args:
+          networks: as in `translate`.
+          batch: as in `translate`.
+
+        Returns:
+          [B, K]: logits of the classes, or numbers in the units of the targets.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: predicts no labels")
 
     def translate_back(
         self, networks: Mapping[str, keras.Model], batch: Mapping[str, tf.Tensor]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -13,7 +14,8 @@ class TrainingData(Protocol):
 
     A data set may also have a property `description`, a `data.description.DataDescription`. A run keeps it,
     and `engine.translate` treats pictures by it; without it, a picture's own range becomes [-1, 1]. One with
-    a property `label_roles`, names of features whose values are classes, keeps their colours.
+    a property `label_roles`, names of features whose values are classes, keeps their colours. Targets that
+    are no images need `HasTargetNames`.
     """
 
     @property
@@ -85,3 +87,33 @@ class HasFingerprint(Protocol):
           {"splits": {name: {"examples": their number, ...}}}, and under other keys names and values of what
           must not change; all in JSON types.
         """
+
+
+CLASSES, NUMBERS = "classes", "numbers"
+"""Kinds of targets that are no images."""
+
+
+class HasTargetNames(Protocol):
+    """A data set whose targets are labels: vectors "target" [K]; such a one is `TrainingData` too."""
+
+    @property
+    def target_kind(self) -> str | None:
+        """One of CLASSES (one-hot vectors) and NUMBERS (in their own units); None: targets are images."""
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The name of each class or number, [K]."""
+
+    @property
+    def target_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of numbers in the training split, float64 [K] each."""
+
+
+def target_kind(data: TrainingData) -> str | None:
+    """CLASSES or NUMBERS; None for data whose targets are images, which need not say so."""
+    return getattr(data, "target_kind", None)
+
+
+def target_statistics(data: TrainingData) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and standard deviation of the training targets, float64 [K] each; None if they are no numbers."""
+    return data.target_statistics if target_kind(data) == NUMBERS else None  # type: ignore[attr-defined]

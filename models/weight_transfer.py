@@ -149,6 +149,15 @@ class Plan:
             if weight.path in taken:
                 weight.assign(taken[weight.path])
 
+    def adapted_line(self) -> str:
+        """What was made to fit, and how."""
+        how = "mean of the channels" if self.how == MEAN else "channels repeated"
+        changes = (
+            f"{path} {_shape(self.sources[path])} -> {_shape(array.shape)}"
+            for path, array in self.adapted.items()
+        )
+        return f"{', '.join(changes)}, {how}"
+
     def table(self) -> str:
         """What became of each weight, one line each; the shapes are ours: kernels [h, w, in, out]."""
         width = max(map(len, [*self.loaded, *self.adapted, *self.kept, *self.surplus]))

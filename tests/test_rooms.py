@@ -45,11 +45,11 @@ FLOORS = {
     "models": (
         "networks",
         "losses initialisation side_information pytorch latent_networks weight_transfer",
-        "fidelity patch_nce torch_weights regularisation application_features lpips",
+        "fidelity patch_nce torch_weights regularisation application_features application_backbone lpips",
         "discriminators scaled_discriminators",
-        "supervised",
-        "pix2pix cyclegan cut bicycle_gan",
-        "colourisation super_resolution",
+        "supervised label_network",
+        "pix2pix cyclegan cut bicycle_gan image_labels",
+        "colourisation super_resolution classification regression",
     ),
 }
 

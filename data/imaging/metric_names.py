@@ -9,6 +9,9 @@ from data.imaging.metrics import HIGHER_IS_BETTER
 _OF_DISTRIBUTIONS = ("fid", "kid")
 """Metrics that compare the translations of a split with its real images, whether these are paired or not."""
 
+_OF_LABELS = {"classes": "accuracy", "numbers": "rmse"}
+"""The metric that chooses the best checkpoint by the kind of the targets."""
+
 MORE_METRICS = ("ms_ssim", "luma_psnr_db", "luma_ssim", "mask_iou", "mask_dice", "pixel_accuracy")
 """Metrics of images that an evaluation measures where a user chooses them."""
 
@@ -46,12 +49,15 @@ def is_of_features(name: str) -> bool:
     return metric_of(name) in _OF_DISTRIBUTIONS
 
 
-def default_metric(*, is_paired: bool) -> str:
+def default_metric(*, is_paired: bool, target_kind: str | None = None) -> str:
     """The metric that chooses the best checkpoint unless the user names one.
 
     Args:
       is_paired: whether each target is the ground truth of its input.
+      target_kind: "classes" or "numbers" if targets are labels.
     """
+    if target_kind is not None:
+        return _OF_LABELS[target_kind]
     return "psnr_db" if is_paired else "kid"
 
 

@@ -182,5 +182,11 @@ HIGHER_IS_BETTER = {
     "lpips": False,
     "kid": False,
     "fid": False,
+    "r2": True,
+    "accuracy": True,
+    "cross_entropy": False,
 }
-"""Name of a metric -> whether a higher value is better; KID and FID are of whole sets of images."""
+"""Name of a metric -> whether a higher value is better; KID and FID are of whole sets of images.
+
+The last three are of labels, and so may be MAE, MSE and RMSE.
+"""

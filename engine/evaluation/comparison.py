@@ -9,7 +9,7 @@ import numpy as np
 from data.imaging.metric_names import higher_is_better
 from engine.errors import ConfigurationError
 from engine.evaluation.intervals import Interval, mean_interval
-from engine.evaluation.results import Evaluation
+from engine.evaluation.results import SplitEvaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Difference:
         return "second" if (self.mean > 0) == higher_is_better(self.metric) else "first"
 
 
-def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) -> list[Difference]:
+def compare(first: SplitEvaluation, second: SplitEvaluation, *, names: tuple[str, str]) -> list[Difference]:
     """Compares two evaluations of the same images by every metric that both have.
 
     Pairing removes what makes an image easy or hard for both, so it can tell runs apart whose own intervals
@@ -59,9 +59,9 @@ def compare(first: Evaluation, second: Evaluation, *, names: tuple[str, str]) ->
             f"{names[0]} and {names[1]}: were evaluated on different images; choose runs of the same "
             "data set, and the same --split"
         )
-    if first.value_range != second.value_range:
+    if first.scale != second.scale:
         raise ConfigurationError(
-            f"{names[0]} and {names[1]}: measure on different ranges, {_range(first)} and {_range(second)}; "
+            f"{names[0]} and {names[1]}: measure on different ranges, {first.scale} and {second.scale}; "
             "choose runs of one data set"
         )
     values, others = first.image_values, second.image_values
@@ -101,8 +101,3 @@ def comparison_table(differences: list[Difference], *, names: tuple[str, str]) -
             f"  {interval:>24}  {100 * found.second_better:6.0f} %  {verdicts[found.verdict]}"
         )
     return "\n".join(lines)
-
-
-def _range(evaluation: Evaluation) -> str:
-    low, high = evaluation.value_range
-    return f"[{low:g}, {high:g}]"

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from engine.evaluation.contact_sheet import Extremes, contact_sheet
 from engine.evaluation.image_table import image_table
-from engine.evaluation.results import Evaluation
+from engine.evaluation.results import SplitEvaluation
 from engine.evaluation.sample_grid import write_png
 from engine.storage.atomic_files import write_text
 from engine.storage.file_errors import reraise_write_errors
@@ -17,7 +17,7 @@ from engine.storage.run_directory import RunDirectory
 
 
 def write_details(
-    run: RunDirectory, evaluation: Evaluation, extremes: Extremes, *, split: str, examples: int
+    run: RunDirectory, evaluation: SplitEvaluation, extremes: Extremes, *, split: str, examples: int
 ) -> list[str]:
     """Writes the metrics of every image as CSV, and a picture of the worst and the best images.
 

@@ -14,22 +14,14 @@ from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import gather_rows
 from engine.errors import NonFiniteOutputError
 from engine.evaluation.picture_scale import PictureScale
-from engine.input_pipeline.distributed_batches import reraise_record_errors
+from engine.evaluation.split_batches import decoded_names, replica_batch, split_batches
 from engine.input_pipeline.pictures import to_picture
 from engine.input_pipeline.recorded_data import unwrapped
 from engine.task import Task, set_dropout_keys
 from engine.training_data import TrainingData
 
-EVALUATION_BATCH_PER_REPLICA = 8
-"""Examples that a replica translates at once."""
-
 FORWARD, BACK = "", "back_"
 """Directions, as they stand before the name of a metric: from inputs to targets, and back."""
-
-_NAME = "name"
-_POSITION = "position"
-_DROPOUT_SEED = 20
-_NAME_BYTES = 512  # of a name; what is longer is cut
 
 Pair = tuple[tf.Tensor, tf.Tensor]
 
@@ -55,7 +47,7 @@ class TranslatedBatch(NamedTuple):
 
     def decoded_names(self) -> list[str]:
         """The names of the examples; empty texts if they have none."""
-        return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in self.names.numpy()]
+        return decoded_names(self.names)
 
 
 class SplitTranslator:
@@ -87,7 +79,6 @@ class SplitTranslator:
         self._data = data
         self._networks = networks
         self._dropout = dropout
-        self._batch = EVALUATION_BATCH_PER_REPLICA * devices.replicas
         self.scales = {role: PictureScale.of(data, role) for role in (INPUT, TARGET)}
 
     def scale_of_reconstruction(self, name: str) -> PictureScale:
@@ -100,22 +91,14 @@ class SplitTranslator:
         Raises:
           NonFiniteOutputError: names the first example for which a network's output is not finite.
         """
-        positions = tf.data.Dataset.range(2**31 - 1).batch(self._batch)
-        batches = tf.data.Dataset.zip(self._data.evaluation(split, batch=self._batch), positions)
-        batches = batches.map(_distributable)
-        if self._devices.is_multi_worker:  # each worker reads the whole split and keeps its own examples
-            options = tf.data.Options()
-            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-            batches = batches.with_options(options)
         done = 0
-        with reraise_record_errors(self._data, split):
-            for batch in self._devices.strategy.experimental_distribute_dataset(batches):
-                translated = self._translate(batch)
-                if not np.all(translated.is_finite):
-                    example = done + int(np.argmin(translated.is_finite))
-                    raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
-                yield self._without_repeated(split, translated, done)
-                done += int(translated.is_finite.shape[0])
+        for batch in split_batches(self._devices, self._data, split):
+            translated = self._translate(batch)
+            if not np.all(translated.is_finite):
+                example = done + int(np.argmin(translated.is_finite))
+                raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
+            yield self._without_repeated(split, translated, done)
+            done += int(translated.is_finite.shape[0])
 
     def _without_repeated(self, split: str, batch: TranslatedBatch, done: int) -> TranslatedBatch:
         """Leaves out images that count already, as the smaller of two unpaired domains begins again.
@@ -149,16 +132,7 @@ class SplitTranslator:
         return tf.nest.map_structure(lambda x: gather_rows(self._devices, x), per_replica)
 
     def _translate_replica(self, batch: Mapping[str, tf.Tensor]) -> TranslatedBatch:
-        batch = dict(batch)
-        names, positions = batch.pop(_NAME), batch.pop(_POSITION)
-        rows = tf.shape(batch[INPUT])[0]
-        # The last batch may leave a replica without an example; some oneDNN kernels fail on empty batches.
-        # oneDNN stays on all the same: it is 5 times as fast as TensorFlow's own CPU kernels.
-        padded = {name: _at_least_one_row(values) for name, values in batch.items()}
-        # A task may join images with what a network of float64 makes of them.
-        padded = {name: tf.cast(values, keras.config.floatx()) for name, values in padded.items()}
-        positions = _at_least_one_row(positions)
-        keys = dropout_keys_at(positions)
+        padded, rows, names, keys = replica_batch(batch)
         inputs = self._task.input_picture(padded)
         with set_dropout_keys(keys if self._dropout else None):
             translations = {FORWARD: (self._task.translate(self._networks, padded), padded[TARGET])}
@@ -202,35 +176,3 @@ class SplitTranslator:
 def _role_of(reconstruction: str) -> str:
     """The role whose images a reconstruction makes; see `Task.reconstructions`."""
     return INPUT if reconstruction.endswith(f"_{INPUT}") else TARGET
-
-
-def _at_least_one_row(values: tf.Tensor) -> tf.Tensor:
-    """Adds a row of zeros if there is none."""
-    missing = tf.maximum(0, 1 - tf.shape(values)[0])
-    return tf.pad(values, [[0, missing]] + [[0, 0]] * (values.shape.rank - 1))
-
-
-def _distributable(example: Mapping[str, tf.Tensor], positions: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What replicas take: floating-point features, and names as numbers: accelerators have no text.
-
-    The positions in the split, int64 [at least B], become a feature too.
-    """
-    features = {name: x for name, x in example.items() if x.dtype.is_floating}
-    if _NAME in example:
-        names = tf.io.decode_raw(example[_NAME], tf.uint8, fixed_length=_NAME_BYTES)  # [B, 512]
-    else:
-        names = tf.zeros([tf.shape(features[INPUT])[0], 0], tf.uint8)
-    positions = tf.cast(positions[: tf.shape(features[INPUT])[0]], tf.int32)
-    return features | {_NAME: names, _POSITION: positions}
-
-
-def dropout_keys_at(positions: tf.Tensor) -> tf.Tensor:
-    """Random keys for dropout outside training; an example at one position gets the same mask everywhere.
-
-    Args:
-      positions: int32 [B].
-
-    Returns:
-      int32 [B, 2].
-    """
-    return tf.stack([tf.fill(tf.shape(positions), _DROPOUT_SEED), positions], axis=1)

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from data.imaging.metrics import METRICS
 from engine.evaluation.feature_sets import DISTANCES
 from engine.evaluation.intervals import mean_interval
+from engine.evaluation.label_results import LabelEvaluation
+from engine.evaluation.label_table import label_table
 from engine.evaluation.picture_scale import PictureScale
-from engine.evaluation.results import Evaluation, ImageMetrics
+from engine.evaluation.results import Evaluation, ImageMetrics, SplitEvaluation
 from engine.evaluation.split_translator import BACK, FORWARD
 
 _TITLES = {
@@ -28,11 +30,14 @@ _DIRECTIONS = {
 }
 
 
-def table(evaluation: Evaluation, *, split: str) -> str:
+def table(evaluation: SplitEvaluation, *, split: str) -> str:
     """The evaluation as a text table: the model, its baselines and its reconstructions, one in each row.
 
     Distances between sets of images follow.
     """
+    if isinstance(evaluation, LabelEvaluation):
+        return label_table(evaluation, split=split)
+    assert isinstance(evaluation, Evaluation)
     rows = {"model": evaluation.translations} if evaluation.translations else {}
     rows |= {f"baseline: {name}": images for name, images in evaluation.baseline_images.items()}
     rows |= evaluation.reconstruction_images

@@ -17,8 +17,14 @@ def source_of_direction(direction: str | None, data: DataDescription, task: Task
       task: of the run.
 
     Raises:
-      ConfigurationError: the direction is unknown, or the task translates in the other one only.
+      ConfigurationError: the direction is unknown, or the task translates in the other one only, or makes no
+        images.
     """
+    if task.target_kind is not None:
+        raise ConfigurationError(
+            f"{type(task).__name__}: the run predicts labels and makes no images; evaluate it with "
+            "python -m engine.evaluate, whose table in RUN/evaluations has the predictions"
+        )
     if direction is None:
         return INPUT
     if direction not in ("AtoB", "BtoA"):

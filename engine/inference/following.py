@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from engine.errors import ConfigurationError
-from engine.evaluation.results import Evaluation
+from engine.evaluation.results import SplitEvaluation
 from engine.inference.run_evaluator import RunEvaluator
 from engine.storage import checkpoints
 from engine.storage.run_directory import RunDirectory
@@ -28,7 +28,7 @@ def wait_for_checkpoint(run: RunDirectory, *, poll_sec: float = POLL_SEC) -> Non
         time.sleep(poll_sec)
 
 
-def follow_run(evaluator: RunEvaluator, *, poll_sec: float = POLL_SEC) -> Iterator[Evaluation]:
+def follow_run(evaluator: RunEvaluator, *, poll_sec: float = POLL_SEC) -> Iterator[SplitEvaluation]:
     """Evaluates the checkpoints of a run, the oldest first, and waits for new ones until the run is complete.
 
     It does not lock the run. Checkpoints that were evaluated before are skipped; one that is removed before

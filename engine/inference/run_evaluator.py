@@ -10,9 +10,9 @@ from engine.errors import ConfigurationError
 from engine.evaluation.baselines import BASELINES, INPUT_ITSELF
 from engine.evaluation.contact_sheet import Extremes
 from engine.evaluation.details import write_details
-from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.metric_choice import check_names
-from engine.evaluation.results import Evaluation
+from engine.evaluation.results import SplitEvaluation
+from engine.evaluation.split_evaluator import make_evaluator
 from engine.feature_extractor import FeatureExtractor, LearnedMetric
 from engine.inference.evaluation_mode import EvaluationMode
 from engine.outer_loop.trainer import Trainer
@@ -61,7 +61,7 @@ class RunEvaluator:
         self.split = self._of_data + used.suffix
         if extractor is not None and extractor != experiment.feature_extractor:
             self.split += f", {extractor.identity}"
-        self._evaluator = Evaluator(
+        self._evaluator = make_evaluator(
             task=experiment.task,
             devices=trainer.devices,
             data=self._pairs or experiment.data,
@@ -74,7 +74,7 @@ class RunEvaluator:
         )
         self._baselines: tuple[str, ...] | None = None
 
-    def evaluate(self) -> Evaluation:
+    def evaluate(self) -> SplitEvaluation:
         """Evaluates what the trainer has restored; writes a row to eval.jsonl, and the files of the images.
 
         Raises:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
-from engine.evaluation.split_translator import dropout_keys_at
+from engine.evaluation.split_batches import dropout_keys_at
 from engine.inference.batch_function import BatchFunction
 from engine.inference.direction import source_of_direction
 from engine.inference.evaluation_mode import EvaluationMode

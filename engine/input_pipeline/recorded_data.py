@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from data.description import DataDescription
 from data.imaging import OneHot
 from data.roles import INPUT
 from engine.errors import ConfigurationError
-from engine.training_data import TrainingData
+from engine.training_data import TrainingData, target_kind
 
 
 def describe(data: TrainingData) -> DataDescription:
@@ -25,6 +26,8 @@ def describe(data: TrainingData) -> DataDescription:
         data,
         dataset=type(data).__name__,
         crop_size=(height, width) if height and width else None,
+        target_kind=target_kind(data),
+        target_names=tuple(getattr(data, "target_names", ())),
     )
 
 
@@ -89,6 +92,21 @@ class RecordedData:
         return self.description.label_roles
 
     @property
+    def target_kind(self) -> str | None:
+        """What targets are if they are labels; see `engine.training_data.HasTargetNames`."""
+        return self.description.target_kind
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The names of classes or numbers."""
+        return self.description.target_names
+
+    @property
+    def target_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the data set; see `engine.training_data.HasTargetNames`."""
+        return self.source.target_statistics  # type: ignore[attr-defined]  # such data have them
+
+    @property
     def evaluation_split(self) -> str:
         """The split for evaluation during training."""
         return self.description.evaluation_split
@@ -125,6 +143,7 @@ class RecordedData:
             ("examples of shapes", self.description.shapes, now.shapes),
             ("images stored as", _formats(self.description), self._recorded_formats(now)),
             ("labels with the classes", _classes(self.description), _classes(now)),
+            ("targets with the names", _targets(self.description), _targets(now)),
         ):
             if trained != found:
                 raise ConfigurationError(
@@ -143,6 +162,10 @@ def _formats(description: DataDescription) -> dict[str, str]:
 
 def _classes(description: DataDescription) -> dict[str, str]:
     return {role: ", ".join(map(str, found.classes)) for role, found in description.one_hot.items()}
+
+
+def _targets(description: DataDescription) -> dict[str, str]:
+    return {str(number): name for number, name in enumerate(description.target_names)}
 
 
 def _listed(values: Mapping[str, object]) -> str:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from data.imaging.metric_names import higher_is_better, metric_of, needs_targets
 from engine.errors import ConfigurationError
-from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.split_evaluator import SplitEvaluator
 from engine.experiment import Experiment
 from engine.outer_loop.run_plan import RunPlan
 from engine.training_data import TrainingData
@@ -50,14 +50,15 @@ class BestCheckpoint:
         return f"{self._metric} improved from {old} to {new}, saved"
 
 
-def check_measured(experiment: Experiment, evaluator: Evaluator) -> None:
-    """Checks the metrics of reconstructions that settings name; which there are, only the task knows.
+def check_measured(experiment: Experiment, evaluator: SplitEvaluator) -> None:
+    """Checks metrics that settings name: which there are of reconstructions or labels, only the task knows.
 
     Raises:
       ConfigurationError: evaluations of this task do not measure one of them.
     """
     for setting, name in experiment.named_metrics.items():
-        if metric_of(name) != name and name not in evaluator.metric_names:
+        may_be_missing = experiment.task.target_kind is not None or metric_of(name) != name
+        if may_be_missing and name not in evaluator.metric_names:
             measured = ", ".join(evaluator.metric_names) or "none"
             raise ConfigurationError(
                 f"{setting} = {name!r}: evaluations of this task do not measure it; use one of {measured}"

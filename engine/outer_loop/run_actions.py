@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
-from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.sample_grid import SampleGrid
+from engine.evaluation.split_evaluator import SplitEvaluator
 from engine.experiment import Experiment
 from engine.inner_loop.train_state import TrainState
 from engine.outer_loop.best_checkpoint import BestCheckpoint
@@ -55,7 +55,7 @@ class RunActions:
         run: RunDirectory,
         *,
         state: TrainState,
-        evaluator: Evaluator,
+        evaluator: SplitEvaluator,
         schedule_state: ScheduleState,
         nan_policy: NanPolicy,
         early_stop: EarlyStop,

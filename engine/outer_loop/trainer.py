@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Mapping
 
 import keras
 
@@ -16,7 +17,7 @@ from engine.distribution.precision import set_precision
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 from engine.distribution.worker_sync import WorkerSync
 from engine.errors import DivergenceError, OutOfMemoryError, RunInterruptedError, not_finite
-from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.split_evaluator import check_targets, make_evaluator
 from engine.experiment import Experiment
 from engine.gin_config.diff import plain_settings
 from engine.inner_loop.train_loop import LoopResult, TrainLoop
@@ -38,6 +39,7 @@ from engine.reporting.reporter import Reporter, opening_line
 from engine.storage import checkpoints
 from engine.storage.async_checkpointer import AsyncCheckpointer
 from engine.storage.run_directory import RunDirectory
+from engine.training_data import target_statistics
 
 _ASSUMED_BYTES_PER_SEC = 50e6  # speed of a save before the first one was measured
 
@@ -99,6 +101,7 @@ class Trainer:
         )
         self.sync = WorkerSync(self.devices)
         self.plan = self._resolve_plan()
+        check_targets(experiment.task, experiment.data)
         self.state = self._build_state()
         self._schedule_state = ScheduleState(
             schedule=self.plan.schedule,
@@ -119,7 +122,7 @@ class Trainer:
             adversarial_start=self.plan.adversarial_start,
         )
         self._nan_policy = NanPolicy(experiment.on_non_finite, self.state.outer_loop_state)
-        self.evaluator = Evaluator(
+        self.evaluator = make_evaluator(
             task=experiment.task,
             devices=self.devices,
             data=experiment.data,
@@ -163,11 +166,17 @@ class Trainer:
             experiment.data.example_spec,
             strategy=self.devices.strategy,
             seed=experiment.seed,
-            initial_weights=experiment.initial_weights if is_new else None,
+            initial_weights=self._set_initial_weights if is_new else None,
             outer_loop_state=schedules | initial_counts() | initial_stopping_state(self.plan.stopping),
             noise_settings=self.plan.noise_settings,
             parameter_groups=experiment.parameter_groups,
         )
+
+    def _set_initial_weights(self, networks: Mapping[str, keras.Model]) -> None:
+        experiment = self.experiment
+        experiment.task.set_initial_weights(networks, target_statistics=target_statistics(experiment.data))
+        if experiment.initial_weights is not None:
+            experiment.initial_weights(networks)
 
     @property
     def step(self) -> int:

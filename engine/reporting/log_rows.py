@@ -9,8 +9,7 @@ from engine.batching.batch_layout import BatchLayout
 from engine.batching.noise_scale import NoiseScale
 from engine.distribution.device_memory import peak_device_bytes
 from engine.distribution.host_memory import resident_bytes
-from engine.evaluation.intervals import mean_interval
-from engine.evaluation.results import Evaluation
+from engine.evaluation.results import SplitEvaluation
 
 
 def training_row(
@@ -48,26 +47,23 @@ def training_row(
     }
 
 
-def evaluation_row(evaluation: Evaluation, *, split: str, step: int, examples: int) -> dict:
+def evaluation_row(evaluation: SplitEvaluation, *, split: str, step: int, examples: int) -> dict:
     """A row of eval.jsonl."""
     return {
         "step": step,
         "examples": examples,
         "split": split,
         **{f"metric/{name}": value for name, value in evaluation.metrics.items()},
-        # KID and FID of different extractors are not comparable.
-        **({"extractor": evaluation.extractor} if evaluation.distances else {}),
+        **evaluation.remarks,
         "time_unix": time.time(),
     }
 
 
-def interval_row(evaluation: Evaluation) -> dict[str, float]:
-    """The 95 % interval of each mean of an evaluation, for a row of eval.jsonl."""
+def interval_row(evaluation: SplitEvaluation) -> dict[str, float]:
+    """The 95 % intervals of the metrics of an evaluation, for a row of eval.jsonl."""
     row = {}
-    for name, values in evaluation.image_values.items():
-        interval = mean_interval(values)
-        if interval is not None:
-            row[f"metric_low/{name}"], row[f"metric_high/{name}"] = interval
+    for name, (low, high) in evaluation.intervals.items():
+        row[f"metric_low/{name}"], row[f"metric_high/{name}"] = low, high
     return row
 
 

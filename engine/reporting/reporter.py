@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.distribution.determinism import is_deterministic
 from engine.distribution.devices import Devices
-from engine.evaluation.results import Evaluation
+from engine.evaluation.results import SplitEvaluation
 from engine.experiment import Experiment
 from engine.inner_loop.train_state import trainable_parameters
 from engine.log_writer import HyperParameters, LogWriter, ReportedRun
@@ -86,13 +86,13 @@ class Reporter:
         for writer in self._writers:
             writer.write_row(row)
 
-    def log_evaluation(self, evaluation: Evaluation, *, split: str, step: int, examples: int) -> None:
+    def log_evaluation(self, evaluation: SplitEvaluation, *, split: str, step: int, examples: int) -> None:
         """Writes an evaluation: a row of eval.jsonl, and a line."""
         row = evaluation_row(evaluation, split=split, step=step, examples=examples)
         for writer in self._writers:
             writer.write_evaluation(row)
         images = f"{evaluation.examples} image{'' if evaluation.examples == 1 else 's'}"
-        self.write_line(f"evaluated {images} of {split}: {_summary(evaluation)}")
+        self.write_line(f"evaluated {images} of {split}: {evaluation.summary}")
 
     def log_samples(self, grid: np.ndarray, *, examples: int) -> None:
         """Writes a sample grid."""
@@ -121,21 +121,6 @@ class Reporter:
         with contextlib.ExitStack() as stack:
             for writer in self._writers:
                 stack.callback(writer.close)
-
-
-def _summary(evaluation: Evaluation) -> str:
-    """The metrics of an evaluation, in one line."""
-    measured = {"": evaluation.model} if evaluation.model else {}
-    parts = [
-        f"{name} PSNR {means['psnr_db']:.2f} dB, SSIM {means['ssim']:.4f}, MAE {means['mae']:.2f}".strip()
-        for name, means in (measured | dict(evaluation.reconstructions)).items()
-    ]
-    # KID comes first where nothing else tells how good a translation is.
-    distances = [
-        f"{name.replace('_', ' ').upper()} {value:.4g}" for name, value in evaluation.distances.items()
-    ]
-    parts = [*parts, ", ".join(distances)] if evaluation.model else [", ".join(distances), *parts]
-    return "; ".join(filter(None, parts)) or "nothing to compare with"
 
 
 def opening_line(

@@ -15,6 +15,7 @@ from models.losses.colour_space import to_colour_space
 from models.losses.feature_matching import feature_matching, with_activations
 from models.losses.gradient_penalty import gradient_penalty, lazy_adam, r1, r1_gamma
 from models.losses.kl_divergence import kl_from_standard_normal
+from models.losses.labels import cross_entropy, huber
 from models.losses.patch_nce import patch_nce
 from models.losses.perceptual import Perceptual
 from models.losses.pixel import charbonnier, l1, l2, mean_per_example, total_variation
@@ -26,11 +27,13 @@ __all__ = [
     "LABEL_LOSSES",
     "Perceptual",
     "charbonnier",
+    "cross_entropy",
     "discriminator_terms",
     "feature_matching",
     "gan_loss",
     "generator_loss",
     "gradient_penalty",
+    "huber",
     "kl_from_standard_normal",
     "l1",
     "l2",

@@ -13,6 +13,13 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
+from models.networks.efficientnet_v2_xl import efficientnet_v2_xl
+
+EFFICIENTNET_V2_XL = "EfficientNetV2XL"
+"""The one application that is not Keras's; it has no published weights in Keras's format."""
+
+_PREPROCESSING = ("EfficientNetV2", "MobileNetV3", "ConvNeXt")
+"""Applications that preprocess images themselves, unless they are told not to."""
 
 
 def application_module(application: str, *, setting: str) -> Any:
@@ -25,8 +32,10 @@ def application_module(application: str, *, setting: str) -> Any:
     Raises:
       ConfigurationError: there is no such image classifier.
     """
-    build = getattr(keras.applications, application, None)
+    build = _builder(application)
     module = sys.modules.get(getattr(build, "__module__", ""))
+    if application == EFFICIENTNET_V2_XL:
+        module = keras.applications.efficientnet_v2
     if not hasattr(module, "preprocess_input"):
         raise ConfigurationError(
             f"{setting} = {application!r}: not an image classifier of keras.applications; use one such as "
@@ -36,7 +45,13 @@ def application_module(application: str, *, setting: str) -> Any:
 
 
 def build_application(
-    application: str, *, weights: str | None, owner: str, image_size: int | None = None, **arguments: Any
+    application: str,
+    *,
+    weights: str | None,
+    owner: str,
+    image_size: int | None = None,
+    preprocesses: bool = True,
+    **arguments: Any,
 ) -> keras.Model:
     """Builds an application without its top.
 
@@ -46,6 +61,7 @@ def build_application(
         without the top; None leaves them random.
       owner: class with the setting `weights`, for error messages.
       image_size: height and width of its images in pixels; None for any.
+      preprocesses: whether applications that can preprocess images themselves do so.
       **arguments: further ones of the application.
 
     Raises:
@@ -56,7 +72,13 @@ def build_application(
             f"{owner}.weights = {weights!r}: there is no such file; give the path of a file of weights of "
             f"{application}, or 'imagenet' to download them"
         )
-    build = getattr(keras.applications, application)
+    if (application, weights) == (EFFICIENTNET_V2_XL, "imagenet"):
+        raise ConfigurationError(
+            f"{owner}.weights = {weights!r}: Keras publishes none of {application}; give a file, or None"
+        )
+    build = _builder(application)
+    if not preprocesses and application.startswith(_PREPROCESSING):
+        arguments["include_preprocessing"] = False
     try:
         with _copy_to_disk(weights) as path:
             return build(
@@ -67,6 +89,13 @@ def build_application(
             f"{owner}: {application} with weights {weights!r} cannot be built: "
             f"{' '.join(str(error).split())[:300]}; give a file of its weights without the top"
         ) from error
+
+
+def _builder(application: str) -> Any:
+    """The function that builds an application; None if there is none."""
+    if application == EFFICIENTNET_V2_XL:
+        return efficientnet_v2_xl
+    return getattr(keras.applications, application, None)
 
 
 def _is_file(path: str | None) -> bool:

@@ -152,6 +152,37 @@ class BatchNorm(keras.layers.BatchNormalization):
         return {**keras.layers.Layer.get_config(self), "inference_norm": self.inference_norm}
 
 
+@keras.saving.register_keras_serializable(package="gantry")
+class GlobalBatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` over the examples of the global batch, for Keras's own networks.
+
+    The arguments, the weights and what it computes outside training are Keras's, and so are the moving
+    statistics: the moving variance is that of the biased one. In training on several replicas the moments
+    are those of `BatchNorm`: each example counts once, and padding rows do not.
+
+    It takes [B, H, W, C], normalised over the last axis.
+    """
+
+    def call(self, x: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
+        """[B, H, W, C] -> the same shape in the compute dtype. Keras passes a mask, which images lack."""
+        del mask
+        x = at_least_float32(x)
+        if training and self.trainable:
+            centred, variance, mean, _ = _centre_global_batch(x)
+            for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                old = tf.cast(moving.value, new.dtype)
+                moving.assign(old + (new - old) * (1 - self.momentum))
+        else:
+            centred = x - tf.cast(self.moving_mean, x.dtype)
+            variance = tf.cast(self.moving_variance, x.dtype)
+        x = centred * tf.math.rsqrt(variance + self.epsilon)
+        if self.scale:
+            x = x * tf.cast(self.gamma, x.dtype)
+        if self.center:
+            x = x + tf.cast(self.beta, x.dtype)
+        return tf.cast(x, self.compute_dtype)
+
+
 def normalise(
     x: keras.KerasTensor, norm: str, *, inference_norm: str = "batch_statistics", name: str
 ) -> keras.KerasTensor:

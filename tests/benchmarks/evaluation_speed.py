@@ -22,7 +22,7 @@ from engine.evaluation.baselines import BASELINES
 from engine.evaluation.contact_sheet import Extremes
 from engine.evaluation.evaluator import Evaluator
 from engine.evaluation.random_features import RandomFeatures
-from engine.evaluation.split_translator import EVALUATION_BATCH_PER_REPLICA
+from engine.evaluation.split_batches import EVALUATION_BATCH_PER_REPLICA
 from engine.evaluation.text_table import table
 from engine.reporting.log_rows import interval_row
 from models.pix2pix import Pix2Pix

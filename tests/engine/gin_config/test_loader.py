@@ -41,6 +41,7 @@ ADDED = (
     "base",
     "degradations_",
     "early_stopping",
+    "fine_tuning",
     "from_run",
     "inception_features",
     "lpips",

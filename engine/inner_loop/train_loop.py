@@ -206,9 +206,7 @@ class TrainLoop:
             start = inputs.start._replace(step=tf.constant(all_due, tf.int64))
             return self._run_pattern(pattern, batch, start, settings, inputs.accumulation)
 
-        batch = {
-            name: tf.TensorSpec([batch_size, *spec.shape], spec.dtype) for name, spec in example.items()
-        }
+        batch = {name: tf.TensorSpec([batch_size, *spec.shape], spec.dtype) for name, spec in example.items()}
         return step.get_concrete_function(batch, inputs).graph
 
     @tf.function(autograph=False)

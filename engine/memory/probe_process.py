@@ -90,8 +90,9 @@ class _RandomData:
         return examples.batch(global_batch).prefetch(1)
 
 
-def _local_experiment(experiment: Experiment) -> Experiment:
+def probe_experiment(experiment: Experiment) -> Experiment:
     """The experiment over random data, on the devices of this machine."""
+    experiment = experiment.with_data_lengths()  # random data have none that a run could convert
     several_workers = experiment.strategy == "multi_worker"
     return dataclasses.replace(
         experiment,
@@ -158,8 +159,7 @@ def _main(_: object) -> None:
     if os.path.exists("/proc/self/oom_score_adj"):
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # if memory runs out, the kernel should kill this process, not the parent
-    experiment = loader.load_experiment_text(request.config_text, where=WHAT)
-    experiment = _local_experiment(experiment.with_data_lengths())  # random data have no such lengths
+    experiment = probe_experiment(loader.load_experiment_text(request.config_text, where=WHAT))
     trainer = Trainer(experiment, RunDirectory(request.directory))
     meter = _DeviceMeter(trainer, directory=request.directory)
     budget_bytes = request.budget_bytes

@@ -106,8 +106,9 @@ class _RandomData:
         return examples.batch(global_batch).prefetch(1)
 
 
-def _local_experiment(experiment: Experiment) -> Experiment:
+def probe_experiment(experiment: Experiment) -> Experiment:
     """The experiment over random data, on the devices of this machine."""
+    experiment = experiment.with_data_lengths()  # random data have none that a run could convert
     several_workers = experiment.strategy == "multi_worker"
     return dataclasses.replace(
         experiment,
@@ -175,7 +176,7 @@ def _main(_: object) -> None:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # if memory runs out, the kernel should kill this process, not the parent
     configured = loader.load_experiment_text(request.config_text, where=WHAT)
-    experiment = _local_experiment(configured.with_data_lengths())  # random data have no such lengths
+    experiment = probe_experiment(configured)
     trainer = Trainer(experiment, RunDirectory(request.directory))
     meter = _DeviceMeter(trainer, directory=request.directory)
     budget_bytes = request.budget_bytes

@@ -17,7 +17,7 @@ from engine.batching.memory_model import MemoryModel
 from engine.errors import ConfigurationError
 from engine.gin_config import loader
 from engine.memory import probe
-from engine.memory.probe_process import xla_report_bytes
+from engine.memory.probe_process import probe_experiment, xla_report_bytes
 from tests.helpers.runs import WGAN_GP
 
 MIB = 2**20
@@ -177,3 +177,16 @@ for batch in (256, 1024):
     assert small >= 4 * 256 * (256 + 256 + 256)
     assert large - small >= 4 * 256 * 2 * (1024 - 256)
     assert large <= 4 * small
+
+
+def test_lengths_of_the_data_are_resolved_before_the_data_are_replaced(synthetic_datasets):
+    """CUT's crops end after a part of the run, and the random data that are measured know no parts."""
+    params = [
+        f"DATA_DIR = {synthetic_datasets!r}",
+        "DATASET = 'synthetic_facades'",
+        "TOTAL_EXAMPLES = '10ep'",
+    ]
+    experiment, _ = loader.load_experiment(gin_files=["gin/pix2pix.gin"], gin_params=params)
+    data = dataclasses.replace(experiment.data, random_crop_epochs="50%")
+    local = probe_experiment(dataclasses.replace(experiment, data=data))
+    assert local.with_data_lengths() is local and local.data.random_crop_epochs == 5

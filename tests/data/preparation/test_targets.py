@@ -222,6 +222,13 @@ def test_folders_that_are_no_classes(tmp_path, class_folders, save, run_prepare)
     assert f"{source}/dog/up: links to a folder above it; remove the link" in fails(run_prepare("labelled"))
 
 
+def test_splits_of_other_names_are_no_classes(class_folders, run_prepare):
+    for split in ("Train", "validation"):
+        class_folders({"cat": 2, "dog": 2}, f"{split}/")
+    errors = fails(run_prepare("labelled"))
+    assert "its folders Train, validation look like splits, but only train, val and test" in errors
+
+
 def test_a_class_without_training_images(tmp_path, class_folders, run_prepare):
     class_folders({"cat": 3, "dog": 2}, "train/")
     source = class_folders({"fox": 2}, "val/")

@@ -293,7 +293,7 @@ def test_an_example_without_a_label_is_a_damaged_record(public):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"feature": "picture"}, "has no image feature 'picture' (its features are image, "),
+        ({"feature": "picture"}, "has no image feature 'picture' (its features are "),
         ({"label": "age"}, "has no ClassLabel 'age' (its features are "),
         ({"label": "labels"}, "or set labelled.LabelledImages.label"),
         ({"colour_space": "lab"}, "needs images of 3 channels, but the input (feature 'image') has 1"),

@@ -1,7 +1,5 @@
 """Labelled images on their way from class folders or a CSV file into batches."""
 
-import re
-
 import numpy as np
 import pytest
 
@@ -271,7 +269,7 @@ def test_a_class_without_training_images(tmp_path, class_folders, run_prepare):
 def test_tables_that_cannot_be_used(table, run_prepare, lines, words):
     given = {"target_kind": "numbers"} if words.startswith("has no row") else {}
     errors = fails(run_prepare("labelled", targets=table(*lines), **given))
-    assert words in errors and not re.search(r"\.$", errors)
+    assert words in errors
 
 
 def test_arguments_that_do_not_fit(tmp_path, table, run_prepare):
@@ -279,7 +277,7 @@ def test_arguments_that_do_not_fit(tmp_path, table, run_prepare):
     assert "are for layout labelled" in fails(run_prepare("single", targets=path))
     assert "without targets" in fails(run_prepare("labelled", target_kind="numbers"))
     errors = fails(run_prepare("labelled", targets=path, target_kind="classes"))
-    assert "has 2 columns, and a class is one" in errors
+    assert "a class is one column, not 2" in errors
     assert "cannot be read" in fails(run_prepare("labelled", targets=tmp_path / "none.csv"))
     (tmp_path / "nothing").mkdir()
     assert "holds no images" in fails(run_prepare("labelled", source=tmp_path / "nothing"))

@@ -14,6 +14,7 @@ from data.description import DataDescription
 from data.errors import DataError
 from data.labelled import LabelledImages
 from data.preparation import tfds_writer
+from data.prepare import prepare
 from data.single import SingleImages
 from data.supply import Supply
 from data.tfrecords import image_encoding
@@ -269,6 +270,8 @@ def test_data_sets_of_tfds(public):
     assert (data.target_names, data.example_spec["input"].shape) == (("0", "1", "2"), (8, 8, 1))
     [batch] = data.evaluation("train", batch=30)
     np.testing.assert_array_equal(batch["target"].numpy().argmax(axis=1), [class_of(k) for k in range(21)])
+    report = str(prepare(layout="tfds", name="digits", data_dir=public))
+    assert "--gin_file=gin/classification.gin" in report and "LabelledImages" not in report
     coarse = labelled(public, "digits", label="coarse")
     assert coarse.target_names == ("odd", "even")
     assert coarse.fingerprint()["target"] != data.fingerprint()["target"]
@@ -290,7 +293,7 @@ def test_an_example_without_a_label_is_a_damaged_record(public):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"feature": "picture"}, "has no image feature 'picture' (its features are image, "),
+        ({"feature": "picture"}, "has no image feature 'picture' (its features are "),
         ({"label": "age"}, "has no ClassLabel 'age' (its features are "),
         ({"label": "labels"}, "or set labelled.LabelledImages.label"),
         ({"colour_space": "lab"}, "needs images of 3 channels, but the input (feature 'image') has 1"),

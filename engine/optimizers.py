@@ -56,7 +56,9 @@ class RelativeSchedule(Protocol):
 class BatchedSchedule(Protocol):
     """A learning-rate schedule by position that also depends on the batch of the step."""
 
-    def factor(self, examples: tf.Tensor, examples_per_epoch: int, global_batch: tf.Tensor) -> tf.Tensor:
+    def factor_of_step(
+        self, examples: tf.Tensor, examples_per_epoch: int, global_batch: tf.Tensor
+    ) -> tf.Tensor:
         """Returns the factor on the learning rate, float64 scalar.
 
         Args:

@@ -229,9 +229,11 @@ class OneCycle(_ByPosition):
 
     def __call__(self, examples: tf.Tensor, examples_per_epoch: int) -> tf.Tensor:
         """The factor at a position, in the limit of small batches."""
-        return self.factor(examples, examples_per_epoch, tf.constant(0.0, tf.float64))
+        return self.factor_of_step(examples, examples_per_epoch, tf.constant(0.0, tf.float64))
 
-    def factor(self, examples: tf.Tensor, examples_per_epoch: int, global_batch: tf.Tensor) -> tf.Tensor:
+    def factor_of_step(
+        self, examples: tf.Tensor, examples_per_epoch: int, global_batch: tf.Tensor
+    ) -> tf.Tensor:
         """The factor for a step of so many examples that starts at `examples`."""
         rise = tf.constant(self._examples("rise", examples_per_epoch), tf.float64)
         duration = tf.constant(self._examples("duration", examples_per_epoch), tf.float64)

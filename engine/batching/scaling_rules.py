@@ -95,6 +95,7 @@ class BatchScaling:
       rule: one of `RULES`; see the table in the module docstring.
       warmup_examples: after the batch has grown, the learning rate moves to its new value over this many
         examples; 0 is at once. Betas, epsilon and decays change with the batch, without a warm-up.
+      first_warmup_examples: length of the warm-up at the start of the run; see `first_warmup`.
       scale_weight_decay: keeps the decay per example, learning rate * weight decay / batch. The weight decay
         is multiplied by k and divided by the rule's factor on the learning rate: a factor of sqrt(k) for the
         square-root rules (Busbridge et al., arXiv 2307.13813, App. C.2). Otherwise it stays as set.
@@ -103,7 +104,7 @@ class BatchScaling:
       total_examples: of the run, for learning-rate schedules that depend on it; None if none does.
 
     Raises:
-      ConfigurationError: the rule is unknown, or the warm-up is negative.
+      ConfigurationError: the rule is unknown, or a warm-up is negative.
     """
 
     examples_per_epoch: int
@@ -214,7 +215,7 @@ class BatchScaling:
 
     def _factor(self, schedule: Callable, examples: tf.Tensor, global_batch: tf.Tensor) -> tf.Tensor:
         if isinstance(schedule, BatchedSchedule):
-            return schedule.factor(examples, self.examples_per_epoch, global_batch)
+            return schedule.factor_of_step(examples, self.examples_per_epoch, global_batch)
         return schedule(examples, self.examples_per_epoch)
 
     def position_schedule(self, settings: Optimizer) -> Callable[[tf.Tensor, int], tf.Tensor] | None:

@@ -116,7 +116,9 @@ def one_cycle_of_pytorch(steps, *, pct_start=0.3, div_factor=25.0, final_div_fac
 def test_one_cycle_is_that_of_pytorch_at_every_step(batch, steps):
     schedule = OneCycle().for_run(total_examples=batch * steps, examples_per_epoch=10)
     size = tf.constant(batch, tf.float64)
-    found = [float(schedule.factor(tf.constant(batch * s, tf.float64), 10, size)) for s in range(steps)]
+    found = [
+        float(schedule.factor_of_step(tf.constant(batch * s, tf.float64), 10, size)) for s in range(steps)
+    ]
     np.testing.assert_allclose(found, one_cycle_of_pytorch(steps), rtol=1e-12)
     assert found[0] == pytest.approx(0.04) and found[-1] == pytest.approx(4e-6)
     assert max(found) == pytest.approx(1.0)
@@ -127,7 +129,8 @@ def test_one_cycle_while_the_batch_grows_follows_the_position():
     steps = [(0, 2), (10, 2), (4, 8), (12, 12), (24, 12), (30, 12), (40, 12)]  # examples before, batch
     assert [factor(schedule, e) for e in (0, 12, 24, 36)] == pytest.approx([0.5, 1, 0.5, 0])  # tiny batches
     found = [
-        float(schedule.factor(tf.constant(e, tf.float64), 10, tf.constant(b, tf.float64))) for e, b in steps
+        float(schedule.factor_of_step(tf.constant(e, tf.float64), 10, tf.constant(b, tf.float64)))
+        for e, b in steps
     ]
     # Starts low; ends at the peak, twice; halfway down; down, also beyond the end.
     assert found == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0], abs=1e-12)

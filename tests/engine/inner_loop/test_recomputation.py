@@ -1,6 +1,7 @@
 """Recomputation in the backward pass: the same training, less memory, every variable moved once."""
 
 import itertools
+import subprocess
 import sys
 
 import keras
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.distribution.host_memory import peak_resident_bytes, reset_peak_resident, resident_bytes
 from engine.distribution.precision import set_precision
+from engine.gin_config.loader import ROOT
 from engine.inner_loop.recomputation import RecomputedNetwork
 from engine.inner_loop.recompute_plan import choose_cuts, layer_graph, plan_segments
 from engine.task import gradient_norm
@@ -23,24 +24,15 @@ from tests.helpers.small_cyclegan_task import SmallCycleGan
 SETTINGS = {"total_examples": 1, "precision": "float64"}
 
 
-def both(make_trainer, task, data, plans, **settings):
-    """What `train` returns without and with recomputation."""
-    return [
-        train(make_trainer(task, data, recompute=recompute, **SETTINGS, **settings), plans)
-        for recompute in (False, True)
-    ]
-
-
 @pytest.mark.parametrize("replicas, largest", [(1, 2), (2, None)])
 def test_training_is_the_same(make_trainer, noise_pairs, small_pix2pix, monkeypatch, replicas, largest):
-    """Batch norm over uneven replicas, dropout, micro-batches; no all-reduce is made twice."""
+    """Batch norm over uneven replicas, dropout, micro-batches; no all-reduce is added."""
     reduces, context = [], tf.distribute.ReplicaContext
     all_reduce = context.all_reduce
     monkeypatch.setattr(
         context, "all_reduce", lambda self, *args, **kw: reduces.append(1) or all_reduce(self, *args, **kw)
     )
-    counts = []
-    results = []
+    counts, results = [], []
     for recompute in (False, True):
         reduces.clear()
         trainer = make_trainer(
@@ -55,13 +47,17 @@ def test_training_is_the_same(make_trainer, noise_pairs, small_pix2pix, monkeypa
     plain, recomputed = results
     assert np.ptp(plain[0][:, 0]) > 1e-3  # it does train
     assert_same(recomputed, plain)
-    assert counts[0] == counts[1] > 0
+    assert counts[0] == counts[1] and (counts[0] > 0) == (replicas > 1)
 
 
 def test_phases_that_differentiate_one_forward_pass(make_trainer, noise_pairs):
     """CycleGAN: each generator twice in a pass; the discriminators later, on pooled fakes."""
-    plain, recomputed = both(
-        make_trainer, SmallCycleGan(), noise_pairs(size=16), plans_of(2, None, 1, steps=3)
+    plain, recomputed = (
+        train(
+            make_trainer(SmallCycleGan(), noise_pairs(size=16), recompute=recompute, **SETTINGS),
+            plans_of(2, None, 1, steps=3),
+        )
+        for recompute in (False, True)
     )
     assert_same(recomputed, plain)
 
@@ -133,31 +129,38 @@ def test_cuts_need_the_least_memory():
     assert least <= total <= 1.05 * least  # only some sizes of the largest segment are tried
 
 
+PEAKS = """
+import keras, tensorflow as tf
+from engine.distribution.host_memory import peak_resident_bytes, reset_peak_resident, resident_bytes
+from engine.inner_loop.recomputation import RecomputedNetwork
+
+image = x = keras.Input((128, 128, 8))
+for _ in range(36):  # 2 x 4 MiB each with a batch of 8
+    x = keras.layers.LeakyReLU(0.2)(keras.layers.Conv2D(8, 1)(x))
+model = keras.Model(image, x)
+
+def peak_mib(net):
+    @tf.function(autograph=False)
+    def step(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(net(images, training=True))
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    images = tf.random.stateless_normal([8, 128, 128, 8], [1, 2])
+    reset_peak_resident()
+    resting = resident_bytes()
+    step(images)
+    return (peak_resident_bytes() - resting) / 2**20
+
+# The second one may use memory that the first one has left, so the smaller one comes first.
+print(peak_mib(RecomputedNetwork(model)), peak_mib(model))
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a step is read from Linux's /proc")
 def test_the_peak_falls():
-    image = x = keras.Input((128, 128, 8))
-    for _ in range(36):  # 4 MiB each with a batch of 8
-        x = keras.layers.LeakyReLU(0.2)(keras.layers.Conv2D(8, 1)(x))
-    model = keras.Model(image, x)
-    images = tf.random.stateless_normal([8, 128, 128, 8], [1, 2])
-
-    def peak_mib(net):
-        @tf.function(autograph=False)
-        def step():
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(net(images, training=True))
-            return [
-                tf.reduce_sum(g) for g in tape.gradient(loss, [v.value for v in model.trainable_variables])
-            ]
-
-        step()
-        reset_peak_resident()
-        resting = resident_bytes()
-        sums = step()
-        return (peak_resident_bytes() - resting) / 2**20, sums
-
-    kept, sums = peak_mib(model)
-    recomputed, again = peak_mib(RecomputedNetwork(model))
-    np.testing.assert_allclose(again, sums, rtol=1e-4)
-    assert kept > 36 * 4
+    """In a process of its own: TensorFlow keeps memory, of other tests too, and would use it here."""
+    done = subprocess.run([sys.executable, "-c", PEAKS], check=True, capture_output=True, text=True, cwd=ROOT)
+    recomputed, kept = map(float, done.stdout.split()[-2:])
+    assert kept > 200  # of 288
     assert recomputed < 0.6 * kept

@@ -206,9 +206,7 @@ class TrainLoop:
                 pattern, batch, inputs.start._replace(step=due), settings, inputs.accumulation
             )
 
-        batch = {
-            name: tf.TensorSpec([batch_size, *spec.shape], spec.dtype) for name, spec in example.items()
-        }
+        batch = {name: tf.TensorSpec([batch_size, *spec.shape], spec.dtype) for name, spec in example.items()}
         return step.get_concrete_function(batch, inputs).graph
 
     @tf.function(autograph=False)

@@ -1,6 +1,6 @@
 """The doctor's estimate of memory beside what a process takes, each size in a process of its own, on a CPU.
 
-python tests/benchmarks/memory_estimates.py [--cases=pix2pix:1,pix2pix:4,pix2pix:8,EfficientNetV2S:8]
+python -m tests.benchmarks.memory_estimates [--cases=pix2pix:1,pix2pix:4,pix2pix:8,EfficientNetV2S:8]
 
 A case is a gin file of the engine at 256x256, or an image classifier of keras.applications at 224x224 with
 all weights trainable, and a batch. The step has one micro-batch and runs three times. "process" is what the
@@ -24,7 +24,6 @@ from engine.diagnosis.step_trace import trace_step
 from engine.distribution.devices import make_devices
 from engine.distribution.host_memory import peak_resident_bytes, reset_peak_resident, resident_bytes
 from engine.gin_config import loader
-from engine.graphs.functions import operation_count
 from engine.input_pipeline.distributed_batches import distributed_batches
 from engine.outer_loop.run_plan import plan_run
 from engine.task import Adam, Phase, Task
@@ -92,8 +91,6 @@ def measure(name, batch):
         "tensors": found.tensors.total,
         "process": process_bytes(trace.whole, built_bytes=built, state_bytes=found.state.total),
         "measured": measured,
-        "measured tensors": measured - built,
-        "operations": operation_count(trace.whole),
     }
 
 
@@ -108,17 +105,16 @@ def main():
         name, batch = arguments.case.split(":")
         print(json.dumps(measure(name, int(batch))))
         return
-    print("| case | variables | tensors | process | estimate | measured | estimate / measured | growth |")
-    print("|---|---|---|---|---|---|---|---|")
+    names = ["variables", "tensors", "process", "estimate", "measured"]
+    print(f"| case | {' | '.join(names)} | estimate / measured |")
+    print(f"|{'---|' * (len(names) + 2)}")
     for case in arguments.cases.split(","):
-        command = [sys.executable, __file__, f"--case={case}"]
+        command = [sys.executable, "-m", "tests.benchmarks.memory_estimates", f"--case={case}"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
-        estimate = found["state"] + found["tensors"] + found["process"]
-        sizes = [found["state"], found["tensors"], found["process"], estimate, found["measured"]]
-        cells = [f"{size / 2**20:,.0f} MiB" for size in sizes]
-        ratio = f"{estimate / found['measured']:.3f}"
-        print(f"| {case} | {' | '.join(cells)} | {ratio} | {found['growth'] / 2**20:,.0f} MiB |", flush=True)
+        found["estimate"] = found["variables"] + found["tensors"] + found["process"]
+        cells = [f"{found[name] / 2**20:,.0f} MiB" for name in names]
+        print(f"| {case} | {' | '.join(cells)} | {found['estimate'] / found['measured']:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -268,6 +268,10 @@ def test_doctor_prints_the_plan(synthetic_datasets, capsys, monkeypatch):
     report = capsys.readouterr().out
     accelerators = len(tf.config.list_physical_devices("GPU"))
     assert f"Number of accelerators: {accelerators}\n" in report
+    assert "Network generator: " in plan and "  V100 16         16   13.72" in plan
+    assert "micro-batches of 1: 3,072 MiB; by formula " in plan
+    assert "Recipe for more devices, by LEARNING_RATE_RULE = 'linear'" in plan
+    assert "the run of 16 examples takes about " in plan
     rows = [line.split() for line in plan.splitlines()[-3:]]
     assert [row[:6] for row in rows] == [
         ["0", "1", "2", "1", "1", "4"],

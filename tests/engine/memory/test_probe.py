@@ -53,6 +53,8 @@ def test_peaks_rise_with_the_micro_batch(found):
     assert all(100 * MIB < peak < found.budget_bytes for peak in peaks)
     assert found.model == MemoryModel.fit(found.points)
     assert found.largest_micro_batch == 16
+    assert 0 < found.sec_per_example < 60
+    assert found.xla is None  # JIT_COMPILE is False
 
 
 INDEPENDENT = """
@@ -149,6 +151,11 @@ def test_child_that_failed(child_that):
         child_that(1, (1, 10), stderr="Traceback\nKeyError: 7\n")
     with pytest.raises(ConfigurationError, match=r"failed \(exit code -11\)"):
         child_that(-signal.SIGSEGV)
+
+
+def test_a_report_survives_the_pipe():
+    report = probe.Report(budget_bytes=9, points=((1, 10),), sec_per_example=0.5, xla=(1, 8))
+    assert probe.Report.last_of(report.to_line() + '{"cut') == report
 
 
 def test_xla_report_grows_with_the_batch(tmp_path):

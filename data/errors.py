@@ -26,5 +26,5 @@ class MissingDatasetError(DataError):
         super().__init__(
             f"{self.what}: prepare it with `python -m data.prepare --layout=side_by_side "
             f"--source=YOUR_IMAGES --name={name} --data_dir={os.fspath(data_dir)}` (or --layout=paired, "
-            "unpaired, single)"
+            "unpaired, single, labelled)"
         )

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from data import gfile
 from data.errors import DataError
@@ -80,12 +80,15 @@ class FolderReader:
         """Returns all images below a folder as examples of one image, sorted by name: "cat/indoors/0001".
 
         Raises:
-          DataError: the folder, or one directly in it, holds no image that can be used.
+          DataError: the folder, or one directly in it, holds no image that can be used; or all of these
+            look like splits.
         """
         named = self._by_name(folder, self._images_below(folder))
         examples = [Example(name, (ref,)) for name, ref in named.items() if ref]
         used = {example.name.partition("/")[0] for example in examples}
         folders, _ = FolderReader().contents(folder)  # this reader has noted which files are ignored
+        if folders:
+            _check_no_splits(folder, folders)
         unused = [name for name in folders if unicodedata.normalize("NFC", name) not in used]
         if unused or not examples:
             raise DataError(
@@ -255,13 +258,17 @@ def domain_paths(reader: FolderReader, folder: str, *, layout: str) -> tuple[str
             f"{folder}: layout {layout} needs exactly two sub-folders, such as A and B, with the images; "
             f"found {found}{beside}"
         )
-    if all(name.lower() in _NAMES_OF_SPLITS for name in folders):
-        raise DataError(
-            f"{folder}: its folders {found} look like splits, but only train, val and test are read as such; "
-            "rename them to these"
-        )
+    _check_no_splits(folder, folders)
     a, b = (os.path.join(folder, name) for name in folders)
     return a, b
+
+
+def _check_no_splits(folder: str, folders: Sequence[str]) -> None:
+    if all(name.lower() in _NAMES_OF_SPLITS for name in folders):
+        raise DataError(
+            f"{folder}: its folders {', '.join(folders)} look like splits, but only train, val and test are "
+            "read as such; rename them to these"
+        )
 
 
 def _stem(image: str) -> str:

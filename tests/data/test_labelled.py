@@ -1,12 +1,21 @@
 """Labelled batches: targets beside their images, positions, rows, restarts, caches, damage, sets of TFDS."""
 
+import os
+
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data import imaging
+from data.augmentation.colour import Invert
+from data.augmentation.geometry import Rotation
+from data.description import DataDescription
 from data.errors import DataError
 from data.labelled import LabelledImages
 from data.preparation import tfds_writer
+from data.prepare import prepare
+from data.single import SingleImages
 from data.supply import Supply
 from data.tfrecords import image_encoding
 from data.tfrecords.target_format import TargetFormat
@@ -121,3 +130,176 @@ def test_numbers_keep_their_units(data_dir):
     mean, deviation = data.target_statistics
     assert mean.dtype == deviation.dtype == np.float64
     np.testing.assert_array_equal([mean, deviation], [[1.5, -2], [3, 0.25]])
+
+
+def test_a_stream_from_any_position_and_of_any_batch_is_the_same(data_dir, two_epochs):
+    for epoch in (two_epochs["id"][:EXAMPLES], two_epochs["id"][EXAMPLES:]):
+        assert sorted(epoch) == list(range(EXAMPLES))
+    data = labelled(data_dir)
+    for position in (1, 7, 20, 21, 22, 34):
+        tail = drawn(data, 5, position_examples=position, global_batch=3)
+        assert_same(tail, {name: rows[position : position + 5] for name, rows in two_epochs.items()})
+
+
+def test_replicas_rows_together_are_the_whole(data_dir):
+    where = {"position_examples": 19, "global_batch": 5}  # over the end of an epoch
+    data = labelled(data_dir)
+    whole = drawn(data, 10, **where)
+    parts = [drawn(data, 2 * len(rows), **where, rows=rows) for rows in ([0, 1, 2], [3, 4])]
+    for name in whole:
+        first, second = (np.split(part[name], 2) for part in parts)
+        joined = np.concatenate([first[0], second[0], first[1], second[1]])
+        np.testing.assert_array_equal(joined, whole[name])
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    batch = next(iter(strategy.experimental_distribute_dataset(data.batches(**where))))
+    targets = [x.numpy() for x in strategy.experimental_local_results(batch["target"])]
+    assert [x.shape for x in targets] == [(3, 3), (2, 3)]
+    np.testing.assert_array_equal(np.concatenate(targets), whole["target"][:5])
+
+
+@pytest.mark.parametrize("supply", [{"cache": "memory"}, {"cache": "disk"}, {"on_bad_record": "skip"}])
+def test_no_way_of_reading_changes_an_example(data_dir, two_epochs, supply):
+    data = labelled(data_dir, supply=supply)
+    assert_same(drawn(data, 8, position_examples=18), {n: x[18:26] for n, x in two_epochs.items()})
+    assert any("cached" in note for note in data.notes()) == ("cache" in supply)
+
+
+def test_a_cache_on_disk_is_not_that_of_the_images_alone(data_dir, two_epochs):
+    supply = Supply(window_bytes=5000, cache="disk")
+    single = SingleImages(
+        dataset="classes", data_dir=data_dir, load_size=0, crop_size=8, seed=5, supply=supply
+    )
+    alone = drawn(single, 8)
+    np.testing.assert_array_equal(alone["target"], two_epochs["input"][:8])
+    assert_same(
+        drawn(labelled(data_dir, supply={"cache": "disk"}), 8), {n: x[:8] for n, x in two_epochs.items()}
+    )
+
+
+def test_augmentations_change_the_input_alone(data_dir, two_epochs):
+    plain, inverted = (
+        drawn(labelled(data_dir, flip=False, augmentations=chosen), 8)
+        for chosen in ((), (Invert(probability=1), Invert(probability=1, on="target")))
+    )
+    np.testing.assert_allclose(inverted["input"], -plain["input"], rtol=0, atol=1e-6)
+    for name in ("target", "id", "side_vector"):
+        np.testing.assert_array_equal(inverted[name], plain[name])
+        np.testing.assert_array_equal(plain[name], two_epochs[name][:8])
+    moved = drawn(labelled(data_dir, augmentations=(Rotation(degrees=(20, 40)),)), 8)
+    np.testing.assert_array_equal(moved["target"], plain["target"])
+    assert np.abs(moved["input"] - plain["input"]).mean() > 0.1
+
+
+def test_a_colour_space_is_that_of_the_input(data_dir, two_epochs):
+    found = drawn(labelled(data_dir, colour_space="lab"), 4)
+    expected = imaging.rgb_to_space(two_epochs["input"][:4], "lab")
+    np.testing.assert_allclose(found["input"], expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found["target"], two_epochs["target"][:4])
+
+
+def test_evaluation_is_in_storage_order(data_dir):
+    data = labelled(data_dir, "numbers", crop_size=(12, 14))
+    assert data.splits == {"train": EXAMPLES, "train_held_out": 1, "test": 5}
+    batches = list(data.evaluation("test", batch=4))
+    assert [len(batch["id"]) for batch in batches] == [4, 1]
+    joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    assert joined["name"].tolist() == [b"22", b"23", b"24", b"25", b"26"]
+    np.testing.assert_array_equal(joined["target"], [numbers_of(k) for k in range(22, 27)])
+    stored = np.stack([image_of(k, 2, np.uint16) for k in range(22, 27)])
+    np.testing.assert_allclose(joined["input"], stored / 32767.5 - 1, rtol=0, atol=1e-6)
+
+
+def test_a_fraction_of_the_examples(data_dir):
+    data = labelled(data_dir, train_fraction=0.5)
+    assert data.train_examples == round(EXAMPLES / 2)
+    batch = drawn(data, data.train_examples)
+    assert len(set(batch["id"])) == data.train_examples
+    np.testing.assert_array_equal(batch["target"].argmax(axis=1), [class_of(k) for k in batch["id"]])
+
+
+def test_description_and_fingerprint_name_the_targets(data_dir):
+    classes, numbers = (labelled(data_dir, name) for name in ("classes", "numbers"))
+    description = DataDescription.from_json(classes.description.to_json())
+    assert description == classes.description
+    assert (description.target_kind, description.target_names) == ("classes", CLASSES)
+    assert description.shapes["target"] == (3,) and description.images.keys() == {"input"}
+    assert numbers.description.target_names == ("width", "depth")
+    assert classes.fingerprint()["target"] == {"kind": "classes", "names": list(CLASSES)}
+    assert numbers.fingerprint()["metadata"]["target_statistics"]["mean"] == [1.5, -2]
+
+
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A data set as TFDS makes them: grey images, the names of the classes unknown, one label missing."""
+
+    name = "digits"
+    VERSION = tfds.core.Version("3.0.1")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(12, 14, 1)),
+            "label": tfds.features.ClassLabel(num_classes=3),
+            "coarse": tfds.features.ClassLabel(names=["odd", "even"]),
+            "age": tfds.features.Tensor(shape=(), dtype=np.float32),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(range(22)), "test": self._generate_examples(range(22, 25))}
+
+    def _generate_examples(self, indices):
+        for index in indices:
+            label = -1 if index == 24 else class_of(index)
+            yield index, {"image": image_of(index, 1), "label": label, "coarse": index % 2, "age": index}
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("datasets")
+    builder = Digits(data_dir=data_dir)
+    os.makedirs(builder.data_dir)
+    writer = tfds.core.SequentialWriter(builder.info, max_examples_per_shard=30)
+    writer.initialize_splits(["train", "test"])
+    for split, indices in (("train", range(22)), ("test", range(22, 25))):
+        writer.add_examples({split: [example for _, example in builder._generate_examples(indices)]})
+    writer.close_all()
+    return str(data_dir)
+
+
+def test_data_sets_of_tfds(public):
+    data = labelled(public, "digits")
+    assert (data.target_names, data.example_spec["input"].shape) == (("0", "1", "2"), (8, 8, 1))
+    [batch] = data.evaluation("train", batch=30)
+    np.testing.assert_array_equal(batch["target"].numpy().argmax(axis=1), [class_of(k) for k in range(21)])
+    report = str(prepare(layout="tfds", name="digits", data_dir=public))
+    assert "--gin_file=gin/classification.gin" in report and "LabelledImages" not in report
+    coarse = labelled(public, "digits", label="coarse")
+    assert coarse.target_names == ("odd", "even")
+    assert coarse.fingerprint()["target"] != data.fingerprint()["target"]
+    np.testing.assert_array_equal(
+        next(iter(coarse.evaluation("test", batch=3)))["target"], [[1, 0], [0, 1], [1, 0]]
+    )
+    assert list(labelled(public, "digits", augmentations=(Invert(),)).example_spec) == ["input", "target"]
+
+
+def test_an_example_without_a_label_is_a_damaged_record(public):
+    data = labelled(public, "digits")
+    data.check_records("train")
+    with pytest.raises(DataError, match=r"record 2 is damaged \(.*its label is none of the 3 classes"):
+        data.check_records("test")
+    skipping = labelled(public, "digits", supply={"on_bad_record": "skip"})
+    assert [len(batch["id"]) for batch in skipping.evaluation("test", batch=5)] == [2]
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"feature": "picture"}, "has no image feature 'picture' (its features are image, "),
+        ({"label": "age"}, "has no ClassLabel 'age' (its features are "),
+        ({"label": "labels"}, "or set labelled.LabelledImages.label"),
+        ({"colour_space": "lab"}, "needs images of 3 channels, but the input (feature 'image') has 1"),
+    ],
+)
+def test_data_sets_that_do_not_fit(public, settings, words):
+    with pytest.raises(DataError) as caught:
+        _ = labelled(public, "digits", **settings).example_spec
+    assert words in str(caught.value)

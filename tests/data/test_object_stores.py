@@ -156,6 +156,9 @@ def layouts(root):
             write(f"{root}/mixed/{index}_{side.lower()}.jpg", image)
             write(f"{root}/splits/train{side}/{index}.png", image)
         write(f"{root}/maps/{index}.png", encoded(pixels(200 + index), "png"))
+        write(
+            f"{root}/labelled/{'cat' if index % 2 else 'dog/more'}/{index}.png", encoded(pixels(index), "png")
+        )
     write(f"{root}/two/notes.txt", b"no picture")
     write(f"{root}/lists/train.txt", "\ufeff0\n1.png\n2\n".encode())
     write(f"{root}/lists/test.txt", b"3\n")
@@ -167,6 +170,7 @@ def layouts(root):
         "mixed": {"layout": "paired", "source": f"{root}/mixed", "match_a": "(.*)_a", "match_b": "(.*)_b"},
         "splits": {"layout": "unpaired", "source": f"{root}/splits"},
         "maps": {"layout": "single", "source": f"{root}/maps"},
+        "labelled": {"layout": "labelled", "source": f"{root}/labelled"},
     }
 
 

@@ -1,6 +1,7 @@
 """Paired batches: positions, rows, epochs, augmentation, held-out examples."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -61,6 +62,16 @@ def test_example_spec_describes_the_batches(small_set):
 def test_direction_swaps_the_roles(small_set):
     there, back = (drawn(pairs(small_set, direction=way), 5) for way in ("AtoB", "BtoA"))
     assert_same(there, (back[0], back[2], back[1]))
+
+
+def test_a_cache_on_disk_is_of_one_direction(small_set, tmp_path):
+    shutil.copytree(small_set, tmp_path / "copy")
+    there, back = (
+        drawn(pairs(str(tmp_path / "copy"), direction=way, supply={"cache": "disk"}), 5)
+        for way in ("AtoB", "BtoA")
+    )
+    assert_same(there, (back[0], back[2], back[1]))
+    assert len(list((tmp_path / "copy" / ".cache").iterdir())) == 2
 
 
 def test_every_example_comes_once_an_epoch(two_epochs):

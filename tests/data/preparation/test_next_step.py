@@ -59,6 +59,32 @@ def test_the_command_reads_what_was_prepared(save, run_prepare, layout, images, 
 
 
 @pytest.mark.parametrize(
+    "label, files, more",
+    [
+        ({"class_feature": "label"}, ["gin/classification.gin"], []),
+        ({"class_feature": "species"}, ["gin/classification.gin"], ['label = "species"']),
+        ({"targets": ("width: train mean 1",)}, ["gin/regression.gin"], []),
+    ],
+)
+@pytest.mark.parametrize("feature", ["image", "picture"])
+def test_labelled_data_sets(tmp_path, label, files, more, feature):
+    report = Report(
+        dataset="made",
+        data_dir=str(tmp_path),
+        directory=str(tmp_path / "made"),
+        examples={"train": 4},
+        shards={"train": 1},
+        size_bytes=1,
+        features={feature: COLOUR},
+        **label,
+    )
+    command = str(report).splitlines()[-1]
+    assert files_of(command) == files
+    expected = (['feature = "picture"'] if feature == "picture" else []) + more
+    assert re.findall(r"LabelledImages\.([^']+)", command) == expected
+
+
+@pytest.mark.parametrize(
     "features, splits, files",
     [
         ({"image": COLOUR}, ("trainA", "trainB", "testA", "testB"), ["gin/cyclegan.gin"]),  # TFDS's cycle_gan

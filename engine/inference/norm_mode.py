@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import keras
 
 from engine.errors import ConfigurationError
-from models.networks.norms import INFERENCE_NORMS, BatchNorm
+from models.networks.norms import INFERENCE_NORMS, MOVING_STATISTICS, BatchNorm
 
 
 def check_norm_mode(norm_mode: str | None) -> None:
@@ -21,6 +21,8 @@ def check_norm_mode(norm_mode: str | None) -> None:
 def set_norm_mode(layers: Iterable[keras.Layer], norm_mode: str | None) -> str:
     """Sets the mode of all batch norms, nested networks included.
 
+    Those of Keras's networks compute with moving statistics always.
+
     Args:
       layers: networks.
       norm_mode: one of `INFERENCE_NORMS`; None leaves each as it is.
@@ -28,15 +30,20 @@ def set_norm_mode(layers: Iterable[keras.Layer], norm_mode: str | None) -> str:
     Returns:
       What they use now, for the console.
     """
-    found = _batch_norms(layers)
-    for layer in found:
-        layer.inference_norm = norm_mode or layer.inference_norm
-    modes = " and ".join(sorted({layer.inference_norm for layer in found}))
+    modes_in_use = set()
+    for layer in _batch_norms(layers):
+        if isinstance(layer, BatchNorm):
+            layer.inference_norm = norm_mode or layer.inference_norm
+            modes_in_use.add(layer.inference_norm)
+        else:
+            modes_in_use.add(MOVING_STATISTICS)
+    modes = " and ".join(sorted(modes_in_use))
     return f"batch norm with {modes}" if modes else "no batch norm (so no norm mode)"
 
 
-def _batch_norms(layers: Iterable[keras.Layer]) -> list[BatchNorm]:
-    found: list[BatchNorm] = []
+def _batch_norms(layers: Iterable[keras.Layer]) -> list[keras.layers.BatchNormalization]:
+    found: list[keras.layers.BatchNormalization] = []
     for layer in layers:
-        found += [layer] if isinstance(layer, BatchNorm) else _batch_norms(getattr(layer, "layers", ()))
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        found += [layer] if is_norm else _batch_norms(getattr(layer, "layers", ()))
     return found

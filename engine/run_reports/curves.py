@@ -64,7 +64,7 @@ def _metric_panels(runs: Sequence[RunRecord]) -> list[Panel]:
     found = []
     for split, key in itertools.product(splits, keys):
         name = key.removeprefix("metric/")
-        title, unit = quantities.metric_title(name)
+        title, unit = quantities.metric_title(name, among=keys)
         quantity = Quantity(
             title=f"{title} on {split}",
             unit=unit,

@@ -35,6 +35,7 @@ class ImageScores:
 
     Attributes:
       title: the run and the table.
+      columns: of the table.
       metric: the one by which the images are ordered; empty if no column is a known metric.
       count: number of images.
       mean: of the metric.
@@ -44,6 +45,7 @@ class ImageScores:
     """
 
     title: str
+    columns: tuple[str, ...] = ()
     metric: str = ""
     count: int = 0
     mean: float = math.nan
@@ -116,6 +118,7 @@ def _score(path: str, *, title: str) -> ImageScores:
     scored.sort(key=lambda pair: pair[1], reverse=not quantities.is_higher_better(metric))  # the worst first
     return ImageScores(
         title=title,
+        columns=tuple(columns),
         metric=metric,
         count=len(scored),
         mean=float(values.mean()),

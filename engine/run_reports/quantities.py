@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 QUALITY, LOSSES, SCHEDULE, DETAILS = "quality", "losses", "schedule", "details"
 """Groups of curves."""
@@ -20,9 +21,12 @@ _METRICS = {
     "iou": ("IoU", ""),
     "dice": ("Dice", ""),
     "pixel_accuracy": ("Pixel accuracy", ""),
+    "r2": ("R2", ""),
+    "accuracy": ("Accuracy", ""),
+    "cross_entropy": ("Cross-entropy", ""),
 }
-_HIGHER_IS_BETTER = ("psnr_db", "ssim", "iou", "dice", "accuracy")
-_LOWER_IS_BETTER = ("mae", "mse", "lpips", "fid", "kid")
+_HIGHER_IS_BETTER = ("psnr_db", "ssim", "iou", "dice", "accuracy", "r2")
+_LOWER_IS_BETTER = ("mae", "mse", "lpips", "fid", "kid", "cross_entropy")
 _REDUNDANT = ("mae", "mse")
 """Ends of names of metrics that say nearly what PSNR says."""
 
@@ -83,8 +87,20 @@ def training_quantity(key: str) -> Quantity | None:
     return Quantity(title=key)
 
 
-def metric_title(name: str) -> tuple[str, str]:
-    """Title and unit of a metric, such as "psnr_db" or "cycle_input_psnr_db"."""
+def metric_title(name: str, *, among: Iterable[str] = ()) -> tuple[str, str]:
+    """Title and unit of a metric, such as "psnr_db" or "cycle_input_psnr_db".
+
+    Args:
+      name: of the metric.
+      among: names of what is shown with it. Beside R2, or predictions, errors are of numbers in their own
+        units.
+    """
+    title, unit = _title(name)
+    is_of_numbers = any(each.endswith("r2") or each.startswith("prediction") for each in among)
+    return title, "" if is_of_numbers and unit.startswith("grey levels") else unit
+
+
+def _title(name: str) -> tuple[str, str]:
     for end in sorted(_METRICS, key=len, reverse=True):
         if name == end:
             return _METRICS[end]
@@ -97,7 +113,7 @@ def metric_title(name: str) -> tuple[str, str]:
 def metric_text(name: str, value: float) -> str:
     """The value of a metric with as many digits as a reader can use."""
     _, unit = metric_title(name)
-    if unit:
+    if unit and (abs(value) >= 1 or value == 0):
         return f"{value:,.2f}"
     if 0 < abs(value) < 0.01:  # such as KID by Inception
         return f"{value:.3g}"

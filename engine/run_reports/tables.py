@@ -101,7 +101,7 @@ def _facts(run: RunRecord, split: str) -> dict[str, tuple[str, str]]:
     measured = [name.removeprefix("metric/") for name in row if name.startswith("metric/")]
     main = [name for name in measured if quantities.is_main_metric(name) and is_number(row[f"metric/{name}"])]
     for name in main[:2]:
-        title, unit = quantities.metric_title(name)
+        title, unit = quantities.metric_title(name, among=measured)
         value = f"{quantities.metric_text(name, row[f'metric/{name}'])} {unit}".strip()
         facts[html.escape(title)] = (value, f"{html.escape(split)}, at {row['examples']:,} examples")
     of_total = f"of {run.total:,}" if run.total and run.total > run.examples else ""
@@ -167,7 +167,7 @@ def _metric_table(runs: Sequence[RunRecord], rows: Sequence[Mapping[str, Any]], 
         best |= {name: None for name in names if is_of_features(name)}
     head = ["Run", "Examples"]
     for name in names:
-        title, unit = quantities.metric_title(name)
+        title, unit = quantities.metric_title(name, among=names)
         head.append(html.escape(f"{title}, {unit}" if unit else title))
     body = []
     for n, (run, row) in enumerate(zip(runs, rows, strict=True)):
@@ -219,7 +219,7 @@ def single_images(scores: Sequence[ImageScores]) -> str:
     for score in scores:
         parts.append(f"<h3>{html.escape(score.title)}</h3>")
         if score.metric:
-            title, unit = quantities.metric_title(score.metric)
+            title, unit = quantities.metric_title(score.metric, among=score.columns)
             low, high = score.interval
             parts.append(
                 f'<p class="muted">{html.escape(title)} of {score.count:,} images: mean '

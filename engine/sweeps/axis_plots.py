@@ -66,7 +66,7 @@ def _write(
                 linewidth=1.4,
                 label=key.replace("$", r"\$"),
             )
-        title, unit = quantities.metric_title(name)
+        title, unit = quantities.metric_title(name, among=names)
         plot.set_title(f"{title}, {unit}" if unit else title, loc="left", fontsize=9)
         tidy(plot)
     _label(plots[-1], axis.name, labels, places, is_log=is_log)

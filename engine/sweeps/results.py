@@ -93,7 +93,7 @@ def text_table(results: Sequence[Result], *, axes: Sequence[str]) -> str:
       axes: names of what varies.
     """
     names = main_metrics(results)
-    titles = [quantities.metric_title(name) for name in names]
+    titles = [quantities.metric_title(name, among=names) for name in names]
     head = [*axes, "state", "examples", *(f"{title} {unit}".strip() for title, unit in titles), "examples/s"]
     stars = {name: _best(results, name) for name in names}
     rows = []

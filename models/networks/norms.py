@@ -17,7 +17,8 @@ from engine.task import example_weights, sum_over_replicas
 from models.networks.layers import INITIAL_STDDEV, Shape, at_least_float32
 
 NORMS = ("batch", "instance", "none")
-INFERENCE_NORMS = ("batch_statistics", "moving_statistics")
+MOVING_STATISTICS = "moving_statistics"
+INFERENCE_NORMS = ("batch_statistics", MOVING_STATISTICS)
 
 
 def _centre_each_example(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -10,11 +10,11 @@ import tensorflow as tf
 from data.gfile import reason_of
 from engine.errors import ConfigurationError
 
-_CONTINUE = "make room there or make it writable; the same command then continues from the last checkpoint"
+_REMEDY = "make room there or make it writable, and start the same command again"
 
 
 @contextlib.contextmanager
-def reraise_write_errors(what: str, *, remedy: str = _CONTINUE) -> Iterator[None]:
+def reraise_write_errors(what: str, *, remedy: str = _REMEDY) -> Iterator[None]:
     """Raises a failure to write as a ConfigurationError.
 
     Args:

@@ -1,6 +1,7 @@
 """Unpacking: everything comes back, and nothing that is damaged or means harm is unpacked, anywhere."""
 
 import collections
+import contextlib
 import gzip
 import io
 import json
@@ -465,13 +466,18 @@ def test_ctrl_c_leaves_nothing(small_run, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["run", "run.tar"]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """The operating system refuses files of more than 2,000 bytes, as a full disk would."""
+    """The operating system refuses files of more than 2,000 bytes, as a full disk would.
+
+    No fixture, because pytest writes its own output before a fixture ends.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_nothing(small_run, tmp_path, monkeypatch):
@@ -486,16 +492,17 @@ def test_a_full_disk_leaves_nothing(small_run, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["run", "run.tar"]
 
 
-def test_a_disk_that_becomes_full_leaves_nothing(small_run, tmp_path, full_disk, packing):
-    code, _, errors = packing(workdir=small_run, output=tmp_path / "other" / "run.tar")
+def test_a_disk_that_becomes_full_leaves_nothing(small_run, tmp_path, packing):
+    with full_disk():
+        code, _, errors = packing(workdir=small_run, output=tmp_path / "other" / "run.tar")
     assert code == 2 and "run.tar: cannot be written (File too large); make room there" in errors
     assert sorted(os.listdir(tmp_path)) == ["run"]
 
 
-def test_a_disk_that_becomes_full_while_unpacking_leaves_nothing(small_run, tmp_path, packing, request):
+def test_a_disk_that_becomes_full_while_unpacking_leaves_nothing(small_run, tmp_path, packing):
     pack(workdir=str(small_run), output=str(tmp_path / "run.tar"))
-    request.getfixturevalue("full_disk")
-    code, _, errors = packing(unpack=tmp_path / "run.tar", output=tmp_path / "a" / "copy")
+    with full_disk():
+        code, _, errors = packing(unpack=tmp_path / "run.tar", output=tmp_path / "a" / "copy")
     assert code == 2 and "copy: cannot be written (File too large); make room there" in errors
     assert sorted(os.listdir(tmp_path)) == ["run", "run.tar"]
 

@@ -235,6 +235,7 @@ def test_tensorboard_serves_what_the_run_reported(trained, fetch):
 
 PROGRESS = """
 import sys, time
+import data.quiet_tensorflow  # before TensorFlow, which else writes to stderr
 import tensorflow as tf
 def memory(name):  # two GPUs that tell it, one device that does not
     if "GPU" not in name:

@@ -37,6 +37,8 @@ if values.get("LEARNING_RATE") == f"{batch}.{seed}":
 done = len(open(f"{run}/train.jsonl").readlines()) if os.path.exists(f"{run}/train.jsonl") else 0
 for step in range(done + 1, 11):
     time.sleep(0.02)
+    while step == 5 and os.path.exists(f"{run}.hold") and not stopped:
+        time.sleep(0.005)
     with open(f"{run}/train.jsonl", "a") as file:
         file.write(json.dumps({"examples": 10 * step, "step": step, "examples_per_sec": 5.0}) + "\\n")
     if stopped:
@@ -170,12 +172,17 @@ def assert_all_complete(workdir):
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
 def test_killed_and_stopped_in_the_middle_and_started_again(sweeps, tmp_path):
     workdir = tmp_path / "sweep"
+    workdir.mkdir()
+    holds = [workdir / f"{NAMES[number]}.hold" for number in (1, 3)]
+    for hold in holds:  # so that these runs are in the middle however slow this process is
+        hold.touch()
     first = sweeps.start(workdir, tmp_path / "1.txt")
     wait_until(lambda: len(positions(workdir, NAMES[1])) > 3)
     os.kill(first, signal.SIGKILL)
     assert sweeps.wait(first) == -signal.SIGKILL
-    wait_until(lambda: not is_alive(starts(workdir)[NAMES[1]][0]), within_sec=10)
-    assert 3 < len(positions(workdir, NAMES[1])) < 10
+    wait_until(lambda: not is_alive(starts(workdir)[NAMES[1]][0]))
+    assert len(positions(workdir, NAMES[1])) == 4
+    holds[0].unlink()
 
     second = sweeps.start(workdir, tmp_path / "2.txt")
     wait_until(lambda: len(positions(workdir, NAMES[3])) > 2)
@@ -184,6 +191,7 @@ def test_killed_and_stopped_in_the_middle_and_started_again(sweeps, tmp_path):
     said = (tmp_path / "2.txt").read_text()
     assert "saved" in said and said.endswith("the sweep was interrupted; the same command continues it\n")
     assert [row["state"] for row in table(workdir)] == ["complete"] * 3 + ["stopped", "waiting", "waiting"]
+    holds[1].unlink()
 
     code, said = sweeps.run(workdir, tmp_path / "3.txt")
     assert code == 0

@@ -152,8 +152,8 @@ def _is_view(operation: tf.Operation) -> bool:
     """Whether the outputs are the memory of the inputs.
 
     The gradient of an element-wise operation is summed over the axes that the operation broadcast. With an
-    unknown batch, TensorFlow does not know that there are none, and that the sum gives its input. A sum that is
-    reshaped to a known shape, that of a variable, is another case.
+    unknown batch, TensorFlow does not know that there are none, and that the sum gives its input. A sum that
+    is reshaped to a known shape, that of a variable, is another case.
     """
     if operation.type == "Sum" and not _is_known(operation.outputs[0]):
         takers = operation.outputs[0].consumers()

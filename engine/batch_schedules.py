@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import bisect
 import dataclasses
+import re
 from collections.abc import Collection, Mapping
 
 from engine.batching.noise_scale import NoiseScaleValue
@@ -18,9 +19,17 @@ from engine.errors import ConfigurationError
 
 State = Mapping[str, float]
 
+_BATCH = re.compile(r"([0-9]+)(\s+per\s+replica)?")
+
 
 class BatchSchedule(abc.ABC):
-    """The global batch of every step, in examples."""
+    """The global batch of every step, in examples.
+
+    Attributes:
+      replicas: those that it was resolved for; None if it does not depend on them.
+    """
+
+    replicas: int | None = None
 
     @property
     @abc.abstractmethod
@@ -85,11 +94,13 @@ class Piecewise(BatchSchedule):
       starts: examples at which each piece starts, rising from 0.
       batches: global batch of each piece.
       entries: the user's setting for each piece.
+      replicas: those that batches "per replica" were resolved for; None if there are none.
     """
 
     starts: tuple[int, ...]
     batches: tuple[int, ...]
     entries: tuple[str, ...]
+    replicas: int | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -214,12 +225,16 @@ class Geometric(BatchGrowth):
         )
 
 
-def resolve_batch_schedule(setting: int | str | BatchGrowth, *, examples_per_epoch: int) -> BatchSchedule:
+def resolve_batch_schedule(
+    setting: int | str | BatchGrowth, *, examples_per_epoch: int, replicas: int = 1
+) -> BatchSchedule:
     """Makes the schedule of a setting.
 
     Args:
-      setting: `4`, `"4"`, `"0:1, 4000:2, 20ep:8"` (position: global batch), or a `BatchGrowth`.
+      setting: `4`, `"4"`, `"8 per replica"`, `"0:1, 4000:2, 20ep:8 per replica"` (position: global batch, or
+        that of each replica), or a `BatchGrowth`.
       examples_per_epoch: training examples of the data set.
+      replicas: number of replicas.
 
     Raises:
       ConfigurationError: an entry or setting is wrong; the message quotes it.
@@ -229,14 +244,18 @@ def resolve_batch_schedule(setting: int | str | BatchGrowth, *, examples_per_epo
     entries = [entry.strip() for entry in str(setting).split(",")]
     starts: list[int] = []
     batches = []
+    is_per_replica = False
     for entry in entries:
         constant = len(entries) == 1 and ":" not in entry
         position, colon, size = ("0", ":", entry) if constant else entry.partition(":")
-        if not colon or not size.strip().isdecimal() or int(size) < 1:
+        match = _BATCH.fullmatch(size.strip())
+        if not colon or not match or int(match[1]) < 1:
             raise ConfigurationError(
                 f"BATCH_SCHEDULE: {entry!r} is not 'position: global batch' with a batch of at least 1; "
-                "write 4, or '0:1, 4000:2, 20ep:8'"
+                "write 4, '8 per replica', or '0:1, 4000:2, 20ep:8'"
             )
+        batch = int(match[1]) * (replicas if match[2] else 1)
+        is_per_replica |= bool(match[2])
         name = f"BATCH_SCHEDULE {entry!r}"
         start = examples_of(position.strip(), examples_per_epoch=examples_per_epoch, name=name)
         if start <= starts[-1] if starts else start != 0:
@@ -244,11 +263,17 @@ def resolve_batch_schedule(setting: int | str | BatchGrowth, *, examples_per_epo
                 f"BATCH_SCHEDULE: {entry!r} does not rise; start at position 0 and make each later position "
                 "larger than the one before"
             )
-        if int(size) > examples_per_epoch:
+        if batch > examples_per_epoch:
+            global_batch = f", a global batch of {batch} on {replicas} replicas," if match[2] else ""
             raise ConfigurationError(
-                f"BATCH_SCHEDULE: {entry!r} is more than the {examples_per_epoch} training "
+                f"BATCH_SCHEDULE: {entry!r}{global_batch} is more than the {examples_per_epoch} training "
                 "examples that there are; lower the batch"
             )
         starts.append(start)
-        batches.append(int(size))
-    return Piecewise(starts=tuple(starts), batches=tuple(batches), entries=tuple(entries))
+        batches.append(batch)
+    return Piecewise(
+        starts=tuple(starts),
+        batches=tuple(batches),
+        entries=tuple(entries),
+        replicas=replicas if is_per_replica else None,
+    )

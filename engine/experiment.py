@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -55,14 +54,15 @@ class Experiment:
         `engine.distribution.xla`.
       recompute: compute the activations of networks again in the backward pass instead of keeping them: less
         memory for more time; see `engine.inner_loop.recompute_plan`.
-      batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
-        `engine.batch_schedules` or `engine.adaptive_batch`.
+      batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), either with "8 per
+        replica" for a batch, or a schedule of `engine.batch_schedules` or `engine.adaptive_batch`.
       largest_micro_batch: the most examples that a replica computes on at once; gradients of larger batches
         are accumulated. None: whole batches; "auto": as many as fit into memory, measured before training.
       memory_fraction: part of the free memory that "auto" uses.
       memory_bytes: memory that "auto" uses, instead of a part of what is free; 0: a part of what is free.
       learning_rate_rule, scale_weight_decay, scale_ema_decay: how these follow the batch size; see
         `engine.batching.scaling_rules`.
+      warmup: length of a learning-rate warm-up at the start of the run.
       warmup_after_growth: length of a learning-rate warm-up after each growth of the batch.
       measure_noise_scale: measure and log every phase's gradient noise scale even if the batch schedule does
         not need it.
@@ -113,6 +113,7 @@ class Experiment:
     memory_fraction: float = 0.8
     memory_bytes: int = 0
     learning_rate_rule: str = "none"
+    warmup: Duration = 0
     warmup_after_growth: Duration = 0
     scale_weight_decay: bool = False
     scale_ema_decay: bool = False
@@ -238,14 +239,15 @@ class Experiment:
                 f"{type(self.task).__name__} does not learn from it; set it to one of {', '.join(spaces)}"
             )
 
-    @functools.cached_property
-    def resolved_batch_schedule(self) -> BatchSchedule:
-        """The batch schedule with every length in examples.
+    def batch_schedule_on(self, replicas: int) -> BatchSchedule:
+        """The batch schedule on so many replicas, with every length in examples.
 
         Raises:
           ConfigurationError: quotes the entry or the setting that is wrong.
         """
-        return resolve_batch_schedule(self.batch_schedule, examples_per_epoch=self.data.train_examples)
+        return resolve_batch_schedule(
+            self.batch_schedule, examples_per_epoch=self.data.train_examples, replicas=replicas
+        )
 
     def with_crop_epochs(self) -> Experiment:
         """The experiment with `random_crop_epochs` of its data as a number, if that is a part of the run.

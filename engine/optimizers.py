@@ -52,6 +52,22 @@ class RelativeSchedule(Protocol):
         """
 
 
+@runtime_checkable
+class BatchedSchedule(Protocol):
+    """A learning-rate schedule by position that also depends on the batch of the step."""
+
+    def factor_of_step(
+        self, examples: tf.Tensor, examples_per_epoch: int, global_batch: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the factor on the learning rate, float64 scalar.
+
+        Args:
+          examples: float64 scalar, drawn before the step.
+          examples_per_epoch: training examples in one epoch.
+          global_batch: float64 scalar, examples of the step.
+        """
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """What the settings of all optimizers have in common.

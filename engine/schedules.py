@@ -3,6 +3,7 @@
 Schedules by position are called inside the compiled step with the examples drawn before that step (a
 float64 scalar tensor) and the examples per epoch (an integer), and return a float64 scalar. Their lengths may
 be relative to the run: "50%" follows TOTAL_EXAMPLES, so a longer run decays later.
+`OneCycle` also takes the batch of the step: it is an `engine.optimizers.BatchedSchedule`.
 `ReduceOnPlateau` follows the evaluations: it is an `engine.optimizers.MetricSchedule`.
 """
 
@@ -178,6 +179,70 @@ class Cosine(_ByPosition):
         passed = tf.clip_by_value((examples - constant) / duration, 0.0, 1.0)
         remaining = (1.0 + tf.cos(math.pi * passed)) / 2.0
         return self.final_fraction + (1.0 - self.final_fraction) * remaining
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneCycle(_ByPosition):
+    """Up to the full learning rate, then down to almost nothing, along half a cosine each.
+
+    Source: Smith and Topin, "Super-Convergence", arXiv 1708.07120. With one batch size it equals
+    torch.optim.lr_scheduler.OneCycleLR (two phases, anneal_strategy="cos") with max_lr = LEARNING_RATE,
+    pct_start = rise / duration, div_factor = 1 / start_fraction and final_div_factor = start_fraction /
+    final_fraction, at every step; beta1 and momentum stay as they are set. The first step has the fraction
+    `start_fraction`, the step that ends at `rise` the full learning rate, and the step that ends at
+    `duration`, like all after it, `final_fraction`. While the batch grows, the position decides, not the
+    number of steps.
+
+    Attributes:
+      rise: how long it rises, such as "5ep", or "30%" of the run.
+      duration: how long it rises and falls together, likewise.
+      start_fraction: the factor of the first step, in (0, 1].
+      final_fraction: the factor at the end, in [0, 1].
+    """
+
+    rise: Duration = "30%"
+    duration: Duration = "100%"
+    start_fraction: float = 0.04
+    final_fraction: float = 4e-6
+
+    _lengths: ClassVar[Mapping[str, int]] = {"rise": 0, "duration": 1}
+
+    def __post_init__(self) -> None:
+        if not (0 < self.start_fraction <= 1 and 0 <= self.final_fraction <= 1):
+            raise ConfigurationError(
+                f"OneCycle: start_fraction = {self.start_fraction} must lie in (0, 1], final_fraction = "
+                f"{self.final_fraction} in [0, 1]; they are fractions of the learning rate"
+            )
+        super().__post_init__()
+
+    def for_run(self, *, total_examples: int, examples_per_epoch: int) -> Self:
+        """As for other schedules; also raises ConfigurationError if it would only rise."""
+        rise, duration = (
+            self._examples(name, examples_per_epoch, total_examples) for name in ("rise", "duration")
+        )
+        if rise >= duration:
+            raise ConfigurationError(
+                f"OneCycle: rise = {self.rise!r} ({rise} examples) is not shorter than duration = "
+                f"{self.duration!r} ({duration}); shorten it"
+            )
+        return super().for_run(total_examples=total_examples, examples_per_epoch=examples_per_epoch)
+
+    def __call__(self, examples: tf.Tensor, examples_per_epoch: int) -> tf.Tensor:
+        """The factor at a position, in the limit of small batches."""
+        return self.factor_of_step(examples, examples_per_epoch, tf.constant(0.0, tf.float64))
+
+    def factor_of_step(
+        self, examples: tf.Tensor, examples_per_epoch: int, global_batch: tf.Tensor
+    ) -> tf.Tensor:
+        """The factor for a step of so many examples that starts at `examples`."""
+        rise = tf.constant(self._examples("rise", examples_per_epoch), tf.float64)
+        duration = tf.constant(self._examples("duration", examples_per_epoch), tf.float64)
+        end = examples + global_batch
+        risen = tf.math.divide_no_nan(examples, rise - global_batch)  # used where end <= rise only
+        fallen = tf.clip_by_value((end - rise) / (duration - rise), 0.0, 1.0)
+        rising = 1.0 + (self.start_fraction - 1.0) * (1.0 + tf.cos(math.pi * risen)) / 2.0
+        falling = self.final_fraction + (1.0 - self.final_fraction) * (1.0 + tf.cos(math.pi * fallen)) / 2.0
+        return tf.where(end <= rise, rising, falling)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

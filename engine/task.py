@@ -436,7 +436,7 @@ def keep_sums() -> Iterator[list[list[tf.Tensor]]]:
 
 @contextlib.contextmanager
 def reuse_sums(sums: list[list[tf.Tensor]]) -> Iterator[None]:
-    """Makes `sum_over_replicas` return these sums, for a computation that is made again, without communicating.
+    """Makes `sum_over_replicas` return these sums, for a computation that is made again.
 
     Their gradients communicate as ever.
     """

@@ -30,7 +30,7 @@ from typing import NamedTuple, TypeAlias
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.optimizers import MetricSchedule, Optimizer, RelativeSchedule
+from engine.optimizers import BatchedSchedule, MetricSchedule, Optimizer, RelativeSchedule
 
 Number: TypeAlias = tf.Tensor | float
 
@@ -95,6 +95,7 @@ class BatchScaling:
       rule: one of `RULES`; see the table in the module docstring.
       warmup_examples: after the batch has grown, the learning rate moves to its new value over this many
         examples; 0 is at once. Betas, epsilon and decays change with the batch, without a warm-up.
+      first_warmup_examples: length of the warm-up at the start of the run; see `first_warmup`.
       scale_weight_decay: keeps the decay per example, learning rate * weight decay / batch. The weight decay
         is multiplied by k and divided by the rule's factor on the learning rate: a factor of sqrt(k) for the
         square-root rules (Busbridge et al., arXiv 2307.13813, App. C.2). Otherwise it stays as set.
@@ -103,13 +104,14 @@ class BatchScaling:
       total_examples: of the run, for learning-rate schedules that depend on it; None if none does.
 
     Raises:
-      ConfigurationError: the rule is unknown, or the warm-up is negative.
+      ConfigurationError: the rule is unknown, or a warm-up is negative.
     """
 
     examples_per_epoch: int
     first_batch: int
     rule: str = "none"
     warmup_examples: int = 0
+    first_warmup_examples: int = 0
     scale_weight_decay: bool = False
     scale_ema_decay: bool = False
     total_examples: int | None = None
@@ -119,10 +121,11 @@ class BatchScaling:
             raise ConfigurationError(
                 f"LEARNING_RATE_RULE = {self.rule!r}: unknown; use one of {', '.join(RULES)}"
             )
-        if self.warmup_examples < 0:
-            raise ConfigurationError(
-                f"BatchScaling.warmup_examples = {self.warmup_examples}: must be at least 0; raise it"
-            )
+        for name in ("warmup_examples", "first_warmup_examples"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(
+                    f"BatchScaling.{name} = {getattr(self, name)}: must be at least 0; raise it"
+                )
 
     def check(self, optimizers: Mapping[str, Optimizer], entries: Mapping[int, str]) -> None:
         """Checks that the rule gives valid hyper-parameters for every batch of the schedule.
@@ -191,6 +194,30 @@ class BatchScaling:
         passed = tf.clip_by_value(passed, 0.0, 1.0)
         return tf.where(target > before, (1.0 - passed) * before + passed * target, target)
 
+    def first_warmup(self, *, examples: Number, global_batch: Number) -> tf.Tensor:
+        """The factor of the warm-up at the start of the run: examples drawn after the step / length, up to 1.
+
+        Its first step has a learning rate above 0, and the step that ends at its length the full one. With
+        one batch size of n steps it is torch.optim.lr_scheduler.LinearLR with start_factor = 1 / n and
+        total_iters = n - 1.
+
+        Args:
+          examples: drawn before this step.
+          global_batch: of this step.
+
+        Returns:
+          float64 scalar in (0, 1].
+        """
+        if not self.first_warmup_examples:
+            return _float64(1.0)
+        drawn = _float64(examples) + _float64(global_batch)
+        return tf.minimum(drawn / self.first_warmup_examples, 1.0)
+
+    def _factor(self, schedule: Callable, examples: tf.Tensor, global_batch: tf.Tensor) -> tf.Tensor:
+        if isinstance(schedule, BatchedSchedule):
+            return schedule.factor_of_step(examples, self.examples_per_epoch, global_batch)
+        return schedule(examples, self.examples_per_epoch)
+
     def position_schedule(self, settings: Optimizer) -> Callable[[tf.Tensor, int], tf.Tensor] | None:
         """The schedule by position of an optimizer, for this run; None if it has none."""
         if settings.schedule is None or isinstance(settings.schedule, MetricSchedule):
@@ -226,7 +253,8 @@ class BatchScaling:
         if isinstance(settings.schedule, MetricSchedule):
             learning_rate *= _float64(plateau_factor)
         elif (schedule := self.position_schedule(settings)) is not None:
-            learning_rate *= schedule(_float64(examples), self.examples_per_epoch)
+            learning_rate *= self._factor(schedule, _float64(examples), _float64(global_batch))
+        learning_rate *= self.first_warmup(examples=examples, global_batch=global_batch)
         weight_decay_scale = k ** (1.0 - rule.learning_rate) if self.scale_weight_decay else _float64(1.0)
         powers = self._powers(settings)
         decays = {name: _scaled_decay(getattr(settings, name), k, power) for name, power in powers.items()}

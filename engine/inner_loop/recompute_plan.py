@@ -130,9 +130,9 @@ def plan_segments(graph: LayerGraph, inputs: Sequence[tf.Tensor]) -> list[Segmen
     for start, end in zip([0, *cuts], [*cuts, len(sizes)], strict=True):
         calls = graph.calls[start:end]
         made = [number for call in calls for number in call.outputs]
-        used = dict.fromkeys(number for call in calls for _, number in call.inputs)
+        taken = dict.fromkeys(number for call in calls for _, number in call.inputs if number not in made)
         later = {number for call in graph.calls[end:] for _, number in call.inputs} | set(graph.outputs)
-        segments.append(Segment(calls, tuple(used.keys() - set(made)), tuple(n for n in made if n in later)))
+        segments.append(Segment(calls, tuple(taken), tuple(number for number in made if number in later)))
     return segments
 
 

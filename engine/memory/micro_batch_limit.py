@@ -84,7 +84,7 @@ def measure(experiment: Experiment, config_text: str) -> probe.Probe:
     replicas = 1 if experiment.strategy == "one_device" else found or experiment.cpu_replicas
     return probe.measure(
         config_text,
-        limit=-(-max(experiment.resolved_batch_schedule.sizes) // replicas),
+        limit=-(-max(experiment.batch_schedule_on(replicas).sizes) // replicas),
         fraction=experiment.memory_fraction,
         budget_bytes=experiment.memory_bytes or None,
     )
@@ -125,7 +125,8 @@ def halve(experiment: Experiment, run: RunDirectory, *, micro_batch: int) -> Exp
     if micro_batch == 1:
         raise ConfigurationError(
             "out of memory with one example on each replica; lower CROP_SIZE, use fewer filters, or set "
-            "PRECISION = 'bfloat16' (with --allow_config_change, or in another --workdir)"
+            "PRECISION = 'bfloat16' (with --allow_config_change, or in another --workdir); RECOMPUTE = True "
+            "needs neither"
         )
     record(experiment, run, largest_micro_batch=micro_batch // 2, memory_ran_out=True)
     return _with_limit(experiment, micro_batch // 2)

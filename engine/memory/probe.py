@@ -160,8 +160,8 @@ def measure(config_text: str, *, limit: int, fraction: float = 0.8, budget_bytes
         need = f"takes {_mib(points[0][1])}" if points else "takes more memory than there is"
         allowed = f", and {_mib(budget)} may be used" if budget is not None else ""
         raise ConfigurationError(
-            f"{WHAT}: one example on each replica {need}{allowed}; lower CROP_SIZE, use fewer filters, or "
-            'set PRECISION = "bfloat16"'
+            f"{WHAT}: one example on each replica {need}{allowed}; lower CROP_SIZE, use fewer filters, set "
+            'RECOMPUTE = True, or set PRECISION = "bfloat16"'
         )
     return Probe(
         points=points,

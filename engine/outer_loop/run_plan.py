@@ -68,7 +68,7 @@ def plan_run(
             f"LARGEST_MICRO_BATCH = {largest_micro_batch!r}: not measured yet; train with engine.train, "
             "which measures it, or give a number"
         )
-    schedule = experiment.resolved_batch_schedule
+    schedule = experiment.batch_schedule_on(replicas)
     _check_schedules(experiment, schedule)
     batches = {
         size: BatchLayout(
@@ -107,6 +107,7 @@ def _scaling(experiment: Experiment, schedule: BatchSchedule) -> BatchScaling:
         first_batch=schedule.sizes[0],
         rule=experiment.learning_rate_rule,
         warmup_examples=experiment.examples("warmup_after_growth"),
+        first_warmup_examples=experiment.examples("warmup"),
         scale_weight_decay=experiment.scale_weight_decay,
         scale_ema_decay=experiment.scale_ema_decay,
         total_examples=experiment.examples("total_examples"),

@@ -14,12 +14,16 @@ import tensorflow as tf
 from engine.batch_schedules import BatchSchedule
 from engine.batching.noise_scale import NoiseScale
 from engine.batching.scaling_rules import BatchScaling, WarmupState
+from engine.errors import ConfigurationError
+from engine.experiment import Experiment
 from engine.optimizers import MetricSchedule, Optimizer
 
 
 def initial_schedule_state(schedule: BatchSchedule, optimizers: Mapping[str, Optimizer]) -> dict[str, float]:
     """Initial values of all variables, by name."""
     values = {"batch/size": float(schedule.sizes[0]), "batch/growth_before": 1.0, "batch/changed_at": 0.0}
+    if schedule.replicas is not None:
+        values["batch/replicas"] = float(schedule.replicas)
     values |= {f"schedule/{name}": value for name, value in schedule.initial_state().items()}
     for optimizer, metric_schedule in _metric_schedules(optimizers).items():
         values |= {f"rate/{optimizer}/{name}": v for name, v in metric_schedule.initial().items()}
@@ -50,6 +54,27 @@ class ScheduleState:
         self._scaling = scaling
         self._metric_schedules = _metric_schedules(optimizers)
         self._variables = variables
+
+    def check_replicas(self, experiment: Experiment) -> None:
+        """Checks that a run whose batch is "per replica" continues on as many replicas as it began on.
+
+        Args:
+          experiment: of the schedule.
+
+        Raises:
+          ConfigurationError: it does not, so its batch would change.
+        """
+        now = self._schedule.replicas
+        if now is None or (earlier := int(self._read("batch/")["replicas"])) == now:
+            return
+        schedule = experiment.batch_schedule_on(earlier)
+        starts = [f"{start}:{batch}" for start, batch in schedule.pieces]
+        kept = str(schedule.sizes[0]) if len(starts) == 1 else f'"{", ".join(starts)}"'
+        raise ConfigurationError(
+            f"BATCH_SCHEDULE = {experiment.batch_schedule!r}: the run began on {earlier} replicas; on {now} "
+            "its global batch, and so what it learns, would be another; use as many, or keep the batch on "
+            f"any number of them with BATCH_SCHEDULE = {kept} and --allow_config_change"
+        )
 
     @property
     def decide_every_examples(self) -> int:

@@ -216,6 +216,7 @@ class Trainer:
           ConfigurationError: a file could not be written; everything saved before is intact.
           OutOfMemoryError: a step did not fit into memory; smaller micro-batches may.
         """
+        self._schedule_state.check_replicas(self.experiment)
         self.evaluator.prepare()  # raises now what would otherwise end the first evaluation
         started = time.monotonic()
         if self.devices.is_chief:

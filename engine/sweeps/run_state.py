@@ -75,7 +75,7 @@ def plan_run(
     try:
         experiment, text = loader.load_experiment(gin_files=planned.gin_files, gin_params=planned.gin_params)
         total = experiment.examples("total_examples")
-        _ = experiment.resolved_batch_schedule  # raises if it cannot be resolved
+        experiment.batch_schedule_on(replicas=1)  # raises if it cannot be resolved
         earlier = RunDirectory(planned.workdir).read_config()
         changed = earlier is not None and differences(
             earlier,

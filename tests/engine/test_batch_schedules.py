@@ -43,6 +43,30 @@ def test_pieces_may_shrink_and_be_passed_over():
     assert schedule.entry(1) == "0:1"
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_batches_per_replica(replicas):
+    schedule = resolve_batch_schedule("8 per replica", examples_per_epoch=24, replicas=replicas)
+    assert schedule.pieces == ((0, 8 * replicas),) and schedule.replicas == replicas
+    assert schedule.entry(8 * replicas) == "8 per replica"
+    mixed = "0:1 per replica, 1ep:4, 2ep:8  per replica"
+    schedule = resolve_batch_schedule(mixed, examples_per_epoch=24, replicas=replicas)
+    assert schedule.pieces == ((0, replicas), (24, 4), (48, 8 * replicas)) and schedule.replicas == replicas
+    assert resolve_batch_schedule("0:1, 4:2", examples_per_epoch=24, replicas=replicas).replicas is None
+
+
+@pytest.mark.parametrize("text", ["8 per", "8 per gpu", "per replica", "0 per replica", "0:8per replica"])
+def test_what_is_not_per_replica_is_refused(text):
+    with pytest.raises(ConfigurationError, match="BATCH_SCHEDULE: .*'8 per replica'"):
+        resolve_batch_schedule(text, examples_per_epoch=100, replicas=2)
+
+
+def test_a_batch_per_replica_that_exceeds_the_data_is_refused():
+    with pytest.raises(
+        ConfigurationError, match="'8 per replica', a global batch of 24 on 3 replicas, is more"
+    ):
+        resolve_batch_schedule("8 per replica", examples_per_epoch=23, replicas=3)
+
+
 @pytest.mark.parametrize("setting", [4, "4", " 4 ", "0:4"])
 def test_constants(setting):
     schedule = resolve_batch_schedule(setting, examples_per_epoch=4)
@@ -281,7 +305,7 @@ SCHEDULES = {
 
 def test_every_gin_schedule_is_tested():
     paths = glob.glob(os.path.join(loader.ROOT, "gin", "schedules", "*.gin"))
-    of_learning_rates = {"reduce_on_plateau"}
+    of_learning_rates = {"one_cycle", "reduce_on_plateau"}
     assert {os.path.basename(path)[:-4] for path in paths} - of_learning_rates == set(SCHEDULES)
 
 

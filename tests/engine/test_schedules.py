@@ -10,7 +10,7 @@ from engine.batching.plateau import PlateauDetector
 from engine.errors import ConfigurationError
 from engine.gin_config.validation import _fits, _hints
 from engine.optimizers import Adam, MetricSchedule
-from engine.schedules import Cosine, LinearDecay, ReduceOnPlateau, StepDecay
+from engine.schedules import Cosine, LinearDecay, OneCycle, ReduceOnPlateau, StepDecay
 
 
 def factor(schedule, examples, examples_per_epoch=10):
@@ -93,6 +93,56 @@ def test_cosine_falls_between_its_ends_and_moves_with_every_example():
     for examples, value in by_hand.items():
         assert factor(schedule, examples) == pytest.approx(value, rel=1e-14)
     assert factor(Cosine(duration=40), 40) == pytest.approx(0.0, abs=1e-15)
+
+
+def one_cycle_of_pytorch(steps, *, pct_start=0.3, div_factor=25.0, final_div_factor=1e4):
+    """Factors of torch.optim.lr_scheduler.OneCycleLR (max_lr = 1, anneal_strategy "cos"), by its formula."""
+    peak, last = float(pct_start * steps) - 1, steps - 1
+    initial = 1 / div_factor
+    lowest = initial / final_div_factor
+
+    def cosine(start, end, part):
+        return end + (start - end) / 2.0 * (math.cos(math.pi * part) + 1)
+
+    return [
+        cosine(initial, 1.0, step / peak)
+        if step <= peak
+        else cosine(1.0, lowest, (step - peak) / (last - peak))
+        for step in range(steps)
+    ]
+
+
+@pytest.mark.parametrize("batch, steps", [(1, 10), (4, 50), (3, 40)])
+def test_one_cycle_is_that_of_pytorch_at_every_step(batch, steps):
+    schedule = OneCycle().for_run(total_examples=batch * steps, examples_per_epoch=10)
+    size = tf.constant(batch, tf.float64)
+    found = [
+        float(schedule.factor_of_step(tf.constant(batch * s, tf.float64), 10, size)) for s in range(steps)
+    ]
+    np.testing.assert_allclose(found, one_cycle_of_pytorch(steps), rtol=1e-12)
+    assert found[0] == pytest.approx(0.04) and found[-1] == pytest.approx(4e-6)
+    assert max(found) == pytest.approx(1.0)
+
+
+def test_one_cycle_while_the_batch_grows_follows_the_position():
+    schedule = OneCycle(rise=12, duration=36, start_fraction=0.5, final_fraction=0.0)
+    steps = [(0, 2), (10, 2), (4, 8), (12, 12), (24, 12), (30, 12), (40, 12)]  # examples before, batch
+    assert [factor(schedule, e) for e in (0, 12, 24, 36)] == pytest.approx([0.5, 1, 0.5, 0])  # tiny batches
+    found = [
+        float(schedule.factor_of_step(tf.constant(e, tf.float64), 10, tf.constant(b, tf.float64)))
+        for e, b in steps
+    ]
+    # Starts low; ends at the peak, twice; halfway down; down, also beyond the end.
+    assert found == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0], abs=1e-12)
+
+
+def test_one_cycle_that_only_rises_is_refused():
+    with pytest.raises(
+        ConfigurationError, match=r"rise = '5ep' \(50 examples\) is not shorter than .*\(40\)"
+    ):
+        OneCycle(rise="5ep").for_run(total_examples=40, examples_per_epoch=10)
+    with pytest.raises(ConfigurationError, match="start_fraction = 0 must lie in"):
+        OneCycle(start_fraction=0)
 
 
 def test_positions_beyond_float32_are_told_apart():

@@ -235,3 +235,30 @@ def test_ema_decay_remembers_the_same_number_of_examples():
     assert float(decay) * 3.0 + (1 - float(decay)) * weights == pytest.approx(average, rel=1e-12)
     smaller = float(scaling.ema_decay(0.25, 1))
     np.testing.assert_allclose(smaller, 0.5, rtol=1e-14)
+
+
+def test_the_first_warm_up_is_linear_in_the_examples_drawn_after_each_step():
+    settings = Adam(learning_rate=0.5)
+    scaling = BatchScaling(examples_per_epoch=10, first_batch=2, rule="linear", first_warmup_examples=10)
+
+    def rate(examples, batch):
+        growth = scaling.growth(examples=examples, global_batch=batch, warmup=WarmupState())
+        found = scaling.hyperparameters(
+            settings,
+            examples=tf.constant(examples, tf.int64),
+            global_batch=tf.constant(batch),
+            growth=growth,
+            plateau_factor=tf.constant(1.0, tf.float64),
+        )
+        return float(found.learning_rate)
+
+    # 5 steps of 2: torch.optim.lr_scheduler.LinearLR(start_factor=1 / 5, total_iters=4).
+    linear = [0.5 * (1 / 5 + (1 - 1 / 5) * min(step, 4) / 4) for step in range(7)]
+    assert [rate(2 * step, 2) for step in range(7)] == pytest.approx(linear, rel=1e-12)
+    # A batch that grows meanwhile: both factors.
+    assert [rate(2, 4), rate(6, 8)] == pytest.approx([0.5 * 2 * 0.6, 0.5 * 4], rel=1e-12)
+
+
+def test_a_negative_first_warm_up_is_refused():
+    with pytest.raises(ConfigurationError, match="first_warmup_examples = -1"):
+        BatchScaling(examples_per_epoch=10, first_batch=1, first_warmup_examples=-1)

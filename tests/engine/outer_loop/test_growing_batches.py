@@ -164,6 +164,39 @@ def test_learning_rate_warms_up_after_each_growth_and_follows_its_rule(make_trai
     )
 
 
+def test_a_batch_per_replica_stays_what_it_was_when_the_run_began(make_trainer, noise_pairs, tmp_path):
+    data, workdir = noise_pairs(size=SIZE), str(tmp_path / "run")
+
+    def make(schedule, *, replicas, total):
+        trainer = make_trainer(
+            Linear(),
+            data,
+            workdir=workdir,
+            batch_schedule=schedule,
+            cpu_replicas=replicas,
+            total_examples=total,
+            warmup=12,
+        )
+        trainer.restore()
+        return trainer
+
+    trainer = make("0:1 per replica, 4:2 per replica", replicas=2, total=8)
+    trainer.run()
+    assert [row["global_batch"] for row in rows_of(trainer)] == [2, 2, 4]
+    with pytest.raises(
+        ConfigurationError, match='began on 2 replicas; on 1 .* BATCH_SCHEDULE = "0:2, 4:4" and'
+    ):
+        make("0:1 per replica, 4:2 per replica", replicas=1, total=16).run()
+    make("0:1 per replica, 4:2 per replica", replicas=2, total=12).run()
+    trainer = make("0:2, 4:4", replicas=1, total=16)
+    trainer.run()
+    assert [row["global_batch"] for row in rows_of(trainer)] == [2, 2, 4, 4, 4]
+    # The warm-up goes on where the restarts were.
+    assert [row["learning_rate/fit"] for row in rows_of(trainer)] == pytest.approx(
+        [0.01 * drawn / 12 for drawn in (2, 4, 8, 12, 12)], rel=1e-6
+    )
+
+
 def test_moving_average_keeps_its_memory_in_examples(make_trainer, noise_pairs, monkeypatch):
     task, weights = Linear(ema_decay=0.9), []
     trainer = make_trainer(

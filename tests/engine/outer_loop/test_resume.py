@@ -55,6 +55,8 @@ def logs(trainer):
             "total_examples": 26,
             "learning_rate_rule": "linear",
             "warmup_after_growth": 7,
+            "warmup": 9,
+            "recompute": True,
         },
         # Grown by the noise scale, whose estimate goes through the checkpoint.
         {

@@ -40,7 +40,7 @@ def recipe_lines(plan: RunPlan, task: Task) -> list[str]:
         rows += [[str(devices), str(batch), " ".join(names), *cells, warmup] for cells, names in told.items()]
     rule = plan.scaling.rule
     lines = [
-        f"Recipe for more devices, by LEARNING_RATE_RULE = {rule!r} (rate: learning rate before its schedule):",
+        f"Recipe for more devices, by LEARNING_RATE_RULE = {rule!r} (rate: learning rate without schedule):",
         *(f"  {line}" for line in columns(rows)),
     ]
     if rule == "none":

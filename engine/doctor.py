@@ -78,7 +78,7 @@ def plan_report(
             kind=trainer.devices.kind,
             cores=cores,
         ),
-        *recipe_lines(plan, task, warmup_examples=0),
+        *recipe_lines(plan, task),
         *(f"Advice: {line}" for line in _advice(experiment, kind=trainer.devices.kind)),
         best_line(plan, experiment.data),
         *stopping_lines(plan),

@@ -19,7 +19,7 @@ _WARMUP_EPOCHS = 5
 """Of a learning rate that grows with the batch: Goyal et al., arXiv 1706.02677, section 2.2."""
 
 
-def recipe_lines(plan: RunPlan, task: Task, *, warmup_examples: int) -> list[str]:
+def recipe_lines(plan: RunPlan, task: Task) -> list[str]:
     """A table of the settings on 1 and on 4 devices, one row for each optimizer that differs.
 
     The batch of a device stays that of the plan's first batch.
@@ -27,7 +27,6 @@ def recipe_lines(plan: RunPlan, task: Task, *, warmup_examples: int) -> list[str
     Args:
       plan: of the run.
       task: its optimizers.
-      warmup_examples: of the run at its start; 0 is none.
     """
     first = plan.batches[plan.schedule.sizes[0]]
     rows = [["devices", "batch", "optimizer", "rate", "decays", "weight decay", "warm-up"]]
@@ -37,11 +36,11 @@ def recipe_lines(plan: RunPlan, task: Task, *, warmup_examples: int) -> list[str
         for name, settings in task.optimizers.items():
             cells = _cells(plan.scaling, settings, batch)
             told.setdefault(cells, []).append(name)
-        warmup = _warmup(plan.scaling, batch, warmup_examples)
+        warmup = _warmup(plan.scaling, batch)
         rows += [[str(devices), str(batch), " ".join(names), *cells, warmup] for cells, names in told.items()]
     rule = plan.scaling.rule
     lines = [
-        f"Recipe for more devices, by LEARNING_RATE_RULE = {rule!r} (rate: learning rate of the first step):",
+        f"Recipe for more devices, by LEARNING_RATE_RULE = {rule!r} (rate: learning rate without schedule):",
         *(f"  {line}" for line in columns(rows)),
     ]
     if rule == "none":
@@ -65,8 +64,8 @@ def _cells(scaling: BatchScaling, settings: Optimizer, batch: int) -> tuple[str,
 
 
 def _hyperparameters(scaling: BatchScaling, settings: Optimizer, batch: int) -> Hyperparameters:
-    """At the start of a run, without its schedule."""
-    return scaling.hyperparameters(
+    """At the start of a run, without its schedule and warm-up."""
+    return dataclasses.replace(scaling, first_warmup_examples=0).hyperparameters(
         dataclasses.replace(settings, schedule=None),
         examples=tf.constant(0, tf.int64),
         global_batch=tf.constant(batch),
@@ -75,8 +74,8 @@ def _hyperparameters(scaling: BatchScaling, settings: Optimizer, batch: int) -> 
     )
 
 
-def _warmup(scaling: BatchScaling, batch: int, warmup_examples: int) -> str:
-    if warmup_examples:
-        return f"{warmup_examples}ex"
+def _warmup(scaling: BatchScaling, batch: int) -> str:
+    if scaling.first_warmup_examples:
+        return f"{scaling.first_warmup_examples}ex"
     grows = scaling.rule != "none" and batch > scaling.first_batch
     return f"{_WARMUP_EPOCHS}ep" if grows else "none"

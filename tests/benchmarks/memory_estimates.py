@@ -98,7 +98,9 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", default="pix2pix:1,pix2pix:4,pix2pix:8,EfficientNetV2S:8")
+    parser.add_argument(
+        "--cases", default="pix2pix:1,pix2pix:4,pix2pix:8,EfficientNetV2S:8,MobileNetV3Small:16,VGG16:4"
+    )
     parser.add_argument("--case", help="measures one case in this process, for the other ones")
     arguments = parser.parse_args()
     if arguments.case:

@@ -12,9 +12,9 @@ from tests.engine.diagnosis.conftest import plan_of
 from tests.helpers.small_training import SmallPix2Pix
 
 
-def rows(experiment, *, warmup=0, **settings):
+def rows(experiment, **settings):
     experiment = dataclasses.replace(experiment, **settings)
-    lines = recipe_lines(plan_of(experiment), experiment.task, warmup_examples=warmup)
+    lines = recipe_lines(plan_of(experiment), experiment.task)
     return [line.split() for line in lines[2:4]], lines
 
 
@@ -57,7 +57,7 @@ def test_a_rule_without_a_recipe_for_four_devices_says_so(experiment):
 def test_the_batch_of_a_device_stays(experiment):
     plan = plan_of(experiment)
     two = dataclasses.replace(plan.batches[4], replicas=2)
-    lines = recipe_lines(dataclasses.replace(plan, batches={4: two}), experiment.task, warmup_examples=0)
+    lines = recipe_lines(dataclasses.replace(plan, batches={4: two}), experiment.task)
     assert [line.split()[:2] for line in lines[2:4]] == [["1", "2"], ["4", "8"]]
 
 

@@ -104,10 +104,15 @@ def _trainable_copy(original: keras.Model, channels: int) -> keras.Model:
 
 
 def _names(original: keras.Model) -> dict[str, str]:
-    """New names of layers that have one of Keras's counted names, such as "conv2d_17", by the old ones."""
+    """New names of some layers, by the old ones.
+
+    Keras counts up the names of layers without one, such as "conv2d_17", and the blocks of a stage by
+    characters from "a" on. What comes after "z" no TensorFlow graph takes: after "block6z" comes "block6aa".
+    """
     counts: Counter[str] = Counter()
     names = {}
     for layer in original.layers:
+        names[layer.name] = "".join(c if c <= "z" else f"a{chr(ord(c) - 26)}" for c in layer.name)
         # As Keras makes a name of that of a class: Conv2D -> conv2d, DepthwiseConv2D -> depthwise_conv2d.
         kind = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
         kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", kind).lower()

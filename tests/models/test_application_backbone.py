@@ -1,5 +1,7 @@
 """Trainable copies of Keras applications against the applications themselves."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import tensorflow as tf
 from engine.errors import ConfigurationError
 from engine.task import set_example_weights
 from models.application_backbone import application_backbone, load_application_weights
+from models.networks import keras_application
 from models.networks.application_input import input_format
 from models.networks.efficientnet_v2_xl import PARAMETERS, STAGES, efficientnet_v2_xl
 from models.networks.keras_application import application_module, build_application
@@ -168,6 +171,18 @@ def test_efficientnet_v2_xl_has_its_published_size():
     shortened[0] = shortened[0]._replace(inputs=32)
     network = efficientnet_v2_xl(stages=shortened, weights=None, include_top=False)
     assert sum(int(np.prod(w.shape)) for w in network.trainable_weights) == xl_parameters(shortened)
+
+
+def test_stages_may_have_more_blocks_than_letters(monkeypatch):
+    stage = STAGES[0]._replace(repeats=28, outputs=8)
+    builder = functools.partial(efficientnet_v2_xl, stages=[stage])
+    monkeypatch.setattr(keras_application, "efficientnet_v2_xl", builder)
+    backbone = application_backbone("EfficientNetV2XL", channels=3, input_channels="mean", owner="test")
+    blocks = {
+        path.split("_")[0] for path in (w.path.split("/")[-2] for w in backbone.weights) if "block" in path
+    }
+    assert {"block1a", "block1z", "block1aa", "block1ab"} <= blocks and len(blocks) == 28
+    tf.function(backbone).get_concrete_function(tf.TensorSpec([1, 32, 32, 3]))
 
 
 @pytest.mark.parametrize("scale", [True, False])

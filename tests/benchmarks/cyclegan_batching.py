@@ -1,6 +1,6 @@
 """Whether CycleGAN's two batches of a network are faster together; prints seconds a step, by turns.
 
-python tests/benchmarks/cyclegan_batching.py SIZE BATCH ROUNDS [GENERATOR] [FILTERS]
+python -m tests.benchmarks.cyclegan_batching SIZE BATCH ROUNDS [GENERATOR] [FILTERS]
 
 A step has two passes of each generator over pictures at hand (translation and identity) and two of each
 discriminator (real and fake). Variants run one step each by turns, on made-up pictures.

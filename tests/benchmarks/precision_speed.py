@@ -1,6 +1,6 @@
 """Training steps in bfloat16 beside float32, in turn in one process.
 
-python tests/benchmarks/precision_speed.py [--task=pix2pix] [--size=256] [--batches=1,4] [--rounds=9]
+python -m tests.benchmarks.precision_speed [--task=pix2pix] [--size=256] [--batches=1,4] [--rounds=9]
 
 Prints the median of examples a second for both, and the median of their ratios, each of two steps that follow
 each other, so that what else the machine does weighs on both.

@@ -1,6 +1,6 @@
 """Seconds of a step with and without XLA, by turns on one device.
 
-    python tests/benchmarks/xla_speed.py --rounds=9
+    python -m tests.benchmarks.xla_speed --rounds=9
 
 A small pix2pix (unet_64 of 16 filters, instance norm) at 64x64, batch 1 and 4, on made-up images.
 Compiling is timed apart.

@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 from data.errors import DataError
 from data.pipeline.example_decoder import ImageSource
 from data.pipeline.image_dataset import ImageDataset
-from data.roles import INPUT, TARGET
+from data.roles import CLASSES, INPUT, NUMBERS, TARGET
 from data.tfrecords.prepared_dataset import PreparedDataset
-from data.tfrecords.target_format import CLASSES, LABEL, NUMBERS, TARGET_NAMES, TARGET_STATISTICS
+from data.tfrecords.target_format import LABEL, TARGET_NAMES, TARGET_STATISTICS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

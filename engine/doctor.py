@@ -18,14 +18,15 @@ from engine.cli.program import run_program
 from engine.diagnosis.accelerator_users import find_users, user_lines
 from engine.diagnosis.advice import disk_advice, precision_advice
 from engine.diagnosis.cpu_process import process_bytes
+from engine.diagnosis.device_verdicts import Demand
 from engine.diagnosis.machine import machine_report
 from engine.diagnosis.memory_lines import Measured, device_lines, formula_lines, measured_lines
 from engine.diagnosis.network_table import network_lines
 from engine.diagnosis.plan_table import plan_table
 from engine.diagnosis.recipes import recipe_lines
-from engine.diagnosis.remedies import demand, remedies
+from engine.diagnosis.remedies import remedies
 from engine.diagnosis.run_time import run_time_line
-from engine.diagnosis.step_memory import whole_step_memory
+from engine.diagnosis.step_memory import accumulated_step_memory, whole_step_memory
 from engine.diagnosis.step_trace import StepTrace, trace_step
 from engine.distribution.gpus import physical_devices
 from engine.distribution.host_memory import resident_bytes
@@ -112,7 +113,8 @@ def _opening(trainer: Trainer) -> list[str]:
 def _memory(trace: StepTrace, probe: Probe | None, *, built_bytes: int, is_cpu: bool) -> list[str]:
     layouts = trace.plan.batches.values()
     micro_batch = max(layout.micro_batch for layout in layouts)
-    whole, planned = whole_step_memory(trace, micro_batch=micro_batch), demand(trace, micro_batch=micro_batch)
+    whole = whole_step_memory(trace, micro_batch=micro_batch)
+    planned = Demand(whole_bytes=whole.total, accumulated=accumulated_step_memory(trace, most=micro_batch))
     accumulates = any(layout.accumulation > 1 for layout in layouts)
     lines = formula_lines(
         whole,

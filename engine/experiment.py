@@ -11,7 +11,6 @@ from data.imaging.metric_names import (
     LEARNED_METRIC,
     MORE_METRICS,
     default_metric,
-    is_of_features,
     known_metrics,
     metric_of,
     needs_targets,
@@ -57,8 +56,8 @@ class Experiment:
         `engine.distribution.xla`.
       recompute: compute the activations of networks again in the backward pass instead of keeping them: less
         memory for more time; see `engine.inner_loop.recompute_plan`.
-      batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), either with "8 per
-        replica" for a batch, or a schedule of `engine.batch_schedules` or `engine.adaptive_batch`.
+      batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
+        `engine.batch_schedules` or `engine.adaptive_batch`. "8 per replica" may stand for a number.
       largest_micro_batch: the most examples that a replica computes on at once; gradients of larger batches
         are accumulated. None: whole batches; "auto": as many as fit into memory, measured before training.
       memory_fraction: part of the free memory that "auto" uses.
@@ -220,7 +219,7 @@ class Experiment:
     def _check_schedules(self) -> None:
         if self.data.is_paired:
             return
-        for follower in self._metric_followers:
+        for follower in self.metric_followers:
             metric = getattr(follower, "metric", None)
             if metric is None or needs_targets(metric):
                 raise ConfigurationError(
@@ -296,7 +295,7 @@ class Experiment:
     @property
     def named_metrics(self) -> dict[str, str]:
         """The evaluation metrics that settings name, by the name of the setting."""
-        followers: list[object] = [*self._metric_followers, self.early_stopping]
+        followers: list[object] = [*self.metric_followers, self.early_stopping]
         named = {f"{type(each).__name__}.metric": getattr(each, "metric", None) for each in followers}
         named["Experiment.best_metric"] = self.best_metric
         return {setting: name for setting, name in named.items() if name is not None}
@@ -314,19 +313,7 @@ class Experiment:
         return self.early_stopping.resolve(metric=metric, examples_per_epoch=self.data.train_examples)
 
     @property
-    def free_to_change(self) -> frozenset[str]:
-        """Full names of the settings that may differ when a run is continued."""
-        free = _FREE_TO_CHANGE
-        if self._metric_followers:  # each evaluation may change the batch or the learning rate
-            free -= _FOLLOWED
-        followers = [*self._metric_followers, *([self.early_stopping] if self.early_stopping else [])]
-        metrics = [getattr(each, "metric", None) or self.chosen_metric for each in followers]
-        if any(metric is not None and is_of_features(metric) for metric in metrics):
-            free -= _OF_FEATURES
-        return free
-
-    @property
-    def _metric_followers(self) -> list[GrowOnPlateau | MetricSchedule]:
+    def metric_followers(self) -> list[GrowOnPlateau | MetricSchedule]:
         """The schedules that follow an evaluation metric."""
         schedules = [self.batch_schedule, *(adam.schedule for adam in self.task.optimizers.values())]
         return [each for each in schedules if isinstance(each, GrowOnPlateau | MetricSchedule)]
@@ -338,45 +325,3 @@ class Experiment:
             examples_per_epoch=self.data.train_examples,
             name=name.upper(),
         )
-
-
-# The length of a run, its devices, its files, and how often it reports. Everything else changes what is
-# learned. A setting of a user's own class is never free.
-_FREE_TO_CHANGE = frozenset(
-    f"{owner}.{name}"
-    for owner, names in {
-        "engine.experiment.Experiment": (
-            "total_examples strategy cpu_replicas gpus determinism jit_compile recompute steps_per_loop "
-            "log_every save_every sample_every evaluate_every check_replicas_every keep_checkpoints "
-            "max_wall_time on_non_finite best_metric early_stopping feature_extractor largest_micro_batch "
-            "memory_fraction memory_bytes report_stalls_after histograms_every profile_at profile_steps "
-            "tracker metrics lpips"
-        ),
-        "engine.early_stopping.EarlyStopping": "metric patience minimum_change smoothing",
-        "engine.smoothing.CentredWindow": "evaluations",
-        "engine.smoothing.Exponential": "decay",
-        "engine.mlflow_tracker.MlflowTracker": "uri experiment run_name",
-        "models.application_features.ApplicationFeatures": "application weights image_size",
-        "models.lpips.Lpips": "network weights",
-        "data.pairs.PairedImages": "data_dir",
-        "data.unpaired.UnpairedImages": "data_dir",
-        "data.single.SingleImages": "data_dir",
-        "data.labelled.LabelledImages": "data_dir",
-        "data.supply.Supply": ("cache on_bad_record largest_bad_share ram_budget_bytes max_pixels service"),
-    }.items()
-    for name in names.split()
-)
-
-# Settings of these that change what is learned if a schedule follows a metric.
-_FOLLOWED = frozenset(
-    name
-    for name in _FREE_TO_CHANGE
-    if name == "engine.experiment.Experiment.evaluate_every" or name.startswith("engine.smoothing.")
-)
-
-# They choose the unit of KID and FID, so they stay while a schedule or early stopping follows one of these.
-_OF_FEATURES = frozenset(
-    name
-    for name in _FREE_TO_CHANGE
-    if name == "engine.experiment.Experiment.feature_extractor" or "ApplicationFeatures" in name
-)

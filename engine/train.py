@@ -25,6 +25,7 @@ from engine.errors import ConfigurationError, OutOfMemoryError, RunInterruptedEr
 from engine.experiment import Experiment
 from engine.gin_config import loader
 from engine.gin_config.diff import best_metric, differences, feature_extractor, total_examples
+from engine.gin_config.free_settings import free_to_change
 from engine.input_pipeline.recorded_data import describe
 from engine.memory import micro_batch_limit
 from engine.outer_loop.rate_warnings import changed_rate_lines
@@ -96,7 +97,7 @@ def _accept_changes(
         "configuration": differences(
             earlier,
             text,
-            free_to_change=experiment.free_to_change,
+            free_to_change=free_to_change(experiment),
             examples_per_epoch=experiment.data.train_examples,
         ),
         "data": changes_of_data(run, experiment.data),

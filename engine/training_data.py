@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import tensorflow as tf
 
+from data.roles import NUMBERS
+
 
 class TrainingData(Protocol):
     """A data set with training and evaluation splits; `data.pairs.PairedImages` is one.
@@ -89,16 +91,12 @@ class HasFingerprint(Protocol):
         """
 
 
-CLASSES, NUMBERS = "classes", "numbers"
-"""Kinds of targets that are no images."""
-
-
 class HasTargetNames(Protocol):
     """A data set whose targets are labels: vectors "target" [K]; such a one is `TrainingData` too."""
 
     @property
     def target_kind(self) -> str | None:
-        """One of CLASSES (one-hot vectors) and NUMBERS (in their own units); None: targets are images."""
+        """`data.roles.CLASSES` or NUMBERS; None: targets are images."""
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -110,7 +108,7 @@ class HasTargetNames(Protocol):
 
 
 def target_kind(data: TrainingData) -> str | None:
-    """CLASSES or NUMBERS; None for data whose targets are images, which need not say so."""
+    """`data.roles.CLASSES` or NUMBERS; None for data whose targets are images, which need not say so."""
     return getattr(data, "target_kind", None)
 
 

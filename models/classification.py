@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from data.roles import CLASSES
 from engine.errors import ConfigurationError
 from engine.optimizers import Adam, Optimizer
 from engine.task import Step
@@ -26,7 +27,7 @@ class Classification(ImageLabels):
     """
 
     name = "classifier"
-    target_kind = "classes"
+    target_kind = CLASSES
 
     def __init__(
         self,

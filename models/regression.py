@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data.roles import NUMBERS
 from engine.errors import ConfigurationError, check_at_least
 from engine.optimizers import Adam, Optimizer
 from engine.task import Step
@@ -42,7 +43,7 @@ class Regression(ImageLabels):
     """
 
     name = "regressor"
-    target_kind = "numbers"
+    target_kind = NUMBERS
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "engine": (
         "errors",
-        "training_data feature_extractor log_writer optimizers parameter_groups",
+        "training_data feature_extractor log_writer optimizers parameter_groups replica_context",
         "task durations smoothing cli graphs",
         "distribution batching cloud tiling",
         "inner_loop input_pipeline schedules batch_schedules early_stopping",
@@ -61,6 +61,7 @@ BETWEEN_PACKAGES = {
         "engine.errors",
         "engine.feature_extractor",
         "engine.optimizers",
+        "engine.replica_context",
         "engine.task",
         "data.imaging",
         "data.roles",

@@ -14,7 +14,7 @@ from data.preparation.layouts import LAYOUTS
 from data.preparation.number_pairs import parse_pair
 from data.preparation.side_files import MAP_KINDS, MAP_VALUES
 from data.preparation.video_flags import define_video_flags, video_format
-from data.tfrecords.target_format import TARGET_KINDS
+from data.roles import TARGET_KINDS
 
 _STRINGS = (
     ("source", None, "Folder of the images. With --layout=tfds, a prepared data set outside data_dir."),

@@ -10,7 +10,8 @@ import numpy as np
 
 from data.errors import DataError
 from data.preparation.targets import check_trainable
-from data.tfrecords.target_format import CLASSES, TARGET_NAMES, TARGET_STATISTICS, TargetFormat
+from data.roles import CLASSES
+from data.tfrecords.target_format import TARGET_NAMES, TARGET_STATISTICS, TargetFormat
 
 _MOST_SHOWN = 50
 

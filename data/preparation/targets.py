@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,7 +17,8 @@ from data.preparation.csv_rows import by_name, listed, number, read_rows
 from data.preparation.examples import Example
 from data.preparation.row_keys import RowKeys, example_name
 from data.preparation.splits import Source
-from data.tfrecords.target_format import CLASSES, NUMBERS, TARGET_KINDS, TargetFormat
+from data.roles import CLASSES, NUMBERS, TARGET_KINDS
+from data.tfrecords.target_format import TargetFormat
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 
@@ -92,8 +94,12 @@ class Targets:
         values = {place: np.array(table.numbers(key), np.float32) for place, key in keys.key_of.items()}
         return _with_values(found, target, values), target
 
+    @functools.cached_property
+    def _rows(self) -> list[list[str]]:
+        return read_rows(self.path) if self.path is not None else []
+
     def _table(self, path: str, known: Collection[str]) -> _Table:
-        rows = read_rows(path)
+        rows = self._rows
         header: list[str] = []
         if rows and _is_header(rows[0], known):
             header, rows = rows[0][1:], rows[1:]

@@ -7,10 +7,7 @@ import dataclasses
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data.roles import TARGET
-
-CLASSES, NUMBERS = TARGET_KINDS = ("classes", "numbers")
-"""What a target is."""
+from data.roles import CLASSES, TARGET
 
 LABEL = "label"
 """The feature of a class, as in the data sets of TFDS. That of numbers has the name of the role, "target"."""

@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import log_softmax
 
-from data.roles import TARGET
+from data.roles import CLASSES, TARGET
 from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import gather_rows
-from engine.errors import NonFiniteOutputError
 from engine.evaluation.contact_sheet import Extremes
 from engine.evaluation.kept_statistics import KeptStatistics
 from engine.evaluation.label_results import (
@@ -22,10 +21,11 @@ from engine.evaluation.label_results import (
     NumberEvaluation,
     metric_names,
 )
-from engine.evaluation.split_batches import decoded_names, replica_batch, split_batches
+from engine.evaluation.split_batches import check_finite, decoded_names, replica_batch, split_batches
 from engine.input_pipeline.distributed_batches import reraise_record_errors
-from engine.task import Task, set_dropout_keys
-from engine.training_data import CLASSES, TrainingData
+from engine.replica_context import set_dropout_keys
+from engine.task import Task
+from engine.training_data import TrainingData
 
 _MEAN_TARGET = "mean target label"
 
@@ -108,10 +108,7 @@ class LabelEvaluator:
         for batch in split_batches(self._devices, self._data, split):
             predicted = self._predict(batch)
             predictions, targets = (x.numpy().astype(np.float64) for x in predicted[:2])
-            is_finite = np.isfinite(predictions).all(axis=1)
-            if not is_finite.all():
-                example = len(names) + int(np.argmin(is_finite))
-                raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
+            check_finite(np.isfinite(predictions).all(axis=1), split=split, done=len(names))
             found.append(self._reduced(predictions, targets))
             names += decoded_names(predicted.names)
         values = tuple(np.concatenate(each) for each in zip(*found, strict=True))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.roles import CLASSES
 from engine.evaluation.intervals import Interval, statistic_interval
 from engine.evaluation.results import SplitEvaluation
-from engine.training_data import CLASSES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ def metric_names(target_kind: str, target_names: Sequence[str]) -> tuple[str, ..
     """Names of the metrics of labels.
 
     Args:
-      target_kind: `engine.training_data.CLASSES` or NUMBERS.
+      target_kind: `data.roles.CLASSES` or NUMBERS.
       target_names: of the K classes or numbers.
     """
     if target_kind == CLASSES:

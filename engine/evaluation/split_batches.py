@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from data.roles import INPUT
 from engine.distribution.devices import Devices
+from engine.errors import NonFiniteOutputError
 from engine.input_pipeline.distributed_batches import reraise_record_errors
 from engine.training_data import TrainingData
 
@@ -72,6 +74,22 @@ def replica_batch(batch: Mapping[str, tf.Tensor]) -> ReplicaBatch:
     # A task may join images with what a network of float64 makes of them.
     features = {name: tf.cast(values, keras.config.floatx()) for name, values in features.items()}
     return ReplicaBatch(features, rows, names, dropout_keys_at(_at_least_one_row(positions)))
+
+
+def check_finite(is_finite: np.ndarray, *, split: str, done: int) -> None:
+    """Checks the outputs of a batch.
+
+    Args:
+      is_finite: of each example, [B].
+      split: its name.
+      done: examples of the split before the batch.
+
+    Raises:
+      NonFiniteOutputError: names the first example for which the output is not finite.
+    """
+    if not np.all(is_finite):
+        example = done + int(np.argmin(is_finite))
+        raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
 
 
 def decoded_names(names: tf.Tensor) -> list[str]:

@@ -12,12 +12,12 @@ import tensorflow as tf
 from data.roles import INPUT, TARGET
 from engine.distribution.devices import Devices
 from engine.distribution.strategy_run import gather_rows
-from engine.errors import NonFiniteOutputError
 from engine.evaluation.picture_scale import PictureScale
-from engine.evaluation.split_batches import decoded_names, replica_batch, split_batches
+from engine.evaluation.split_batches import check_finite, decoded_names, replica_batch, split_batches
 from engine.input_pipeline.pictures import to_picture
 from engine.input_pipeline.recorded_data import unwrapped
-from engine.task import Task, set_dropout_keys
+from engine.replica_context import set_dropout_keys
+from engine.task import Task
 from engine.training_data import TrainingData
 
 FORWARD, BACK = "", "back_"
@@ -94,9 +94,7 @@ class SplitTranslator:
         done = 0
         for batch in split_batches(self._devices, self._data, split):
             translated = self._translate(batch)
-            if not np.all(translated.is_finite):
-                example = done + int(np.argmin(translated.is_finite))
-                raise NonFiniteOutputError(f"example {example} of split {split!r}, counted from 0")
+            check_finite(np.asarray(translated.is_finite), split=split, done=done)
             yield self._without_repeated(split, translated, done)
             done += int(translated.is_finite.shape[0])
 

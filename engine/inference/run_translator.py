@@ -21,7 +21,8 @@ from engine.input_pipeline.pictures import to_network, to_rgb
 from engine.input_pipeline.recorded_data import describe
 from engine.pictures.role_format import role_format
 from engine.pictures.side_inputs import find_side_maps, parse_side_vector
-from engine.task import LATENT_CODE, set_dropout_keys
+from engine.replica_context import set_dropout_keys
+from engine.task import LATENT_CODE
 
 
 def translator_of_run(

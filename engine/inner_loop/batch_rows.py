@@ -7,7 +7,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from engine.task import sum_over_replicas
+from engine.replica_context import sum_over_replicas
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

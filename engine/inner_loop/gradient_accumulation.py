@@ -28,7 +28,8 @@ from engine.inner_loop.batch_rows import ReplicaRows, micro_step
 from engine.inner_loop.kept_outputs import GrowingOutputs, Outputs, PreallocatedOutputs, check_outputs
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, update
 from engine.inner_loop.replica_step import ForwardPass, ReplicaStep, StepInputs
-from engine.task import Phase, Step, set_example_weights
+from engine.replica_context import set_example_weights
+from engine.task import Phase, Step
 
 
 class _StepStart(NamedTuple):

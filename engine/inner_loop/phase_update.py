@@ -14,7 +14,8 @@ from engine.inner_loop.batch_rows import ReplicaRows
 from engine.inner_loop.gradients import Gradients
 from engine.inner_loop.loss_scale import LossScale
 from engine.inner_loop.train_state import TrainState
-from engine.task import Phase, Task, sum_over_replicas
+from engine.replica_context import sum_over_replicas
+from engine.task import Phase, Task
 
 APPLIED, OVERFLOWED, NOT_FINITE = 0, 1, 2
 """Outcomes of a phase. The outcome of a step is the largest of its phases.

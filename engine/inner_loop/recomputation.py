@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from engine.inner_loop.recompute_plan import LayerGraph, Segment, is_functional, layer_graph, plan_segments
-from engine.task import example_weights, keep_sums, reuse_sums, set_example_weights
+from engine.replica_context import example_weights, keep_sums, reuse_sums, set_example_weights
 
 
 class RecomputedNetwork:

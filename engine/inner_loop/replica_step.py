@@ -15,7 +15,8 @@ from engine.inner_loop.gradients import phase_gradients
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, phase_sums, update
 from engine.inner_loop.recomputation import RecomputedNetwork
 from engine.inner_loop.train_state import TrainState
-from engine.task import Phase, Seeds, Step, Task, set_example_weights
+from engine.replica_context import set_example_weights
+from engine.task import Phase, Seeds, Step, Task
 
 
 class StepInputs(NamedTuple):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import math
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from engine.distribution.host_memory import peak_resident_bytes, reset_peak_resi
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
 from engine.gin_config import loader
+from engine.inner_loop.due_phases import DuePhases
 from engine.input_pipeline.distributed_batches import distributed_batches
 from engine.memory.probe import WHAT, Report, Request
 from engine.outer_loop.trainer import Trainer
@@ -49,10 +49,9 @@ def run_steps(trainer: Trainer, micro_batch: int) -> float:
         static_shapes=devices.needs_static_shapes,
     )
     iterator = distributed_batches(devices, trainer.experiment.data, position_examples=0, plan=plan)
-    all_due = math.lcm(*(phase.every for phase in trainer.experiment.task.phases())) - 1
-    start = trainer.plan.adversarial_start  # before it, only generators are due
+    due = DuePhases(trainer.experiment.task.phases(), adversarial_start=trainer.plan.adversarial_start)
     began = time.perf_counter()
-    trainer.loop.run(iterator, num_steps=STEPS, step=all_due, examples=start, layout=plan)
+    trainer.loop.run(iterator, num_steps=STEPS, step=due.all_due, examples=due.adversarial_start, layout=plan)
     return (time.perf_counter() - began) / (STEPS * plan.global_batch)
 
 

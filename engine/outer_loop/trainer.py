@@ -20,6 +20,7 @@ from engine.errors import DivergenceError, OutOfMemoryError, RunInterruptedError
 from engine.evaluation.split_evaluator import check_targets, make_evaluator
 from engine.experiment import Experiment
 from engine.gin_config.diff import plain_settings
+from engine.gin_config.free_settings import free_to_change
 from engine.inner_loop.train_loop import LoopResult, TrainLoop
 from engine.inner_loop.train_state import TrainState, build_state
 from engine.outer_loop.best_checkpoint import BestCheckpoint, check_measured
@@ -288,7 +289,7 @@ class Trainer:
             done_examples=self.examples,
             is_chief=self.devices.is_chief,
             examples_per_epoch=experiment.data.train_examples,
-            hyper_parameters=plain_settings(self._config_text, leave_out=experiment.free_to_change),
+            hyper_parameters=plain_settings(self._config_text, leave_out=free_to_change(experiment)),
             tracker=experiment.tracker,
             device_names=self.devices.names,
         )

@@ -12,6 +12,7 @@ from data.errors import DataError
 from engine.errors import ConfigurationError
 from engine.gin_config import loader
 from engine.gin_config.diff import differences
+from engine.gin_config.free_settings import free_to_change
 from engine.storage.file_errors import reraise_read_errors
 from engine.storage.run_directory import RunDirectory, read_rows
 from engine.sweeps.points import Point
@@ -83,7 +84,7 @@ def plan_run(
         changed = earlier is not None and differences(
             earlier,
             text,
-            free_to_change=experiment.free_to_change,
+            free_to_change=free_to_change(experiment),
             examples_per_epoch=experiment.data.train_examples,
         )
         if changed:

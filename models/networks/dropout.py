@@ -7,12 +7,12 @@ import zlib
 import keras
 import tensorflow as tf
 
-from engine.task import dropout_keys
+from engine.replica_context import dropout_keys
 
 
 @keras.saving.register_keras_serializable(package="gantry")
 class Dropout(keras.layers.Dropout):
-    """Keras's dropout, which is active outside training too where there are `engine.task.dropout_keys`.
+    """Keras's dropout, active outside training too where there are `engine.replica_context.dropout_keys`.
 
     The reference tests pix2pix with dropout on. The mask of an example then follows from its key and the name
     of the layer, so it is the same on any number of replicas and in each pass.

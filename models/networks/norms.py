@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.task import example_weights, sum_over_replicas
+from engine.replica_context import example_weights, sum_over_replicas
 from models.networks.layers import INITIAL_STDDEV, Shape, at_least_float32
 
 NORMS = ("batch", "instance", "none")

@@ -13,6 +13,7 @@ from engine.batch_schedules import Geometric, resolve_batch_schedule
 from engine.batching.noise_scale import NoiseScaleValue
 from engine.errors import ConfigurationError
 from engine.gin_config import diff, loader
+from engine.gin_config.free_settings import free_to_change
 from engine.optimizers import MetricSchedule
 from engine.outer_loop.run_plan import plan_run
 from engine.schedules import StepDecay
@@ -332,7 +333,7 @@ def test_settings_of_gin_schedules_are_checked_and_overridden(name):
         loader.load_experiment(gin_files=files, gin_params=[f"{factor} = 'two'"])
     faster, changed = loader.load_experiment(gin_files=files, gin_params=[f"{factor} = 3.5"])
     assert faster.batch_schedule.factor == 3.5
-    (line,) = diff.differences(text, changed, free_to_change=experiment.free_to_change)
+    (line,) = diff.differences(text, changed, free_to_change=free_to_change(experiment))
     assert line.endswith(f"{factor}: {experiment.batch_schedule.factor} -> 3.5")
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.task import set_example_weights
+from engine.replica_context import set_example_weights
 from models.application_backbone import application_backbone, load_application_weights
 from models.networks import keras_application
 from models.networks.application_input import input_format

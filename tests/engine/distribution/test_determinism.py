@@ -11,6 +11,7 @@ from data.pairs import PairedImages
 from data.supply import Supply
 from engine.distribution.determinism import is_deterministic
 from engine.gin_config import diff, loader
+from engine.gin_config.free_settings import free_to_change
 from engine.storage.run_directory import read_rows
 
 PROGRAM = """
@@ -93,4 +94,4 @@ def test_free_to_change_when_a_run_goes_on():
     experiment, text = loader.load_experiment(gin_files=["gin/quickstart.gin"])
     _, other = loader.load_experiment(gin_files=["gin/quickstart.gin"], gin_params=["DETERMINISM = True"])
     assert text != other
-    assert diff.differences(text, other, free_to_change=experiment.free_to_change) == []
+    assert diff.differences(text, other, free_to_change=free_to_change(experiment)) == []

@@ -11,6 +11,7 @@ import gin
 from engine.errors import ConfigurationError
 from engine.experiment import Experiment
 from engine.gin_config import diff, loader, validation
+from engine.gin_config.free_settings import free_to_change
 from engine.storage.run_directory import RunDirectory
 
 QUICKSTART = ["gin/quickstart.gin"]
@@ -208,8 +209,8 @@ def test_missing_module_of_a_task(tmp_path):
 
 def test_differences_are_those_that_change_what_is_learned():
     experiment, old = loader.load_experiment(gin_files=QUICKSTART)
-    free_to_change = experiment.free_to_change
-    free = [
+    free = free_to_change(experiment)
+    changed = [
         "TOTAL_EXAMPLES = 9",
         "CPU_REPLICAS = 2",
         "LOG_EVERY = 1",
@@ -217,12 +218,12 @@ def test_differences_are_those_that_change_what_is_learned():
         "DATA_DIR = 'elsewhere'",
         "supply.Supply.on_bad_record = 'skip'",
     ]
-    _, same = loader.load_experiment(gin_files=QUICKSTART, gin_params=free)
-    assert diff.differences(old, same, free_to_change=free_to_change) == []
+    _, same = loader.load_experiment(gin_files=QUICKSTART, gin_params=changed)
+    assert diff.differences(old, same, free_to_change=free) == []
     _, other = loader.load_experiment(
         gin_files=QUICKSTART, gin_params=["SEED = 1", "pix2pix.Pix2Pix.norm = 'instance'"]
     )
-    assert diff.differences(old, other, free_to_change=free_to_change) == [
+    assert diff.differences(old, other, free_to_change=free) == [
         "experiment.Experiment.seed: 0 -> 1",
         "pairs.PairedImages.seed: 0 -> 1",
         "pix2pix.Pix2Pix.norm: 'batch' -> 'instance'",
@@ -243,7 +244,7 @@ def test_a_free_setting_is_named_in_full():
 
 def test_every_free_setting_exists():
     experiment, _ = loader.load_experiment(gin_files=QUICKSTART)
-    for key in experiment.free_to_change:
+    for key in free_to_change(experiment):
         module, name, setting = key.rsplit(".", 2)
         made = getattr(importlib.import_module(module), name)
         assert setting in inspect.signature(made).parameters, key
@@ -262,7 +263,7 @@ def test_a_setting_that_a_newer_version_adds_is_no_difference_at_its_default():
 
     def changed(key, *params):
         _, new = loader.load_experiment(gin_files=QUICKSTART, gin_params=params)
-        return diff.differences(without(text, key), new, free_to_change=experiment.free_to_change)
+        return diff.differences(without(text, key), new, free_to_change=free_to_change(experiment))
 
     for key in ("experiment.Experiment.scale_ema_decay", "pix2pix.Pix2Pix.top_k", "task.Adam.clip_norm"):
         assert changed(key) == []
@@ -332,9 +333,9 @@ def test_relative_lengths_are_the_published_ones_at_the_default_length(name):
     old = re.sub(r"(LinearDecay\.constant = ).*", rf"\g<1>'{constant}ep'", text)
     old = re.sub(r"(LinearDecay\.decay = ).*", rf"\g<1>'{decay}ep'", old)
     assert old != text
-    free_to_change = experiment.free_to_change
-    assert diff.differences(old, text, free_to_change=free_to_change, examples_per_epoch=399) == []
-    assert len(diff.differences(old, text, free_to_change=free_to_change)) == 2
+    free = free_to_change(experiment)
+    assert diff.differences(old, text, free_to_change=free, examples_per_epoch=399) == []
+    assert len(diff.differences(old, text, free_to_change=free)) == 2
 
 
 @pytest.mark.parametrize(
@@ -368,7 +369,7 @@ def test_how_often_to_evaluate_is_free_unless_a_schedule_follows_the_evaluations
     files = [*QUICKSTART, "gin/schedules/smith_plateau.gin"]
     experiment, text = loader.load_experiment(gin_files=files)
     _, other = loader.load_experiment(gin_files=files, gin_params=["EVALUATE_EVERY = 7"])
-    (line,) = diff.differences(text, other, free_to_change=experiment.free_to_change)
+    (line,) = diff.differences(text, other, free_to_change=free_to_change(experiment))
     assert line == "experiment.Experiment.evaluate_every: '5ep' -> 7"
 
 

@@ -9,6 +9,7 @@ import pytest
 from engine.early_stopping import EarlyStopping
 from engine.errors import ConfigurationError, RunInterruptedError
 from engine.evaluation.results import Evaluation, ImageMetrics
+from engine.gin_config.free_settings import free_to_change
 from engine.outer_loop.best_checkpoint import best_line
 from engine.outer_loop.stopping import stopping_lines
 from engine.schedules import ReduceOnPlateau
@@ -223,7 +224,7 @@ def test_the_features_stay_while_something_follows_kid(make_run):
         ({"early_stopping": EarlyStopping(metric="fid")}, False),
         ({"early_stopping": EarlyStopping(), "best_metric": "kid"}, False),
     ):
-        free = make_run(**settings).experiment.free_to_change
+        free = free_to_change(make_run(**settings).experiment)
         assert (name in free) == (weights in free) == is_free, settings
 
 

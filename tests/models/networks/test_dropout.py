@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.task import set_dropout_keys
+from engine.replica_context import set_dropout_keys
 from models.networks.dropout import Dropout
 
 

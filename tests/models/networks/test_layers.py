@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.task import set_example_weights
+from engine.replica_context import set_example_weights
 from models.networks import layers, norms
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.python.ops import custom_gradient, op_selector
 
 from engine.inner_loop.batch_rows import whole_step
-from engine.task import set_example_weights
+from engine.replica_context import set_example_weights
 from models.networks.layers import image_input
 from models.networks.norms import BatchNorm
 from models.networks.patchgan import patchgan

@@ -12,6 +12,8 @@ import re
 import time
 from collections.abc import Sequence
 
+from engine.diagnosis.run_time import duration
+
 _DEVICES = re.compile(r"/dev/(nvidia\d+|accel\d+|accel/accel\d+|kfd|vfio/\d+)")
 """NVIDIA's GPUs, TPUs (accel, or vfio from v5e on), AMD's GPUs. /dev/nvidiactl and the like hold no GPU."""
 
@@ -73,7 +75,7 @@ def user_lines(found: Found) -> list[str]:
     """The result as text, one process a line."""
     lines = []
     for user in found.users:
-        since = "" if user.since_sec is None else f", for {_duration(user.since_sec)}"
+        since = "" if user.since_sec is None else f", for {duration(user.since_sec)}"
         lines.append(
             f"  process {user.pid} of {user.user}{since}: {', '.join(user.devices)}: {user.command[:60]}"
         )
@@ -144,10 +146,3 @@ def _user_name(number: int) -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return str(number)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"

@@ -71,6 +71,14 @@ def dropout_keys() -> tf.Tensor | None:
     return _dropout_keys.get()
 
 
+def computes_on_cpu() -> bool:
+    """Returns whether the replica that is being traced is a CPU; False outside a strategy, as in exports."""
+    context = tf.distribute.get_replica_context()
+    if context is None or not tf.distribute.has_strategy():
+        return False
+    return all(":CPU:" in name.upper() for name in context.strategy.extended.worker_devices)
+
+
 _kept_sums: contextvars.ContextVar[list[list[tf.Tensor]] | None] = contextvars.ContextVar(
     "kept_sums", default=None
 )

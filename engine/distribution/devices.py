@@ -7,6 +7,7 @@ import dataclasses
 import tensorflow as tf
 
 from engine.distribution.gpus import numbers_in_use
+from engine.distribution.host_allocator import keep_freed_memory
 from engine.distribution.strategies import make_strategy
 
 
@@ -51,6 +52,7 @@ class Devices:
 
 def make_devices(name: str = "auto", *, cpu_replicas: int = 1, gpus: str = "all") -> Devices:
     """Chooses the devices; see `make_strategy` for the arguments and errors."""
+    keep_freed_memory()  # before TensorFlow starts its threads
     return devices_of(make_strategy(name, cpu_replicas=cpu_replicas, gpus=gpus))
 
 

@@ -145,7 +145,8 @@ def update(
 
 def _norm(gradients: Gradients) -> tf.Tensor:
     """Euclidean norm over all gradients of the phase."""
-    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in tf.nest.flatten(gradients)]))
+    # l2_loss is half of the sum of squares, without a tensor of the squares.
+    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(g) for g in tf.nest.flatten(gradients)]))
 
 
 def _is_finite(values: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -12,6 +12,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from engine.replica_context import computes_on_cpu
+from models.networks import matrix_convolution
+
 INITIAL_STDDEV = 0.02
 
 Shape = tuple[Any, ...]
@@ -95,6 +98,8 @@ class Conv(keras.layers.Conv2D):
         """Pads and convolves; Keras adds the bias."""
         zeros = [self.zeros, self.zeros]
         padded = tf.pad(x, [[0, 0], zeros, zeros, [0, 0]]) if self.zeros else x
+        if self.filters == 1 and self.strides == (1, 1) and computes_on_cpu():
+            return matrix_convolution.single_channel(padded, tf.convert_to_tensor(kernel))
         return super().convolution_op(padded, kernel)
 
     def get_config(self) -> dict[str, Any]:

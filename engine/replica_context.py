@@ -146,8 +146,8 @@ def gather_from_replicas(values: tf.Tensor) -> tf.Tensor:
     Returns:
       [replicas, ...], in the order of the replicas.
     """
-    # `ReplicaContext.all_gather` takes two collectives between workers, since it allows for several shapes;
-    # on a TPU it does this.
+    # Between workers `ReplicaContext.all_gather` takes two collectives, the first one for the shapes. On a
+    # TPU it does the same as this.
     if replica_count() == 1:
         return values[tf.newaxis]
     context = tf.distribute.get_replica_context()

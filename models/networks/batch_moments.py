@@ -1,10 +1,13 @@
 """The moments of the batches of all replicas: one collective for a layer, and one for its gradient.
 
-Each replica computes the moments of its own rows in two passes, the mean first. They are combined without
-loss of precision, however large the mean is beside the deviation (Chan, Golub and LeVeque, "Updating formulae
-and a pairwise algorithm for computing sample variances", 1979):
+Each replica computes the moments of its own rows in two passes, the mean first. They are combined by the
+formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm for computing sample
+variances", 1979):
 
     n = sum n_r,    mean = sum n_r mean_r / n,    n variance = sum (n_r variance_r + n_r (mean_r - mean)^2)
+
+Nothing cancels as in E[x^2] - E[x]^2: rounding, by a factor of 1 + e, changes the variance by about
+2 e mean |mean_r - mean|, not by e mean^2.
 
 A layer cannot share its collective with the next one, whose input depends on these moments.
 """

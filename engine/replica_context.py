@@ -122,9 +122,9 @@ def sum_over_replicas(values: Any) -> Any:
     Returns:
       The same structure.
     """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    if replica_count() == 1:
         return values
+    context = tf.distribute.get_replica_context()
     kept, reused = _kept_sums.get(), _reused_sums.get()
 
     # `ReplicaContext.all_reduce` searches the graph from its sums back to its inputs. The sums depend on the
@@ -141,3 +141,30 @@ def sum_over_replicas(values: Any) -> Any:
         return sums, lambda *gradients: sum_over_replicas(list(gradients))
 
     return tf.nest.pack_sequence_as(values, all_reduce(*tf.nest.flatten(values)))
+
+
+def gather_from_replicas(values: tf.Tensor) -> tf.Tensor:
+    """Returns the values of every replica, in one all-reduce (in replica context).
+
+    It is differentiable any number of times. All replicas must call it, in the same order.
+
+    Args:
+      values: [...], of the same shape on every replica.
+
+    Returns:
+      [replicas, ...], in the order of the replicas.
+    """
+    # Between workers `ReplicaContext.all_gather` takes two collectives, the first one for the shapes. On a
+    # TPU it does the same as this.
+    if replica_count() == 1:
+        return values[tf.newaxis]
+    context = tf.distribute.get_replica_context()
+    is_own = tf.range(context.num_replicas_in_sync) == context.replica_id_in_sync_group
+    is_own = tf.reshape(is_own, [-1] + [1] * values.shape.rank)  # [replicas, 1, ...]
+    return sum_over_replicas(tf.where(is_own, values, tf.zeros([], values.dtype)))
+
+
+def replica_count() -> int:
+    """How many replicas compute together; 1 outside replica context."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync

@@ -168,7 +168,8 @@ class Step:
       examples: int64 scalar, number of examples drawn before this step.
       seeds: randomness of this step.
       gather: maps [B, ...] of each replica to [examples, ...] in example order, equal on all replicas; these
-        are the examples of the global batch, or of the micro-batch.
+        are the examples of the global batch, or of the micro-batch. Each call is a collective: give it a
+        nested structure of tensors of one dtype rather than calling it several times.
       own: maps [examples, ...] to this replica's rows [B, ...]; the inverse of `gather`.
       label_roles: names of the features whose values are classes: nothing may interpolate or recolour them.
     """
@@ -180,7 +181,7 @@ class Step:
     step: tf.Tensor
     examples: tf.Tensor
     seeds: Seeds
-    gather: Callable[[tf.Tensor], tf.Tensor]
+    gather: Callable[[Any], Any]
     own: Callable[[tf.Tensor], tf.Tensor]
     frozen_networks: Mapping[str, keras.Model] = dataclasses.field(default_factory=dict)
     label_roles: frozenset[str] = frozenset()

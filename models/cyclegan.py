@@ -12,7 +12,7 @@ from engine.errors import ConfigurationError, check_at_least
 from engine.optimizers import Adam, Optimizer
 from engine.task import Phase, Step, Task
 from models.discriminators.domain_discriminator import DomainDiscriminator
-from models.discriminators.image_pool import ImagePool
+from models.discriminators.image_pool import ImagePool, pass_through_pools
 from models.losses import l1
 from models.networks.generators import build_generator, check_image_size
 from models.networks.joint_pass import pass_both
@@ -194,10 +194,11 @@ class CycleGan(Task):
 
     def discriminator_loss(self, step: Step) -> dict[str, tf.Tensor]:
         """The terms of both discriminators, each [B]; the fakes come from the pools."""
+        fakes = {domain: step.outputs[f"fake_{domain}"] for domain in _OTHER}
+        fakes = pass_through_pools(self.pools, step, fakes)
         terms: dict[str, tf.Tensor] = {}
         for domain, discriminator in self.discriminators.items():
-            fake = self.pools[domain].exchange(step, step.outputs[f"fake_{domain}"])
-            new = discriminator.discriminator_terms(step, real=step.batch[domain], fake=fake)
+            new = discriminator.discriminator_terms(step, real=step.batch[domain], fake=fakes[domain])
             terms |= {f"{name}_{domain}": value for name, value in new.items()}
         return terms
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -73,13 +74,16 @@ class ReplicaRows(abc.ABC):
     def local_rows_of_step(self, global_rows: tf.Tensor) -> tf.Tensor:
         """Of the step, [global_batch, ...] -> this replica's rows of the micro-batch [B, ...]."""
 
-    def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """[B, ...] of every replica -> [examples, ...] in example order, equal on every replica."""
+    def gather(self, rows: Any) -> Any:
+        """[B, ...] of every replica -> [examples, ...] in example order, equal on every replica.
+
+        A nested structure of tensors of one dtype is gathered in one collective.
+        """
         if not self.is_padded:
             return rows
-        if self.replicas == 1:
-            return rows[: self.examples]
-        return sum_over_replicas(self._scatter(rows))[: self.examples]
+        if self.replicas > 1:
+            rows = sum_over_replicas(tf.nest.map_structure(self._scatter, rows))
+        return tf.nest.map_structure(lambda values: values[: self.examples], rows)
 
     @abc.abstractmethod
     def _scatter(self, rows: tf.Tensor) -> tf.Tensor:

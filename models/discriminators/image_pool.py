@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -49,28 +49,42 @@ class ImagePool:
             f"{self.name}_stored": tf.Variable(0, trainable=False, name=f"{self.name}_stored"),
         }
 
-    def exchange(self, step: Step, fakes: tf.Tensor) -> tf.Tensor:
-        """Passes this replica's fakes through the pool; call it in a loss, once a step.
 
-        Args:
-          step: the current step; each example draws its own chance and slot from its seeds.
-          fakes: [B, H, W, C].
+def pass_through_pools(
+    pools: Mapping[str, ImagePool], step: Step, fakes: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Passes this replica's fakes through pools; call it in a loss, once a step.
 
-        Returns:
-          The fakes or images from the pool, see `exchange`: [B, H, W, C], without gradient.
-        """
-        if not self.size:
-            return tf.stop_gradient(fakes)
-        chances = step.gather(step.seeds.uniform(f"{self.name}_chance", ()))  # [examples]
-        slots = step.gather(step.seeds.uniform(f"{self.name}_slot", ()))  # [examples]
+    All pools together take one collective.
+
+    Args:
+      pools: by any names.
+      step: the current step; each example draws its own chance and slot from its seeds.
+      fakes: for each pool [B, H, W, C].
+
+    Returns:
+      For each pool the fakes or images from it, see `exchange`: [B, H, W, C], without gradient.
+    """
+    fakes = {key: tf.stop_gradient(images) for key, images in fakes.items()}
+    sized = {key: pool for key, pool in pools.items() if pool.size}
+    if not sized:
+        return fakes
+    own = {
+        key: (fakes[key], *(step.seeds.uniform(f"{pool.name}_{what}", ()) for what in ("chance", "slot")))
+        for key, pool in sized.items()
+    }
+    results = dict(fakes)
+    for key, (everybody, chances, slots) in step.gather(own).items():  # [examples, ...]
+        pool = sized[key]
         returned = exchange(
-            step.state[f"{self.name}_images"],
-            step.state[f"{self.name}_stored"],
-            step.gather(tf.stop_gradient(fakes)),
+            step.state[f"{pool.name}_images"],
+            step.state[f"{pool.name}_stored"],
+            everybody,
             chances=chances,
-            slots=tf.cast(self.size * slots, tf.int32),
+            slots=tf.cast(pool.size * slots, tf.int32),
         )
-        return tf.ensure_shape(step.own(returned), fakes.shape)  # tf.while_loop loses the static shape
+        results[key] = tf.ensure_shape(step.own(returned), fakes[key].shape)  # tf.while_loop loses it
+    return results
 
 
 def exchange(

@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.replica_context import example_weights, sum_over_replicas
+from engine.replica_context import example_weights
+from models.networks.batch_moments import batch_moments
 from models.networks.layers import INITIAL_STDDEV, Shape, at_least_float32
 
 NORMS = ("batch", "instance", "none")
@@ -59,13 +60,12 @@ class InstanceNorm(keras.layers.Layer):
 
 
 def _row_weights(x: tf.Tensor) -> tf.Tensor:
-    """Returns 1 for the rows of x that are examples, 0 for padding: [B, 1, 1, 1] of x's dtype."""
+    """Returns 1 for the rows of x that are examples, 0 for padding: [B] of x's dtype."""
     weights = example_weights()
     if weights is None:
-        return tf.ones([tf.shape(x)[0], 1, 1, 1], x.dtype)
+        return tf.ones([tf.shape(x)[0]], x.dtype)
     # A task may concatenate several batches, to pass them through the network together.
-    weights = tf.tile(weights, [tf.shape(x)[0] // tf.shape(weights)[0]])  # [B]
-    return tf.cast(weights, x.dtype)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    return tf.cast(tf.tile(weights, [tf.shape(x)[0] // tf.shape(weights)[0]]), x.dtype)
 
 
 def _centre_global_batch(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -80,19 +80,10 @@ def _centre_global_batch(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor,
     Returns:
       x minus the mean, the biased variance [C], the mean [C] and the count [].
     """
-    # In two passes, the mean first: E[x^2] - E[x]^2, which Keras uses when it synchronises, loses precision
-    # when the mean is large compared with the deviation.
-    axes = [0, 1, 2]
-    weights = _row_weights(x)
-    positions = tf.cast(tf.shape(x)[1] * tf.shape(x)[2], x.dtype)
-    local_count = positions * tf.reduce_sum(weights)
-    sums = tf.concat([tf.reduce_sum(weights * x, axes), local_count[tf.newaxis]], 0)  # [C + 1]
-    sums = sum_over_replicas(sums)
-    count = sums[-1]
-    mean = sums[:-1] / count
-    centred = x - mean
-    squares = sum_over_replicas(tf.reduce_sum(weights * tf.square(centred), axes))
-    return centred, squares / count, mean, count
+    # Not E[x^2] - E[x]^2, which Keras uses when it synchronises: it loses precision when the mean is large
+    # compared with the deviation.
+    centred, variance, mean, count = batch_moments(x, _row_weights(x))
+    return centred, tf.reshape(variance, [-1]), tf.reshape(mean, [-1]), tf.reshape(count, [])
 
 
 @keras.saving.register_keras_serializable(package="gantry")

@@ -31,15 +31,17 @@ class Recorder(tf.distribute.Strategy):
     """Traces as TPUStrategy does for so many replicas, and runs nothing.
 
     Attributes:
-      programs: the concrete functions that were given to `run` since the last `clear`.
+      programs: the concrete functions that were given to `run`.
     """
 
-    def __init__(self, replicas: int):
+    def __init__(self, replicas: int, program: type[ReplicaProgram] | None = None):
         self.programs = []
-        super().__init__(_Extended(self, replicas))
+        super().__init__((program or ReplicaProgram)(self, replicas))
 
 
-class _Extended(OneDeviceExtended):
+class ReplicaProgram(OneDeviceExtended):
+    """Makes one program for all replicas of each function, and of each all-reduce one operation a tensor."""
+
     def __init__(self, strategy: Recorder, replicas: int):
         super().__init__(strategy, "CPU:0")
         self._replicas = replicas

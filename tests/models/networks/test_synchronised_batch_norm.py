@@ -11,6 +11,7 @@ from tensorflow.python.ops import custom_gradient, op_selector
 
 from engine.inner_loop.batch_rows import whole_step
 from engine.replica_context import set_example_weights
+from models.networks.batch_moments import batch_moments
 from models.networks.layers import image_input
 from models.networks.norms import BatchNorm
 from models.networks.patchgan import patchgan
@@ -133,6 +134,56 @@ def test_unet(float64, batch):
         return unet(name="G", input_channels=3, output_channels=3, downsamplings=5, filters=2)
 
     assert_replicas_change_nothing(build, random(batch, 32, 32, 3), replicas=2)
+
+
+def moments_of(parts, weights):
+    """The moments that each of several replicas computes from its own part: [replica] of `BatchMoments`."""
+    strategy = mirrored(len(parts))
+    args = [
+        strategy.experimental_distribute_values_from_function(
+            lambda context, values=values: tf.constant(values[context.replica_id_in_sync_group])
+        )
+        for values in (parts, weights)
+    ]
+    moments = tf.function(lambda *args: strategy.run(batch_moments, args=args))(*args)
+    local = [strategy.experimental_local_results(values) for values in moments]
+    return [type(moments)(*(part.numpy() for part in own)) for own in zip(*local, strict=True)]
+
+
+def test_precision_beside_a_large_mean():
+    """Deviations of 1e-5 of the mean, between replicas as within them: E[x^2] - E[x]^2 is below 0 here."""
+    parts = [np.float32(2**20 + 16 * r + np.round(8 * random(2, 4, 4, 3, seed=r))) for r in range(3)]
+    weights = np.float32([[1, 1], [1, 0], [0, 0]])
+    examples = np.float64(np.concatenate([parts[0], parts[1][:1]]))
+    for own in moments_of(parts, weights):
+        np.testing.assert_array_equal(np.ravel(own.count), [3 * 16])
+        np.testing.assert_allclose(np.ravel(own.mean), examples.mean((0, 1, 2)), rtol=2e-7)
+        # float32 rounds the mean of a replica, which is 8 from the common one, by up to 1/16.
+        np.testing.assert_allclose(np.ravel(own.variance), examples.var((0, 1, 2)), rtol=0, atol=2 * 8 / 16)
+
+
+def test_batches_with_moments_of_their_own_share_a_collective(monkeypatch):
+    context, sizes = tf.distribute.ReplicaContext, []
+    all_reduce = context.all_reduce
+
+    def counted(self, op, values):
+        sizes.append([values.shape.num_elements() for values in tf.nest.flatten(values)])
+        return all_reduce(self, op, values)
+
+    monkeypatch.setattr(context, "all_reduce", counted)
+    weights = np.float32([[1, 1], [1, 0]])
+    first, second = ([random(2, 4, 4, 3, seed=seed + r, mean=seed) for r in (0, 1)] for seed in (1, 5))
+    both = [np.float32(np.stack(pair)) for pair in zip(first, second, strict=True)]
+    together = moments_of(both, weights)
+    # On each replica, one collective: of 2 replicas 2 moments of 2 batches, and the count.
+    assert sizes == [[2 * (2 * 2 * 3 + 1)]] * 2
+    for batch, parts in enumerate((first, second)):
+        examples = np.concatenate([parts[0], parts[1][:1]])
+        for r, own in enumerate(together):
+            mean, variance = own.mean[batch, 0, 0, 0], own.variance[batch, 0, 0, 0]
+            np.testing.assert_allclose(mean, examples.mean((0, 1, 2)), rtol=0, atol=1e-5)
+            np.testing.assert_allclose(variance, examples.var((0, 1, 2)), rtol=1e-5)
+            np.testing.assert_allclose(own.centred[batch], parts[r] - mean, rtol=0, atol=1e-5)
 
 
 def test_tracing_does_not_search_the_graphs_of_the_other_replicas(monkeypatch):

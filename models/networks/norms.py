@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.replica_context import example_weights
+from engine.replica_context import example_weights, replica_count
 from models.networks.batch_moments import batch_moments
 from models.networks.layers import INITIAL_STDDEV, Shape, at_least_float32
 
@@ -86,6 +86,25 @@ def _centre_global_batch(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor,
     return centred, tf.reshape(variance, [-1]), tf.reshape(mean, [-1]), tf.reshape(count, [])
 
 
+def _can_fuse(x: tf.Tensor) -> bool:
+    """Whether `_fused` gives the same: all examples are on this replica, and no row is padding."""
+    return x.dtype != tf.float64 and replica_count() == 1 and example_weights() is None
+
+
+def _fused(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalises a batch [B, H, W, C] in TensorFlow's one operation, in float32.
+
+    Returns:
+      The batch in the dtype of x, the mean [C], the unbiased variance [C] and the count [].
+    """
+    y, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
+    )
+    return y, mean, unbiased, tf.cast(tf.reduce_prod(tf.shape(x)[:3]), mean.dtype)
+
+
 @keras.saving.register_keras_serializable(package="gantry")
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation over the global batch of all replicas, with PyTorch's moving statistics.
@@ -120,10 +139,14 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """[B, H, W, C] -> the same shape in the compute dtype."""
+        if training and self.trainable and _can_fuse(x):
+            y, mean, unbiased, _ = _fused(x, self.gamma, self.beta, epsilon=self.epsilon)
+            _move(self, mean, unbiased)
+            return y
         x = at_least_float32(x)
         if training and self.trainable:
             centred, variance, mean, count = _centre_global_batch(x)
-            self._move_statistics(mean, variance, count)
+            _move(self, mean, variance * count / tf.maximum(count - 1, 1))
         elif self.inference_norm == "batch_statistics" and self.trainable:
             centred, variance = _centre_each_example(x)
         else:
@@ -131,12 +154,6 @@ class BatchNorm(keras.layers.BatchNormalization):
             variance = tf.cast(self.moving_variance, x.dtype)
         scale = tf.cast(self.gamma, x.dtype) * tf.math.rsqrt(variance + self.epsilon)
         return tf.cast(centred * scale + tf.cast(self.beta, x.dtype), self.compute_dtype)
-
-    def _move_statistics(self, mean: tf.Tensor, variance: tf.Tensor, count: tf.Tensor) -> None:
-        unbiased = variance * count / tf.maximum(count - 1, 1)
-        for moving, new in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
-            old = tf.cast(moving.value, new.dtype)
-            moving.assign(old + (new - old) * (1 - self.momentum))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -158,12 +175,17 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
     def call(self, x: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
         """[B, H, W, C] -> the same shape in the compute dtype. Keras passes a mask, which images lack."""
         del mask
+        if training and self.trainable and _can_fuse(x):
+            channels = x.shape[-1:]
+            gamma = self.gamma if self.scale else tf.ones(channels)
+            beta = self.beta if self.center else tf.zeros(channels)
+            y, mean, unbiased, count = _fused(x, gamma, beta, epsilon=self.epsilon)
+            _move(self, mean, unbiased * tf.maximum(count - 1, 1) / count)
+            return y
         x = at_least_float32(x)
         if training and self.trainable:
             centred, variance, mean, _ = _centre_global_batch(x)
-            for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                old = tf.cast(moving.value, new.dtype)
-                moving.assign(old + (new - old) * (1 - self.momentum))
+            _move(self, mean, variance)
         else:
             centred = x - tf.cast(self.moving_mean, x.dtype)
             variance = tf.cast(self.moving_variance, x.dtype)
@@ -173,6 +195,13 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
         if self.center:
             x = x + tf.cast(self.beta, x.dtype)
         return tf.cast(x, self.compute_dtype)
+
+
+def _move(layer: keras.layers.BatchNormalization, mean: tf.Tensor, variance: tf.Tensor) -> None:
+    """Moves the layer's moving statistics towards those of a batch, [C] each."""
+    for moving, new in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        old = tf.cast(moving.value, new.dtype)
+        moving.assign(old + (new - old) * (1 - layer.momentum))
 
 
 def normalise(

@@ -342,15 +342,18 @@ class ImageDataset:
         """Raises DataError if images cannot be resized before the random part is drawn."""
         if self.supply.resizing != FAST:
             return
-        reason = None
+        reason = ""
         if self.load_size == 0:
-            reason = "load_size is 0, so no image is resized"
+            reason = "needs a load_size, which is 0; set one, or 'exact'"
         elif self.random_resized_crop is not None:
-            reason = "random_resized_crop resizes another part each time"
+            reason = "a random_resized_crop resizes another part each time; drop it, or set 'exact'"
         elif self.random_crop_epochs is not None and self.supply.cache != NO_CACHE:
-            reason = "random_crop_epochs needs two sizes, of which a cache would hold one"
+            reason = (
+                "random_crop_epochs needs two sizes, of which a cache would hold one; set cache = 'none', or "
+                "'exact'"
+            )
         if reason:
-            raise DataError(f"resizing = {FAST!r}: cannot be used, as {reason}; set 'exact'")
+            raise DataError(f"resizing = {FAST!r}: {reason}")
 
     def _normalised(self, batches: tf.data.Dataset, *, in_unit_range: bool) -> tf.data.Dataset:
         ranges = {

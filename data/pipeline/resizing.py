@@ -144,8 +144,9 @@ def cut_window(images: Sequence[tf.Tensor], window: Window) -> tuple[tf.Tensor, 
     parts = []
     for image in images:
         part = tf.slice(image, corner, [*extent, image.shape[-1]])
-        # part[:, ::-1] would be 50 times slower.
-        part = tf.cond(tf.cast(window.mirrored, tf.bool), lambda: tf.reverse(part, [1]), lambda: part)  # noqa: B023
+        if window.mirrored is not False:
+            # part[:, ::-1] would be 50 times slower.
+            part = tf.cond(tf.cast(window.mirrored, tf.bool), lambda: tf.reverse(part, [1]), lambda: part)  # noqa: B023
         parts.append(tf.ensure_shape(part, [*extent, image.shape[-1]]))
     return tuple(parts)
 

@@ -283,10 +283,14 @@ def test_labels_and_deep_images_are_untouched_beside_a_picture(tmp_path, cache):
 @pytest.mark.parametrize(
     "settings, supply, match",
     [
-        ({"load_size": 0}, {}, "resizing = 'fast': cannot be used, as load_size is 0"),
-        ({"random_resized_crop": RandomResizedCrop()}, {}, "as random_resized_crop resizes"),
-        ({"random_crop_epochs": 3}, {"cache": "memory"}, "as random_crop_epochs needs two sizes"),
-        ({"random_crop_epochs": "50%"}, {"cache": "disk"}, "as random_crop_epochs needs two sizes"),
+        ({"load_size": 0}, {}, "resizing = 'fast': needs a load_size, which is 0; set one"),
+        (
+            {"random_resized_crop": RandomResizedCrop()},
+            {},
+            "'fast': a random_resized_crop resizes",
+        ),
+        ({"random_crop_epochs": 3}, {"cache": "memory"}, "random_crop_epochs needs two sizes"),
+        ({"random_crop_epochs": "50%"}, {"cache": "disk"}, "random_crop_epochs needs two sizes"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, supply, match):

@@ -9,6 +9,7 @@ from data.formats.image_info import MAX_PIXELS
 
 STOP, SKIP = "stop", "skip"
 NO_CACHE, IN_MEMORY, ON_DISK = "none", "memory", "disk"
+EXACT, FAST = "exact", "fast"
 WINDOWS_HELD = 3
 """Windows in memory at once: the one drawn from, the next one, and a copy while that one is collected."""
 
@@ -17,13 +18,18 @@ WINDOWS_HELD = 3
 class Supply:
     """Settings for reading records.
 
-    The pixels depend on none of these settings, the order of examples only on `window_bytes` and `service`.
+    The pixels depend on `resizing` only, the order of examples on `window_bytes` and `service`.
 
     Attributes:
       window_bytes: encoded bytes of the examples shuffled together.
       ram_budget_bytes: limit for windows, caches and tf.data's buffers.
       cache: "none", or where to cache decoded images: in "memory", if they fit into ram_budget_bytes beside
         the windows, or on "disk" (in data_dir), if they fit into half of the free space. The log says which.
+      resizing: "exact" gives training Pillow's pixels (see `data.pipeline.resizing`). "fast" resizes whole
+        images to load_size before the random part is cut: a cache then keeps the resized images; JPEG files
+        of at least twice that size are decoded at a reduced scale; and 8-bit pictures that grow use
+        TensorFlow's bicubic kernel. The random parts are the same, their pixels differ by some grey levels:
+        data/README.md says how many. Labels, images of other depths and evaluation stay exact.
       on_bad_record: "stop" raises an error with the file, the record and the reason. "skip" uses the next
         record instead of a damaged one; it reads each record from its own offset, so it suits local disks
         only.
@@ -40,6 +46,7 @@ class Supply:
     window_bytes: int = 32 * 2**20
     ram_budget_bytes: int = 2**30
     cache: str = NO_CACHE
+    resizing: str = EXACT
     on_bad_record: str = STOP
     largest_bad_share: float = 0.01
     service: str = ""
@@ -54,7 +61,11 @@ class Supply:
                 f"window_bytes = {self.window_bytes}: {WINDOWS_HELD} windows are in memory at once, which is "
                 f"more than ram_budget_bytes = {self.ram_budget_bytes}; lower the one or raise the other"
             )
-        for name, choices in (("cache", (NO_CACHE, IN_MEMORY, ON_DISK)), ("on_bad_record", (STOP, SKIP))):
+        for name, choices in (
+            ("cache", (NO_CACHE, IN_MEMORY, ON_DISK)),
+            ("resizing", (EXACT, FAST)),
+            ("on_bad_record", (STOP, SKIP)),
+        ):
             if getattr(self, name) not in choices:
                 raise DataError(f"{name} = {getattr(self, name)!r}: must be one of {', '.join(choices)}")
         if not 0 <= self.largest_bad_share < 1:

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from data.description import ImageFormat
 from data.imaging import Classes
 from data.tfrecords import image_decoding
+from data.tfrecords.image_decoding import ReducedImage
 from data.tfrecords.image_encoding import format_of
 
 _HALVES = {"left": 0, "right": 1}
@@ -88,8 +89,40 @@ class ExampleDecoder:
             _half_of(decoded[source.feature, source.channels], source.half)
             for source in self._distinct_sources
         ]
-        vectors = [_vector_of(parsed[feature], self.features[feature]) for feature in self.vectors.values()]
-        return (*images, *vectors)
+        return (*images, *self._vectors_of(parsed))
+
+    def decode_reduced(
+        self, record: tf.Tensor, least_size: tuple[int, int]
+    ) -> tuple[list[ReducedImage], list[tf.Tensor]]:
+        """Decodes a record, in the graph, with pictures at a reduced scale where that saves time.
+
+        Args:
+          record: string [].
+          least_size: (height, width) that every picture keeps, if it has it. Labels keep their size.
+
+        Returns:
+          An image for each distinct source; and the vectors that `decode` returns.
+
+        Raises:
+          tf.errors.InvalidArgumentError: as `decode`.
+        """
+        parsed = image_decoding.parse_record(self.features, record)
+        decoded: dict[tuple[str, int], ReducedImage] = {}
+        images = []
+        for source in self._distinct_sources:
+            key = (source.feature, source.channels)
+            if key not in decoded:
+                sharing = [
+                    other for other in self._distinct_sources if (other.feature, other.channels) == key
+                ]
+                decoded[key] = self._reduced(parsed, sharing, least_size)
+            image = decoded[key]
+            if source.half:
+                half = _half_of(image.pixels, source.half)
+                width = tf.cast(tf.shape(half)[1], tf.float64)
+                image = image._replace(pixels=half, extent=tf.stack([image.extent[0], width]))
+            images.append(image)
+        return images, self._vectors_of(parsed)
 
     def split(self, decoded: tuple[tf.Tensor, ...]) -> tuple[tuple[tf.Tensor, ...], dict[str, tf.Tensor]]:
         """Splits what `decode` returns into the images, and role -> vector float32 [K]."""
@@ -139,6 +172,30 @@ class ExampleDecoder:
         """What `decode` returns of a record, in this order."""
         images = [(source.feature, source.half, source.channels) for source in self._distinct_sources]
         return images + [(feature,) for feature in self.vectors.values()]
+
+    def _reduced(
+        self, parsed: dict[str, tf.Tensor], sharing: Sequence[ImageSource], least_size: tuple[int, int]
+    ) -> ReducedImage:
+        """The image of which several sources are parts."""
+        name, channels = sharing[0].feature, sharing[0].channels
+        feature = self.features[name]
+        if any(source.is_labels for source in sharing):
+            return ReducedImage.whole(
+                image_decoding.image_of(parsed, name, feature, channels=channels, max_pixels=self.max_pixels)
+            )
+        return image_decoding.reduced_image_of(
+            parsed,
+            name,
+            feature,
+            channels=channels,
+            max_pixels=self.max_pixels,
+            least_size=least_size,
+            halves=any(source.half for source in sharing),
+        )
+
+    def _vectors_of(self, parsed: dict[str, tf.Tensor]) -> list[tf.Tensor]:
+        """The vectors of a parsed record, float32 [K] each."""
+        return [_vector_of(parsed[feature], self.features[feature]) for feature in self.vectors.values()]
 
     @functools.cached_property
     def _distinct_sources(self) -> tuple[ImageSource, ...]:

@@ -14,8 +14,9 @@ from data.pipeline import damaged_records, image_cache, record_reader, resizing
 from data.pipeline.cropping import ResizeAndCrop, example_seed
 from data.pipeline.example_decoder import ExampleDecoder, ImageSource
 from data.pipeline.example_order import ExampleOrder
+from data.pipeline.fast_resizing import FastDecoder
 from data.roles import INPUT
-from data.supply import NO_CACHE, SKIP, Supply
+from data.supply import FAST, NO_CACHE, SKIP, Supply
 from data.tfrecords.prepared_dataset import Records
 
 _EVALUATION_EPOCH = -1
@@ -176,13 +177,23 @@ class ExampleStream:
         example_id = example["id"]
         place = {"epoch": example["epoch"], "position": example["position"]}
         if "record" in example:
-            return self._randomised(self._decoder.decode(example["record"]), example_id, **place)
+            return self._randomised(self._decode(example["record"], place["epoch"]), example_id, **place)
         cache = self._cache[0]
         if cache is not None:
             return self._randomised(cache.images(example_id), example_id, **place)
         return self._tolerant_reader.read(
-            example_id, lambda record, found: self._randomised(self._decoder.decode(record), found, **place)
+            example_id,
+            lambda record, found: self._randomised(self._decode(record, place["epoch"]), found, **place),
         )
+
+    def _decode(
+        self, record: tf.Tensor, epoch: int | tf.Tensor = 0, *, for_cache: bool = False
+    ) -> tuple[tf.Tensor, ...]:
+        """Decodes a record for training: what `ExampleDecoder.decode` returns."""
+        if self.supply.resizing != FAST:
+            return self._decoder.decode(record)
+        fast = FastDecoder(decoder=self._decoder, resize_and_crop=self.resize_and_crop)
+        return fast.decode(record, epoch=epoch, for_cache=for_cache)
 
     def _randomised(
         self,
@@ -268,12 +279,17 @@ class ExampleStream:
             return None, ""
         images = self._decoded_examples().with_options(self.supply.options)
         try:
-            return image_cache.make_cache(
-                images, supply=self.supply, path=self.cache_path(self._decoder.contents)
-            )
+            return image_cache.make_cache(images, supply=self.supply, path=self.cache_path(self._cached))
         except (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.InvalidArgumentError):
             self.check_records()  # TensorFlow's own error names no file
             raise
+
+    @property
+    def _cached(self) -> list:
+        """What the cache holds of a record."""
+        if self.supply.resizing != FAST:
+            return self._decoder.contents
+        return [*self._decoder.contents, (self.resize_and_crop.load_size, self.resize_and_crop.resize)]
 
     def _decoded_examples(self) -> tf.data.Dataset:
         """Decodes every example once: {"id": int64 [], "images": what the decoder returns}."""
@@ -281,12 +297,12 @@ class ExampleStream:
             reader = self._tolerant_reader
 
             def read_and_decode(example_id: tf.Tensor) -> dict:
-                images = reader.read(example_id, lambda record, _: self._decoder.decode(record))
+                images = reader.read(example_id, lambda record, _: self._decode(record, for_cache=True))
                 return {"id": example_id, "images": images}
 
             ids = tf.data.Dataset.range(*reader.ids)
             return ids.map(read_and_decode, num_parallel_calls=tf.data.AUTOTUNE)
         return record_reader.stored_examples(self.part).map(
-            lambda example: {"id": example["id"], "images": self._decoder.decode(example["record"])},
+            lambda example: {"id": example["id"], "images": self._decode(example["record"], for_cache=True)},
             num_parallel_calls=tf.data.AUTOTUNE,
         )

@@ -18,7 +18,7 @@ from data.pipeline.example_decoder import ImageSource
 from data.pipeline.example_stream import ExampleStream
 from data.pipeline.split_parts import HELD_OUT, split_parts
 from data.roles import INPUT, SIDE_MAP, SIDE_VECTOR, TARGET
-from data.supply import Supply
+from data.supply import FAST, NO_CACHE, Supply
 from data.synthetic import facades
 from data.tfrecords import fingerprint, prepared_dataset
 from data.tfrecords.prepared_dataset import PreparedDataset, Records
@@ -94,6 +94,7 @@ class ImageDataset:
                 f"{', '.join(imaging.COLOUR_SPACES)}"
             )
         _ = self._resize_and_crop  # checks its settings
+        self._check_resizing()
 
     @property
     def train_examples(self) -> int:
@@ -336,6 +337,23 @@ class ImageDataset:
     def _crop_epochs(self) -> int | None:
         """A part of the run is unknown here; `batches` refuses it."""
         return None if isinstance(self.random_crop_epochs, str) else self.random_crop_epochs
+
+    def _check_resizing(self) -> None:
+        """Raises DataError if images cannot be resized before the random part is drawn."""
+        if self.supply.resizing != FAST:
+            return
+        reason = ""
+        if self.load_size == 0:
+            reason = "needs a load_size, which is 0; set one, or 'exact'"
+        elif self.random_resized_crop is not None:
+            reason = "a random_resized_crop resizes another part each time; drop it, or set 'exact'"
+        elif self.random_crop_epochs is not None and self.supply.cache != NO_CACHE:
+            reason = (
+                "random_crop_epochs needs two sizes, of which a cache would hold one; set cache = 'none', or "
+                "'exact'"
+            )
+        if reason:
+            raise DataError(f"resizing = {FAST!r}: {reason}")
 
     def _normalised(self, batches: tf.data.Dataset, *, in_unit_range: bool) -> tf.data.Dataset:
         ranges = {

@@ -13,6 +13,7 @@ import keras
 
 from engine.distribution.determinism import set_determinism
 from engine.distribution.devices import make_devices
+from engine.distribution.gpu_options import set_gpu_options
 from engine.distribution.precision import set_precision
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 from engine.distribution.worker_sync import WorkerSync
@@ -97,6 +98,11 @@ class Trainer:
         keras.backend.clear_session()  # a notebook may have made a trainer before
         set_determinism(experiment.determinism, seed=experiment.seed)
         set_precision(experiment.precision)
+        set_gpu_options(
+            tf32=experiment.tf32,
+            cudnn_autotune=experiment.cudnn_autotune,
+            cuda_malloc_async=experiment.cuda_malloc_async,
+        )
         self.devices = make_devices(
             experiment.strategy, cpu_replicas=experiment.cpu_replicas, gpus=experiment.gpus
         )

@@ -52,8 +52,8 @@ class Experiment:
       precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, even where that is slower; see
         `engine.distribution.determinism`.
-      jit_compile: compile the step with XLA, on one device and in whole batches; see
-        `engine.distribution.xla`.
+      jit_compile: compile the step with XLA, in whole batches; on several devices, the parts of it between
+        the all-reduces, without batch norm; see `engine.distribution.xla`.
       tf32, cudnn_autotune, cuda_malloc_async: how GPUs compute; see `engine.distribution.gpu_options`.
       recompute: compute the activations of networks again in the backward pass instead of keeping them: less
         memory for more time; see `engine.inner_loop.recompute_plan`.

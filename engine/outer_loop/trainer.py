@@ -17,6 +17,7 @@ from engine.distribution.gpu_options import set_gpu_options
 from engine.distribution.precision import set_precision
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 from engine.distribution.worker_sync import WorkerSync
+from engine.distribution.xla import needs_static_shapes
 from engine.errors import DivergenceError, OutOfMemoryError, RunInterruptedError, not_finite
 from engine.evaluation.split_evaluator import check_targets, make_evaluator
 from engine.experiment import Experiment
@@ -160,7 +161,7 @@ class Trainer:
             self.experiment,
             replicas=self.devices.replicas,
             largest_micro_batch=largest,
-            static_shapes=self.devices.needs_static_shapes,
+            static_shapes=needs_static_shapes(self.devices, jit_compile=self.experiment.jit_compile),
         )
 
     def _build_state(self) -> TrainState:

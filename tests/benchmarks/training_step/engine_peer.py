@@ -7,7 +7,6 @@ import argparse
 import dataclasses
 import tempfile
 
-from engine.batching.batch_layout import BatchLayout
 from engine.distribution.device_memory import peak_device_bytes
 from engine.gin_config import loader
 from engine.input_pipeline.distributed_batches import distributed_batches
@@ -37,7 +36,7 @@ def main() -> None:
         cpu_replicas=options.replicas,
     )
     trainer = Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
-    layout = BatchLayout(global_batch=options.batch, replicas=options.replicas)
+    layout = trainer.plan.batches[options.batch]
     batches = distributed_batches(trainer.devices, experiment.data, position_examples=0, plan=layout)
     counts = options.flop and options.replicas == 1
     names = trainer.devices.names

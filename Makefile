@@ -37,7 +37,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --custom-compile-command "make lock" $(LOCK_FLAGS) pyproject.toml
 
-.PHONY: help setup train test soak test-tpu bench bench-check bench-schedules lint format lock clean
+.PHONY: help setup train test soak test-tpu test-gpu bench bench-check bench-gpu bench-schedules lint format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -61,11 +61,18 @@ test-tpu:  ## Lower every task for a TPU, without one (TensorFlow's TPU build, i
 	$(MAKE) VENV=.venv-tpu ACCELERATOR=tpu .venv-tpu/.installed-tpu-dev
 	TPU_SKIP_MDS_QUERY=1 .venv-tpu/bin/python -m pytest -m tpu --durations=0 --durations-min=1 $(PYTEST_FLAGS) tests/tpu
 
+test-gpu:  ## Lower every task for a GPU, without one (TensorFlow's CUDA build, in .venv-gpu)
+	$(MAKE) VENV=.venv-gpu ACCELERATOR=gpu .venv-gpu/.installed-gpu-dev
+	.venv-gpu/bin/python -m pytest -m gpu --durations=0 --durations-min=1 $(PYTEST_FLAGS) tests/gpu
+
 bench: $(DEV_STAMP)  ## Compare training steps with PyTorch's and a bare loop's, by turns (BENCH_FLAGS="--torch_python=PYTHON")
 	$(BIN)/python -m tests.benchmarks.training_step.compare --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
 bench-check: $(DEV_STAMP)  ## The same, and fail where a ratio is 15 % below the recorded one
 	$(BIN)/python -m tests.benchmarks.training_step.compare --check --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
+
+bench-gpu: $(DEV_STAMP)  ## The same on a GPU, with XLA and mixed precision, in ten minutes (BENCH_FLAGS="--torch_python=PYTHON")
+	$(BIN)/python -m tests.benchmarks.training_step.on_gpu --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
 bench-schedules: $(DEV_STAMP)  ## Compare batch schedules, an hour or more (BENCH_FLAGS="--facades=FOLDER --seeds=1")
 	$(BIN)/python tests/benchmarks/batch_schedules.py --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)

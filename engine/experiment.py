@@ -52,8 +52,9 @@ class Experiment:
       precision: see `engine.distribution.precision.set_precision`.
       determinism: the same bits in every run on the same devices, even where that is slower; see
         `engine.distribution.determinism`.
-      jit_compile: compile the step with XLA, on one device and in whole batches; see
-        `engine.distribution.xla`.
+      jit_compile: compile the step with XLA, in whole batches; on several devices, the parts of it between
+        the all-reduces, without batch norm; see `engine.distribution.xla`.
+      tf32, cudnn_autotune, cuda_malloc_async: how GPUs compute; see `engine.distribution.gpu_options`.
       recompute: compute the activations of networks again in the backward pass instead of keeping them: less
         memory for more time; see `engine.inner_loop.recompute_plan`.
       batch_schedule: global batch: one number, "0:1, 4000:2, 20ep:8" (position: batch), or a schedule of
@@ -110,6 +111,9 @@ class Experiment:
     precision: str = "float32"
     determinism: bool = False
     jit_compile: bool = False
+    tf32: bool = True
+    cudnn_autotune: bool | None = None
+    cuda_malloc_async: bool = False
     recompute: bool = False
     batch_schedule: int | str | BatchGrowth = 1
     largest_micro_batch: int | str | None = None

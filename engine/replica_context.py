@@ -111,6 +111,23 @@ def reuse_sums(sums: list[list[tf.Tensor]]) -> Iterator[None]:
         _reused_sums.reset(token)
 
 
+class CommunicationError(RuntimeError):
+    """Replicas would communicate where they cannot."""
+
+
+_communicates: contextvars.ContextVar[bool] = contextvars.ContextVar("communicates", default=True)
+
+
+@contextlib.contextmanager
+def forbid_communication() -> Iterator[None]:
+    """Makes `sum_over_replicas` raise `CommunicationError`, while a program of one replica is traced."""
+    token = _communicates.set(False)
+    try:
+        yield
+    finally:
+        _communicates.reset(token)
+
+
 def sum_over_replicas(values: Any) -> Any:
     """Returns the sums over all replicas, for layers that couple examples (in replica context).
 
@@ -121,9 +138,14 @@ def sum_over_replicas(values: Any) -> Any:
 
     Returns:
       The same structure.
+
+    Raises:
+      CommunicationError: within `forbid_communication`.
     """
     if replica_count() == 1:
         return values
+    if not _communicates.get():
+        raise CommunicationError("a sum over all replicas, in a program of one of them")
     context = tf.distribute.get_replica_context()
     kept, reused = _kept_sums.get(), _reused_sums.get()
 

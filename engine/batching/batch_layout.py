@@ -38,6 +38,9 @@ class BatchLayout:
       largest_micro_batch: examples that a replica can compute on at once; None is unlimited.
       static_shapes: whether all replicas compute on the same number of rows, which compilers for fixed shapes
         need. Padding rows have weight 0.
+      is_only: whether the run has no other global batch. If it divides evenly, the step is then traced for
+        its rows, so that TensorFlow computes shapes once and not in every step; otherwise one trace serves
+        every batch.
 
     Raises:
       ConfigurationError: `largest_micro_batch` is below 1.
@@ -47,6 +50,7 @@ class BatchLayout:
     replicas: int
     largest_micro_batch: int | None = None
     static_shapes: bool = False
+    is_only: bool = False
 
     def __post_init__(self) -> None:
         if self.largest_micro_batch is not None and self.largest_micro_batch < 1:
@@ -75,6 +79,11 @@ class BatchLayout:
     def is_padded(self) -> bool:
         """Whether every replica gets k m rows, padding included; otherwise only its examples."""
         return self.static_shapes or self.accumulation > 1
+
+    @property
+    def rows_are_known(self) -> bool:
+        """Whether each replica gets one number of rows in every step of the run, none of them padding."""
+        return self.is_only and not self.is_padded and self.global_batch % self.replicas == 0
 
     def positions(self, replicas: Sequence[int]) -> np.ndarray:
         """The example in each row of these replicas, with padding.

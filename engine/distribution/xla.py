@@ -1,6 +1,10 @@
-"""Compiling the training step with XLA (`JIT_COMPILE`), on one device and in whole batches.
+"""Compiling the training step with XLA (`JIT_COMPILE`), in whole batches.
 
-XLA fuses the operations of the whole step, from forward pass to update, into few kernels for fixed shapes.
+On one device XLA fuses the operations of the whole step, from forward pass to update, into few kernels for
+fixed shapes. On several replicas of one process it compiles the parts between the all-reduces, see
+`engine.inner_loop.compiled_parts`: replicas may not communicate in the forward pass, so batch norm is
+refused.
+
 Each batch size of the schedule is compiled once, which takes far longer than tracing. Results equal those
 without XLA up to rounding, except random floating-point numbers: XLA makes them from the same random bits in
 another way, so dropout masks and latent codes differ. Random whole numbers and `stateless_fold_in` are the
@@ -10,8 +14,8 @@ Shapes must be known at compile time. If a shape depends on the value of a tenso
 the step is silently compiled again for each value. An index in brackets does the same: x[i] is a slice, whose
 bounds are constants for XLA. `tf.gather(x, i)` is compiled once.
 
-Several replicas are refused: their all-reduces are outside XLA, between parts of the step. (Several GPUs
-that communicate inside XLA are known to hang.) A TPU always compiles with XLA and ignores the setting.
+Collectives stay outside XLA: several GPUs that communicate inside it are known to hang. Several workers are
+refused, because that has not been tried. A TPU always compiles with XLA and ignores the setting.
 """
 
 from __future__ import annotations
@@ -40,16 +44,28 @@ def compiles_with_xla(devices: Devices, *, wanted: bool) -> bool:
       wanted: the setting JIT_COMPILE.
 
     Raises:
-      ConfigurationError: XLA is wanted, but there are several replicas.
+      ConfigurationError: XLA is wanted, but there are several workers.
     """
     if not wanted or devices.is_tpu:
         return False
-    if devices.replicas > 1:
+    if devices.is_multi_worker:
         raise ConfigurationError(
-            f"JIT_COMPILE = True: XLA cannot compile a step in which {devices.replicas} replicas reduce "
-            "their gradients; use one device (STRATEGY = 'one_device'), or JIT_COMPILE = False"
+            "JIT_COMPILE = True: XLA compiles on the devices of one process, not on several workers; train "
+            "on one machine, or set JIT_COMPILE = False"
         )
     return True
+
+
+def needs_static_shapes(devices: Devices, *, jit_compile: bool) -> bool:
+    """Whether every batch must have one shape on all replicas.
+
+    On one device XLA takes the shape of each batch as it comes.
+
+    Args:
+      devices: of the run.
+      jit_compile: the setting JIT_COMPILE.
+    """
+    return devices.needs_static_shapes or (jit_compile and devices.replicas > 1)
 
 
 @contextlib.contextmanager

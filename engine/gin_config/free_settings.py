@@ -11,7 +11,8 @@ _FREE_TO_CHANGE = frozenset(
     f"{owner}.{name}"
     for owner, names in {
         "engine.experiment.Experiment": (
-            "total_examples strategy cpu_replicas gpus determinism jit_compile recompute steps_per_loop "
+            "total_examples strategy cpu_replicas gpus determinism jit_compile cudnn_autotune "
+            "cuda_malloc_async recompute steps_per_loop "
             "log_every save_every sample_every evaluate_every check_replicas_every keep_checkpoints "
             "max_wall_time on_non_finite best_metric early_stopping feature_extractor largest_micro_batch "
             "memory_fraction memory_bytes report_stalls_after histograms_every profile_at profile_steps "

@@ -42,7 +42,12 @@ def restore_run(workdir: str, *, checkpoint: str = "latest", data_dir: str | Non
     experiment = recorded_experiment(run, loader.load_experiment_text, data_dir=data_dir)
     # These settings matter only for training.
     experiment = dataclasses.replace(
-        experiment, largest_micro_batch=None, initial_weights=None, jit_compile=False
+        experiment,
+        largest_micro_batch=None,
+        initial_weights=None,
+        jit_compile=False,
+        cudnn_autotune=None,
+        cuda_malloc_async=False,
     )
     if not accelerators():  # the run was trained on another machine
         experiment = dataclasses.replace(experiment, gpus="all")

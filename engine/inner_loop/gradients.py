@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,6 +24,7 @@ def phase_gradients(
     rows: ReplicaRows,
     *,
     loss_scale: LossScale | None,
+    compiled: Callable[[Callable[[], Any]], Any],
 ) -> tuple[dict[str, list[tf.Tensor]], dict[str, tf.Tensor]]:
     """Gradients of (sum of losses / global batch) on this replica's rows, and the losses themselves.
 
@@ -33,12 +35,13 @@ def phase_gradients(
       rows: this replica's rows, which `view` shows.
       loss_scale: in float16, multiplies the losses for differentiation; neither result contains it. A
         gradient inside a loss (R1) is not scaled, only the differentiation of the loss itself.
+      compiled: of `engine.inner_loop.compiled_parts`; runs the computation of the losses.
 
     Raises:
       ConfigurationError: a loss has the wrong shape, or a network of the phase depends on no loss.
     """
     with tape:
-        losses, totals = _losses(phase, view, rows)
+        losses, totals = compiled(lambda: _losses(phase, view, rows))
         if loss_scale is not None:
             totals = {reaches: total * loss_scale.value for reaches, total in totals.items()}
     variables = {name: view.networks[name].trainable_variables for name in phase.updates}

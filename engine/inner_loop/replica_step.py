@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine.inner_loop.batch_rows import ReplicaRows, micro_step, whole_step
+from engine.inner_loop.compiled_parts import compiled_forward, compiled_losses, uncompiled
 from engine.inner_loop.gradients import phase_gradients
 from engine.inner_loop.phase_update import APPLIED, PhaseSettings, PhaseSums, phase_sums, update
 from engine.inner_loop.recomputation import RecomputedNetwork
@@ -63,6 +64,8 @@ class ReplicaStep:
       seed: of all randomness in the networks and losses.
       label_roles: as in `Step`.
       recompute: whether activations are computed again in the backward pass instead of being kept.
+      compile_parts: whether XLA compiles the parts between the all-reduces; see
+        `engine.inner_loop.compiled_parts`.
 
     Attributes:
       task: as given.
@@ -78,6 +81,7 @@ class ReplicaStep:
         seed: int,
         label_roles: Iterable[str] = (),
         recompute: bool = False,
+        compile_parts: bool = False,
     ):
         self.task = task
         self.train_state = train_state
@@ -86,6 +90,8 @@ class ReplicaStep:
         self._networks: Mapping[str, Any] = train_state.networks
         if recompute:
             self._networks = {name: RecomputedNetwork(net) for name, net in train_state.networks.items()}
+        self._forward_part = compiled_forward if compile_parts else uncompiled
+        self._losses_part = compiled_losses if compile_parts else uncompiled
         self.traces = 0
 
     def run(
@@ -136,13 +142,16 @@ class ReplicaStep:
         tape = tf.GradientTape(persistent=True)
         self.reseed(view, micro, part=0)
         with tape:
-            outputs = self.task.forward(dataclasses.replace(view, networks=networks))
+            watched = dataclasses.replace(view, networks=networks)
+            outputs = self._forward_part(lambda: self.task.forward(watched))
         return ForwardPass(dataclasses.replace(view, outputs=outputs), tape, frozenset(networks.used))
 
     def sums(self, phase: Phase, view: Step, tape: tf.GradientTape, rows: ReplicaRows) -> PhaseSums:
         """The sums of the phase over these rows: gradients, losses and numbers for the noise scale."""
         loss_scale = self.train_state.loss_scales.get(phase.name)
-        gradients, losses = phase_gradients(phase, view, tape, rows, loss_scale=loss_scale)
+        gradients, losses = phase_gradients(
+            phase, view, tape, rows, loss_scale=loss_scale, compiled=self._losses_part
+        )
         measure_noise = phase.name in self.train_state.noise_scales
         return phase_sums(gradients, losses, rows, measure_noise=measure_noise)
 

@@ -93,13 +93,18 @@ class TrainLoop:
         self._devices = devices
         self._strategy = devices.strategy
         self._scaling = scaling
+        self._under_xla = compiles_with_xla(devices, wanted=jit_compile)
         self._replica_step = ReplicaStep(
-            task=task, train_state=train_state, seed=seed, label_roles=label_roles, recompute=recompute
+            task=task,
+            train_state=train_state,
+            seed=seed,
+            label_roles=label_roles,
+            recompute=recompute,
+            compile_parts=self._under_xla and devices.replicas > 1,
         )
         self._accumulated_step = AccumulatedStep(replica_step=self._replica_step, strategy=devices.strategy)
-        self._under_xla = compiles_with_xla(devices, wanted=jit_compile)
         self._whole_step = tf.autograph.experimental.do_not_convert(self._replica_step.run)
-        if self._under_xla:
+        if self._under_xla and devices.replicas == 1:
             self._whole_step = tf.function(self._replica_step.run, autograph=False, jit_compile=True)
         self._dtype = tf.as_dtype(keras.config.floatx())
         moved = moved_variables(train_state) if undo_non_finite or train_state.loss_scales else []

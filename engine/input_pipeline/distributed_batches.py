@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -66,7 +68,18 @@ def distributed_batches(
     batches = data.batches(position_examples=position_examples, global_batch=plan.global_batch)
     if plan.is_padded:
         batches = _rearrange(batches, plan.positions(range(plan.replicas)), plan.static_shapes)
+    elif plan.rows_are_known:
+        batches = batches.map(functools.partial(_of_known_size, size=plan.global_batch))
     return iter(devices.strategy.experimental_distribute_dataset(batches))
+
+
+def _of_known_size(batch: Mapping[str, Any], *, size: int) -> Mapping[str, Any]:
+    """The batch, of whose `size` rows TensorFlow now knows."""
+
+    def known(values: tf.Tensor) -> tf.Tensor:
+        return values if values.shape.rank is None else tf.ensure_shape(values, [size, *values.shape[1:]])
+
+    return tf.nest.map_structure(known, batch)
 
 
 def _rows_of(

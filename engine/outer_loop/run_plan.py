@@ -80,6 +80,7 @@ def plan_run(
             replicas=replicas,
             largest_micro_batch=largest_micro_batch,
             static_shapes=static_shapes,
+            is_only=len(schedule.sizes) == 1,
         )
         for size in schedule.sizes
     }

@@ -13,9 +13,11 @@ import keras
 
 from engine.distribution.determinism import set_determinism
 from engine.distribution.devices import make_devices
+from engine.distribution.gpu_options import set_gpu_options
 from engine.distribution.precision import set_precision
 from engine.distribution.replica_consistency import ReplicaConsistencyCheck
 from engine.distribution.worker_sync import WorkerSync
+from engine.distribution.xla import needs_static_shapes
 from engine.errors import DivergenceError, OutOfMemoryError, RunInterruptedError, not_finite
 from engine.evaluation.split_evaluator import check_targets, make_evaluator
 from engine.experiment import Experiment
@@ -97,6 +99,11 @@ class Trainer:
         keras.backend.clear_session()  # a notebook may have made a trainer before
         set_determinism(experiment.determinism, seed=experiment.seed)
         set_precision(experiment.precision)
+        set_gpu_options(
+            tf32=experiment.tf32,
+            cudnn_autotune=experiment.cudnn_autotune,
+            cuda_malloc_async=experiment.cuda_malloc_async,
+        )
         self.devices = make_devices(
             experiment.strategy, cpu_replicas=experiment.cpu_replicas, gpus=experiment.gpus
         )
@@ -154,7 +161,7 @@ class Trainer:
             self.experiment,
             replicas=self.devices.replicas,
             largest_micro_batch=largest,
-            static_shapes=self.devices.needs_static_shapes,
+            static_shapes=needs_static_shapes(self.devices, jit_compile=self.experiment.jit_compile),
         )
 
     def _build_state(self) -> TrainState:

@@ -15,7 +15,7 @@ class PackingRecorder(Recorder):
     """
 
     def __init__(self, replicas):
-        super().__init__(replicas, program=_PackedProgram)
+        super().__init__(replicas, platform="TPU", program=_PackedProgram)
 
 
 class _PackedProgram(ReplicaProgram):

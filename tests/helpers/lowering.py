@@ -1,11 +1,12 @@
-"""Lowers what a TPU would be given to HLO, on a machine without one.
+"""Lowers what a TPU or GPU would be given to HLO, on a machine without one.
 
 TPUStrategy makes one program of each function given to `strategy.run`: every argument becomes a tensor,
 variables become values that go in and come out, and the program is compiled for all replicas. The same is
 done here. `Recorder` is a strategy that keeps the functions it is asked to run; `lower` turns the variables
-of one into arguments and results, as the TPU bridge does, and asks XLA's TPU compiler for HLO.
+of one into arguments and results, as the TPU bridge does, and asks XLA's compiler for the platform for HLO.
+`hlo_here` asks that of CPUs, which every build has.
 
-Needs TensorFlow's TPU build; no TPU is looked for.
+`lower` needs TensorFlow's build for the platform; no device is looked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import tensorflow as tf
 from tensorflow.python.distribute import distribute_lib
 from tensorflow.python.distribute.one_device_strategy import OneDeviceExtended
+from tensorflow.python.eager.polymorphic_function import compiler_ir
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.ops.handle_data_util import (
     create_handle_data,
@@ -24,40 +26,63 @@ from tensorflow.python.ops.handle_data_util import (
 
 
 class Refused(Exception):
-    """XLA's TPU compiler does not take a program; the message names the operation."""
+    """XLA's compiler for the platform does not take a program; the message names the operation."""
 
 
 class Recorder(tf.distribute.Strategy):
     """Traces as TPUStrategy does for so many replicas, and runs nothing.
 
+    Args:
+      replicas: how many.
+      platform: "TPU", "GPU" or "CPU"; decides by which operation replicas add up, and what layers take the
+        replicas for.
+      program: makes the programs.
+
     Attributes:
       programs: the concrete functions that were given to `run`.
     """
 
-    def __init__(self, replicas: int, program: type[ReplicaProgram] | None = None):
+    def __init__(self, replicas: int, *, platform: str, program: type[ReplicaProgram] | None = None):
         self.programs = []
-        super().__init__((program or ReplicaProgram)(self, replicas))
+        super().__init__((program or ReplicaProgram)(self, replicas, platform))
 
 
 class ReplicaProgram(OneDeviceExtended):
     """Makes one program for all replicas of each function, and of each all-reduce one operation a tensor."""
 
-    def __init__(self, strategy: Recorder, replicas: int):
+    def __init__(self, strategy: Recorder, replicas: int, platform: str):
         super().__init__(strategy, "CPU:0")
         self._replicas = replicas
+        self._platform = platform
+        self._sums = 0
 
     @property
     def _num_replicas_in_sync(self):
         return self._replicas
+
+    @property
+    def worker_devices(self):
+        return (f"/job:localhost/replica:0/task:0/device:{self._platform}:0",)
 
     def _use_merge_call(self):
         return False
 
     def _replica_ctx_all_reduce(self, reduce_op, value, options=None):
         assert reduce_op == tf.distribute.ReduceOp.SUM, reduce_op
-        groups = [list(range(self._replicas))]
-        return tf.nest.map_structure(
-            lambda x: tf.raw_ops.CrossReplicaSum(input=x, group_assignment=groups), value
+        return tf.nest.map_structure(self._sum, value)
+
+    def _sum(self, x):
+        if self._platform == "TPU":
+            return tf.raw_ops.CrossReplicaSum(input=x, group_assignment=[list(range(self._replicas))])
+        self._sums += 1
+        return tf.raw_ops.CollectiveReduceV2(
+            input=x,
+            group_size=self._replicas,
+            group_key=1,
+            instance_key=self._sums,
+            ordering_token=[],
+            merge_op="Add",
+            final_op="Id",
         )
 
     def _call_for_each_replica(self, fn, args, kwargs):
@@ -81,15 +106,27 @@ class ReplicaProgram(OneDeviceExtended):
         return concrete(*tensors)
 
 
-def lower(program) -> str:
-    """HLO text of a concrete function for the TPU.
+def lower(program, platform: str) -> str:
+    """HLO text of a concrete function for "TPU" or "GPU", before any optimisation.
 
     Raises:
-      Refused: an operation has no kernel for the TPU, or a shape is not known when compiling.
+      Refused: an operation has no kernel there, or a shape is not known when compiling.
     """
-    _check_kernels(program)
+    _check_kernels(program, platform)
     specs = [_spec(placeholder) for placeholder in program.graph.inputs]
-    return _hlo(tf.function(lifted(program), autograph=False, jit_compile=True), specs)
+    return _hlo(tf.function(lifted(program), autograph=False, jit_compile=True), specs, platform)
+
+
+def hlo_here(program) -> str:
+    """HLO text of a concrete function for this machine's CPU, before any optimisation.
+
+    Raises:
+      Refused: an operation has no kernel for XLA, or a shape is not known when compiling.
+    """
+    try:
+        return compiler_ir.from_concrete_function(program)(stage="hlo")
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def lifted(program):
@@ -114,8 +151,8 @@ def lifted(program):
     return of_values
 
 
-def _check_kernels(program) -> None:
-    """That the operations on variables have TPU kernels, since `_emit` puts others in their place.
+def _check_kernels(program, platform: str) -> None:
+    """That the operations on variables have kernels, since `_emit` puts others in their place.
 
     Variables cannot be made in a program, but a TensorArray is a resource too, and whether there are kernels
     is asked before anybody looks whose resource it is.
@@ -149,7 +186,7 @@ def _check_kernels(program) -> None:
 
     on_variables.get_concrete_function()  # what fails while tracing is no refusal
     try:
-        _hlo(on_variables, ())
+        _hlo(on_variables, (), platform)
     except Refused as error:
         if "No registered" in str(error):
             raise
@@ -171,10 +208,10 @@ def _spec(placeholder: tf.Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(shape, dtype)
 
 
-def _hlo(function, specs) -> str:
-    # For a TPU, experimental_get_compiler_ir takes no variables ("resource arguments"); hence `lifted`.
+def _hlo(function, specs, platform: str) -> str:
+    # Without a device experimental_get_compiler_ir takes no variables ("resource arguments"); hence `lifted`.
     try:
-        return function.experimental_get_compiler_ir(*specs)(stage="hlo", platform_name="TPU")
+        return function.experimental_get_compiler_ir(*specs)(stage="hlo", platform_name=platform)
     except ValueError as error:
         raise Refused(str(error)) from error
 

@@ -1,19 +1,17 @@
 """Every phase of every task, forward, backward and update, becomes a TPU program: TensorFlow's TPU build."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.batching.batch_layout import BatchLayout
 from engine.distribution.devices import devices_of
 from engine.distribution.precision import set_precision
 from engine.evaluation.evaluator import Evaluator
 from models.pix2pix import Pix2Pix
 from tests.helpers import lowering
 from tests.helpers.lowering import Recorder, Refused, lifted, lower
-from tests.helpers.traced_steps import NETWORKS, SMALL, state_of, task_and_data, trace_steps
+from tests.helpers.step_programs import programs_of_steps
+from tests.helpers.traced_steps import NETWORKS, SMALL, state_of, task_and_data
 
 pytestmark = pytest.mark.tpu
 
@@ -41,38 +39,13 @@ OPTIONS = {
 }
 
 
-def with_names(task):
-    """The task; the names of its operations, and of their gradients, have "forward" or the phase in them."""
-
-    def named(name, fn):
-        def in_scope(step):
-            with tf.name_scope(name):
-                return fn(step)
-
-        return in_scope
-
-    phases = [dataclasses.replace(p, loss=named(p.name, p.loss)) for p in task.phases()]
-    task.phases, task.forward = lambda: tuple(phases), named("forward", task.forward)
-    return task
-
-
-def programs_of_steps(task, data, *, largest_micro_batch=None, **settings):
-    """What the engine's compiled loop gives to `strategy.run`, for every pattern of phases that are due."""
-    strategy = Recorder(REPLICAS)
-    # One example less than there are rows: the last replica, or micro-batch, is padded.
-    layout = BatchLayout(
-        global_batch=2 * REPLICAS - 1,
-        replicas=REPLICAS,
-        largest_micro_batch=largest_micro_batch,
-        static_shapes=True,
-    )
-    trace_steps(with_names(task), data, strategy=strategy, layout=layout, **settings)
-    return strategy.programs
+def steps(task, data, **options):
+    return programs_of_steps(task, data, replicas=REPLICAS, platform="TPU", **options)
 
 
 def lowered(programs):
     """HLO of each program by its name, the first of each name."""
-    return [(program.name.decode(), lower(program)) for program in programs]
+    return [(program.name.decode(), lower(program, "TPU")) for program in programs]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -80,7 +53,7 @@ def lowered(programs):
 def test_every_task(name, precision):
     set_precision(precision)
     task, data = task_and_data(name)
-    hlo = dict(lowered(programs_of_steps(task, data)))
+    hlo = dict(lowered(steps(task, data)))
     (step,) = hlo.values()
     assert "all-reduce" in step
     assert ("bf16" in step) == (precision == "bfloat16")
@@ -90,14 +63,14 @@ def test_every_task(name, precision):
 def test_options(option):
     name, params = OPTIONS[option]
     task, data = task_and_data(name, params)
-    programs = lowered(programs_of_steps(task, data))
+    programs = lowered(steps(task, data))
     assert len(programs) == 1 + (option == "r1")  # with R1 due and without
 
 
 @pytest.mark.parametrize("name", ["pix2pix", "cyclegan"])
 def test_accumulation(name):
     task, data = task_and_data(name)
-    programs = programs_of_steps(task, data, largest_micro_batch=1, measure_noise=True, undo_non_finite=True)
+    programs = steps(task, data, largest_micro_batch=1, measure_noise=True, undo_non_finite=True)
     names = " ".join(name for name, _ in lowered(programs))
     for part in ("_replica_pass", "_join", "_finish", "_restore"):
         assert part in names
@@ -106,7 +79,7 @@ def test_accumulation(name):
 @pytest.mark.parametrize("name", ["pix2pix", "cyclegan", "colourisation", "super_resolution"])
 def test_evaluation(name):
     task, data = task_and_data(name)
-    strategy = Recorder(REPLICAS)
+    strategy = Recorder(REPLICAS, platform="TPU")
     networks = state_of(task, data, strategy).evaluation_networks
     evaluator = Evaluator(task=task, devices=devices_of(strategy), data=data, networks=networks)
     batch = {name: tf.TensorSpec([3, *spec.shape], spec.dtype) for name, spec in data.example_spec.items()}
@@ -173,7 +146,7 @@ REFUSED = {
 def test_what_a_tpu_cannot_do_is_refused_with_operation_and_phase(reason):
     _, data = task_and_data("pix2pix")
     with pytest.raises(Refused, match=reason) as refused:
-        lowered(programs_of_steps(_Refusable(REFUSED[reason]), data))
+        lowered(steps(_Refusable(REFUSED[reason]), data))
     assert "discriminator/" in str(refused.value)
 
 
@@ -185,7 +158,7 @@ def test_an_operation_on_a_variable_without_a_kernel_is_refused(monkeypatch):
         return tf.raw_ops.ResourceCountUpTo(resource=counter.handle, limit=3, T=tf.int32)
 
     with pytest.raises(Refused, match="of which there is no rule"):
-        lower(program.get_concrete_function())
+        lower(program.get_concrete_function(), "TPU")
     monkeypatch.setitem(lowering._ON_VARIABLES, "ResourceCountUpTo", lambda op, cell: [cell.value])
     with pytest.raises(Refused, match="No registered 'ResourceCountUpTo'"):
-        lower(program.get_concrete_function())
+        lower(program.get_concrete_function(), "TPU")

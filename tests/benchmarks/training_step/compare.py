@@ -18,6 +18,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -48,17 +49,19 @@ class Case:
         """The command of each peer, by its name."""
         engine = [f"--gin_file=gin/{self.task}.gin", f"--size={self.size}", f"--batch={self.batch}"]
         commands = {
-            PRODUCT: _command("product_peer"),
-            ENGINE: _command("engine_peer", *engine),
-            f"{ENGINE} bfloat16": _command("engine_peer", *engine, '--gin_param=PRECISION = "bfloat16"'),
+            PRODUCT: command_of("product_peer"),
+            ENGINE: command_of("engine_peer", *engine),
+            f"{ENGINE} bfloat16": command_of("engine_peer", *engine, '--gin_param=PRECISION = "bfloat16"'),
         }
         if self.task == "pix2pix":
-            commands[TUTORIAL] = _command("tutorial_peer", f"--batch={self.batch}")
+            commands[TUTORIAL] = command_of("tutorial_peer", f"--batch={self.batch}")
         if torch_python:
             threads = len(os.sched_getaffinity(0))
             torch = [f"--task={self.task}", f"--threads={threads}", *engine[1:]]
-            commands[TORCH] = _command("torch_peer", *torch, python=torch_python)
-            commands[f"{TORCH} bfloat16"] = _command("torch_peer", *torch, "--bfloat16", python=torch_python)
+            commands[TORCH] = command_of("torch_peer", *torch, python=torch_python)
+            commands[f"{TORCH} bfloat16"] = command_of(
+                "torch_peer", *torch, "--bfloat16", python=torch_python
+            )
         return commands
 
 
@@ -78,12 +81,13 @@ class Peer:
 
     Args:
       command: starts it.
+      within_sec: it is ended if it has not made its first steps by then.
 
     Raises:
       RuntimeError: it ended before its first step; its own message is on stderr.
     """
 
-    def __init__(self, command: Sequence[str]):
+    def __init__(self, command: Sequence[str], *, within_sec: float = threading.TIMEOUT_MAX):
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
         self._process = subprocess.Popen(
             command,
@@ -94,7 +98,12 @@ class Peer:
             cwd=ROOT,
             env=environment,
         )
-        self.flop = float(self._read()["flop"])
+        timer = threading.Timer(within_sec, self._process.kill)
+        timer.start()
+        try:
+            self.flop = float(self._read()["flop"])
+        finally:
+            timer.cancel()
 
     def run(self, steps: int) -> dict[str, float]:
         """Makes steps: their mean seconds and processor seconds, and the peak memory so far."""
@@ -198,7 +207,8 @@ def _key(row: dict[str, float | str]) -> str:
     return f"{row['case']}: {row['peer']} / {row['base']}"
 
 
-def _command(module: str, *flags: str, python: str = sys.executable) -> list[str]:
+def command_of(module: str, *flags: str, python: str = sys.executable) -> list[str]:
+    """The command that starts a peer."""
     return [python, "-m", f"tests.benchmarks.training_step.{module}", *flags]
 
 

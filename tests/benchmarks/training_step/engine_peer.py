@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 import tempfile
 
-from engine.batching.batch_layout import BatchLayout
+from engine.distribution.device_memory import peak_device_bytes
 from engine.gin_config import loader
 from engine.input_pipeline.distributed_batches import distributed_batches
 from engine.outer_loop.trainer import Trainer
@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--flop", action=argparse.BooleanOptionalAction, default=True, help="count FLOP")
+    parser.add_argument("--steps", type=int, default=1, help="steps in one call of the compiled loop")
     options = parser.parse_args()
     experiment, _ = loader.load_experiment(gin_files=[options.gin_file], gin_params=options.gin_param)
     experiment = dataclasses.replace(
@@ -34,11 +36,14 @@ def main() -> None:
         cpu_replicas=options.replicas,
     )
     trainer = Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
-    layout = BatchLayout(global_batch=options.batch, replicas=options.replicas)
+    layout = trainer.plan.batches[options.batch]
     batches = distributed_batches(trainer.devices, experiment.data, position_examples=0, plan=layout)
+    counts = options.flop and options.replicas == 1
+    names = trainer.devices.names
     serve(
-        lambda: trainer.loop.run(batches, num_steps=1, step=0, examples=0, layout=layout),
-        flop_of_step=0.0 if options.replicas > 1 else flop_of_step(trainer) * options.batch,
+        lambda: trainer.loop.run(batches, num_steps=options.steps, step=0, examples=0, layout=layout),
+        flop_of_step=flop_of_step(trainer) * options.batch if counts else 0.0,
+        peak_bytes=(lambda: peak_device_bytes(names)) if trainer.devices.gpus else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""A peer of `compare`: a large matrix product, for the rate at which these cores can multiply at all."""
+"""A peer of `compare`: large matrix products, for the rate at which this device can multiply at all."""
 
 import argparse
 
@@ -6,21 +6,26 @@ import tensorflow as tf
 
 from tests.benchmarks.training_step.peer_protocol import serve
 
-SIDE = 2048
-
 
 def main() -> None:
-    """Serves products of [2048, 2048] matrices."""
+    """Serves products of square matrices."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--side", type=int, default=2048)
+    parser.add_argument("--products", type=int, default=1, help="in each step")
     options = parser.parse_args()
-    matrix = tf.cast(tf.random.stateless_normal([SIDE, SIDE], [0, 1]), options.dtype)
+    scale = options.side**-0.5  # products of products stay finite
+    matrix = scale * tf.random.stateless_normal([options.side, options.side], [0, 1])
+    matrix = tf.cast(matrix, options.dtype)
 
     @tf.function(autograph=False)
     def product() -> tf.Tensor:
-        return tf.matmul(matrix, tf.transpose(matrix))[0, 0]
+        found = matrix
+        for _ in range(options.products):
+            found = tf.matmul(found, matrix, transpose_b=True)
+        return found[0, 0]
 
-    serve(lambda: product().numpy(), flop_of_step=2.0 * SIDE**3)
+    serve(lambda: product().numpy(), flop_of_step=2.0 * options.products * options.side**3)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A peer of `compare`: the steps of pix2pix and CycleGAN in PyTorch, in the update order of the reference.
 
-Run it in an environment that has torch.
+Run it in an environment that has torch. On a GPU it computes channels-last, with cuDNN's benchmark and TF32.
 """
 
 import argparse
@@ -31,12 +31,15 @@ def _initialise(network):
     return network
 
 
-def pix2pix_step(size, levels=8, filters=64):
-    """Returns a step: image, target -> losses."""
-    generator = _initialise(torch_networks.Unet(levels, filters))
+def pix2pix_step(place, scaler, levels=8, filters=64):
+    """Returns a step: image, target -> losses.
+
+    `place` is where networks are, for `torch.nn.Module.to`; `scaler` scales losses, or not if it is disabled.
+    """
+    generator = _initialise(torch_networks.Unet(levels, filters)).to(**place)
     discriminator = _initialise(
         torch_networks.patch_discriminator(6, norm=torch.nn.BatchNorm2d, filters=filters)
-    )
+    ).to(**place)
     of_generator, of_discriminator = _adam(generator), _adam(discriminator)
 
     def gan(logits, is_real):
@@ -49,15 +52,16 @@ def pix2pix_step(size, levels=8, filters=64):
         of_discriminator.zero_grad()
         loss = gan(discriminator(torch.cat([image, fake.detach()], 1)), False)
         loss = (loss + gan(discriminator(torch.cat([image, target], 1)), True)) / 2
-        loss.backward()
-        of_discriminator.step()
+        scaler.scale(loss).backward()
+        scaler.step(of_discriminator)
         _set_requires_grad(discriminator, False)
         of_generator.zero_grad()
         total = gan(discriminator(torch.cat([image, fake], 1)), True)
         total = total + 100.0 * functional.l1_loss(fake, target)
-        total.backward()
-        of_generator.step()
-        return total.item(), loss.item()
+        scaler.scale(total).backward()
+        scaler.step(of_generator)
+        scaler.update()
+        return total.detach(), loss.detach()
 
     return step
 
@@ -84,11 +88,12 @@ class Pool:
         return torch.stack(chosen)
 
 
-def cyclegan_step(size):
-    """Returns a step: a, b -> losses."""
-    a_to_b, b_to_a = (_initialise(torch_networks.resnet()) for _ in range(2))
+def cyclegan_step(place, scaler):
+    """Returns a step: a, b -> losses; the arguments are those of `pix2pix_step`."""
+    a_to_b, b_to_a = (_initialise(torch_networks.resnet()).to(**place) for _ in range(2))
     critics = [
-        _initialise(torch_networks.patch_discriminator(3, norm=torch.nn.InstanceNorm2d)) for _ in range(2)
+        _initialise(torch_networks.patch_discriminator(3, norm=torch.nn.InstanceNorm2d)).to(**place)
+        for _ in range(2)
     ]
     of_generators, of_critics = _adam(a_to_b, b_to_a), _adam(*critics)
     pools = [Pool(), Pool()]
@@ -105,17 +110,18 @@ def cyclegan_step(size):
         total = total + 10.0 * functional.l1_loss(b_to_a(fake_b), a)
         total = total + 10.0 * functional.l1_loss(a_to_b(fake_a), b)
         total = total + 5.0 * functional.l1_loss(a_to_b(b), b) + 5.0 * functional.l1_loss(b_to_a(a), a)
-        total.backward()
-        of_generators.step()
+        scaler.scale(total).backward()
+        scaler.step(of_generators)
         of_critics.zero_grad()
         losses = []
         for critic, pool, real, fake in zip(critics, pools, (b, a), (fake_b, fake_a), strict=True):
             _set_requires_grad(critic, True)
             loss = (gan(critic(real), True) + gan(critic(pool.query(fake.detach())), False)) / 2
-            loss.backward()
-            losses.append(loss.item())
-        of_critics.step()
-        return total.item(), *losses
+            scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        scaler.step(of_critics)
+        scaler.update()
+        return total.detach(), *losses
 
     return step
 
@@ -127,18 +133,32 @@ def main():
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--float16", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    place = {"device": options.device}
+    if options.device == "cuda":
+        place["memory_format"] = torch.channels_last
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # TF32, as TensorFlow; cuDNN's convolutions have it anyway
     images = [torch.rand(options.batch, 3, options.size, options.size) * 2 - 1 for _ in range(2)]
+    images = [image.to(**place) for image in images]
+    scaler = torch.amp.GradScaler(options.device, enabled=options.float16)
     if options.task == "cyclegan":
-        step = cyclegan_step(options.size)
+        step = cyclegan_step(place, scaler)
     else:
         levels, filters = (6, 32) if options.task == "quickstart" else (8, 64)
-        step = pix2pix_step(options.size, levels, filters)
-    with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-        serve(lambda: step(*images))
+        step = pix2pix_step(place, scaler, levels, filters)
+    half = torch.float16 if options.float16 else torch.bfloat16
+    with torch.autocast(options.device, half, enabled=options.bfloat16 or options.float16):
+        if options.device == "cuda":
+            cuda = torch.cuda
+            serve(lambda: step(*images), finish=cuda.synchronize, peak_bytes=cuda.max_memory_allocated)
+        else:
+            serve(lambda: [loss.item() for loss in step(*images)])
 
 
 if __name__ == "__main__":

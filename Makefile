@@ -61,11 +61,11 @@ test-tpu:  ## Lower every task for a TPU, without one (TensorFlow's TPU build, i
 	$(MAKE) VENV=.venv-tpu ACCELERATOR=tpu .venv-tpu/.installed-tpu-dev
 	TPU_SKIP_MDS_QUERY=1 .venv-tpu/bin/python -m pytest -m tpu --durations=0 --durations-min=1 $(PYTEST_FLAGS) tests/tpu
 
-bench: $(DEV_STAMP)  ## Compare training steps with PyTorch's and a bare loop's, by turns (BENCH_FLAGS="--torch_python=PYTHON")
-	$(BIN)/python -m tests.benchmarks.training_step.compare --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
+bench: $(DEV_STAMP)  ## Compare training steps with PyTorch's and a bare loop's, and whole runs with steps (BENCH_FLAGS="--tables=step,overhead --torch_python=PYTHON --facades=FOLDER")
+	$(BIN)/python -m tests.benchmarks.whole_run.tables --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
 bench-check: $(DEV_STAMP)  ## The same, and fail where a ratio is 15 % below the recorded one
-	$(BIN)/python -m tests.benchmarks.training_step.compare --check --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
+	$(BIN)/python -m tests.benchmarks.whole_run.tables --check --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
 bench-schedules: $(DEV_STAMP)  ## Compare batch schedules, an hour or more (BENCH_FLAGS="--facades=FOLDER --seeds=1")
 	$(BIN)/python tests/benchmarks/batch_schedules.py --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)

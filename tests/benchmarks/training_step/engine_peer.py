@@ -5,6 +5,7 @@ python -m tests.benchmarks.training_step.engine_peer --gin_file=gin/pix2pix.gin 
 
 import argparse
 import dataclasses
+import os
 import tempfile
 
 from engine.batching.batch_layout import BatchLayout
@@ -23,15 +24,17 @@ def main() -> None:
     parser.add_argument("--gin_param", action="append", default=[])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--replicas", type=int, default=1, help="With TF_CONFIG: workers.")
     options = parser.parse_args()
     experiment, _ = loader.load_experiment(gin_files=[options.gin_file], gin_params=options.gin_param)
+    is_worker = "TF_CONFIG" in os.environ
+    several = "multi_worker" if is_worker else "mirrored"
     experiment = dataclasses.replace(
         experiment,
         data=OnePicture(stands_for=experiment.data, example_spec=made_up_spec(experiment.data, options.size)),
         batch_schedule=options.batch,
-        strategy="one_device" if options.replicas == 1 else "mirrored",
-        cpu_replicas=options.replicas,
+        strategy="one_device" if options.replicas == 1 else several,
+        cpu_replicas=1 if is_worker else options.replicas,
     )
     trainer = Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
     layout = BatchLayout(global_batch=options.batch, replicas=options.replicas)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,12 +28,13 @@ CASES = (
 )
 
 
-def measure(*, rounds: int) -> list[Row]:
-    """Rows of every case: the two peers make their turns one after the other."""
-    return [row for case in CASES for row in _measure_case(case, rounds=2 * (rounds // 2))]
+def measure(*, rounds: int) -> Iterator[Row]:
+    """Rows of the cases as they are measured: the two peers make their turns one after the other."""
+    for case in CASES:
+        yield _measure_case(case, rounds=2 * ((rounds + 1) // 2))
 
 
-def _measure_case(case: Case, *, rounds: int) -> list[Row]:
+def _measure_case(case: Case, *, rounds: int) -> Row:
     python, gin_file = [sys.executable, "-m"], f"--gin_file={case.gin_file}"
     size = [f"--size={case.size}", f"--batch={case.batch}"]
     turn = f"--turn_examples={case.steps * case.batch}"
@@ -55,16 +57,14 @@ def _measure_case(case: Case, *, rounds: int) -> list[Row]:
     # A turn saves far more often than the gin file, so what one save with samples costs is counted apart.
     save_sec = float(np.median(sec[saved] / np.array(steps)[saved]) - loop) * step_sec * case.steps
     whole = loop + save_sec / (case.actions_every / case.batch * step_sec)
-    return [
-        {
-            "table": "overhead",
-            "case": case.name,
-            "peer": f"{ENGINE}.train",
-            "base": "compiled step",
-            "speed": 1 / whole,
-            "overhead": whole - 1,
-            "loop_overhead": loop - 1,
-            "save_and_sample_sec": save_sec,
-            "step_sec": step_sec,
-        }
-    ]
+    return {
+        "table": "overhead",
+        "case": case.name,
+        "peer": f"{ENGINE}.train",
+        "base": "compiled step",
+        "speed": 1 / whole,
+        "overhead": whole - 1,
+        "loop_overhead": loop - 1,
+        "save_and_sample_sec": save_sec,
+        "step_sec": step_sec,
+    }

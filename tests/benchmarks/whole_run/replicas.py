@@ -15,7 +15,7 @@ from tests.benchmarks.whole_run.rows import Row
 
 _PEER = [sys.executable, "-m", "tests.benchmarks.training_step.engine_peer"]
 _QUICKSTART = ["--gin_file=gin/quickstart.gin", "--size=64", "--batch=4"]
-STEPS = 20
+STEPS = 10
 
 
 class Group:

@@ -23,7 +23,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tests.benchmarks.training_step.compare import ROOT
 from tests.benchmarks.whole_run import overhead, programs, replicas, start
@@ -32,9 +32,9 @@ from tests.benchmarks.whole_run.rows import Row, falls, machine, read_recorded, 
 STEP = "step"
 
 
-def measurements(options: argparse.Namespace) -> dict[str, Callable[[], list[Row]]]:
+def measurements(options: argparse.Namespace) -> dict[str, Callable[[], Iterable[Row]]]:
     """How each table is measured, of those whose folders are given."""
-    found: dict[str, Callable[[], list[Row]]] = {
+    found: dict[str, Callable[[], Iterable[Row]]] = {
         "overhead": lambda: overhead.measure(rounds=options.rounds or 6),
         "replicas": lambda: replicas.measure(rounds=options.rounds or 9),
         "growth": programs.growth,
@@ -94,13 +94,13 @@ def main() -> None:
     for name in wanted:
         if name == STEP:
             continue
-        found = known[name]()
         with open(os.path.join(options.output, f"{name}.jsonl"), "a", encoding="utf-8") as results:
-            for row in found:
-                row |= {"machine": machine(), "load": os.getloadavg()[0]}
+            for found in known[name]():
+                row = found | {"machine": machine(), "load": os.getloadavg()[0]}
                 results.write(json.dumps(row) + "\n")
+                results.flush()
+                rows.append(row)
         print(f"measured {name}", file=sys.stderr)
-        rows += found
     print(table(rows))
     if options.record:
         record(rows)

@@ -65,13 +65,13 @@ test-gpu:  ## Lower every task for a GPU, without one (TensorFlow's CUDA build, 
 	$(MAKE) VENV=.venv-gpu ACCELERATOR=gpu .venv-gpu/.installed-gpu-dev
 	.venv-gpu/bin/python -m pytest -m gpu --durations=0 --durations-min=1 $(PYTEST_FLAGS) tests/gpu
 
-bench: $(DEV_STAMP)  ## Compare training steps with PyTorch's and a bare loop's, by turns (BENCH_FLAGS="--torch_python=PYTHON")
-	$(BIN)/python -m tests.benchmarks.training_step.compare --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
+bench: $(DEV_STAMP)  ## Compare training steps with PyTorch's and a bare loop's, and whole runs with steps (BENCH_FLAGS="--tables=step,overhead --torch_python=PYTHON --facades=FOLDER")
+	$(BIN)/python -m tests.benchmarks.whole_run.tables --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
 bench-check: $(DEV_STAMP)  ## The same, and fail where a ratio is 15 % below the recorded one
-	$(BIN)/python -m tests.benchmarks.training_step.compare --check --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
+	$(BIN)/python -m tests.benchmarks.whole_run.tables --check --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
-bench-gpu: $(DEV_STAMP)  ## The same on a GPU, with XLA and mixed precision, in ten minutes (BENCH_FLAGS="--torch_python=PYTHON")
+bench-gpu: $(DEV_STAMP)  ## Compare training steps on a GPU, with XLA and mixed precision, in ten minutes (BENCH_FLAGS="--torch_python=PYTHON")
 	$(BIN)/python -m tests.benchmarks.training_step.on_gpu --output=$(BENCH_OUTPUT) $(BENCH_FLAGS)
 
 bench-schedules: $(DEV_STAMP)  ## Compare batch schedules, an hour or more (BENCH_FLAGS="--facades=FOLDER --seeds=1")

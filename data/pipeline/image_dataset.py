@@ -183,6 +183,8 @@ class ImageDataset:
             one_hot=self.one_hot,
         )
 
+    # None of its functions has Python control flow on tensors; converting them takes half a second.
+    @tf.autograph.experimental.do_not_convert
     def batches(
         self,
         *,

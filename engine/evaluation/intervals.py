@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
 
 CONFIDENCE = 0.95
 _RESAMPLES = 9999
@@ -49,6 +48,8 @@ def statistic_interval(
     count = len(samples[0])
     if count < 2:
         return None
+    from scipy.stats import bootstrap  # half a second, which training need not wait for
+
     result = bootstrap(
         tuple(samples),
         statistic,

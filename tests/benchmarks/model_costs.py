@@ -48,12 +48,13 @@ class OnePicture:
     def __getattr__(self, name):
         return getattr(self.stands_for, name)
 
-    def batches(self, *, position_examples, global_batch):
+    def batches(self, *, position_examples, global_batch, rows=None):
         example = {
             name: tf.random.stateless_uniform(spec.shape, [7, 7], -1.0, 1.0)
             for name, spec in self.example_spec.items()
         }
-        return tf.data.Dataset.from_tensors(example).repeat().batch(global_batch).prefetch(1)
+        batch = global_batch if rows is None else len(rows)
+        return tf.data.Dataset.from_tensors(example).repeat().batch(batch).prefetch(1)
 
 
 def made_up_trainer(task, size):

@@ -32,7 +32,7 @@ CASES = {
 REPLICAS = 2
 
 
-def program_of(case, platform="CPU"):
+def program_of(case, platform="GPU"):
     """The program of a step of a case, on the first of `REPLICAS` replicas."""
     task, precision, params = CASES[case]
     set_precision(precision)

@@ -5,6 +5,7 @@ python -m tests.benchmarks.training_step.engine_peer --gin_file=gin/pix2pix.gin 
 
 import argparse
 import dataclasses
+import os
 import tempfile
 
 from engine.distribution.device_memory import peak_device_bytes
@@ -23,17 +24,19 @@ def main() -> None:
     parser.add_argument("--gin_param", action="append", default=[])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--replicas", type=int, default=1, help="with TF_CONFIG: workers")
     parser.add_argument("--flop", action=argparse.BooleanOptionalAction, default=True, help="count FLOP")
     parser.add_argument("--steps", type=int, default=1, help="steps in one call of the compiled loop")
     options = parser.parse_args()
     experiment, _ = loader.load_experiment(gin_files=[options.gin_file], gin_params=options.gin_param)
+    is_worker = "TF_CONFIG" in os.environ
+    several = "multi_worker" if is_worker else "mirrored"
     experiment = dataclasses.replace(
         experiment,
         data=OnePicture(stands_for=experiment.data, example_spec=made_up_spec(experiment.data, options.size)),
         batch_schedule=options.batch,
-        strategy="one_device" if options.replicas == 1 else "mirrored",
-        cpu_replicas=options.replicas,
+        strategy="one_device" if options.replicas == 1 else several,
+        cpu_replicas=1 if is_worker else options.replicas,
     )
     trainer = Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
     layout = trainer.plan.batches[options.batch]

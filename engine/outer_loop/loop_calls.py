@@ -192,9 +192,13 @@ class _Waiting:
         size = self._batch.global_batch
         position = self._before + done * size
         if asked > arrived:
+            # The workers agree on whether each has a batch.
+            other = (
+                ", or wait for another worker, whose output says why" if self._devices.is_multi_worker else ""
+            )
             return (
                 f"stalled: waiting for input: the batch of examples {position} to {position + size - 1} has "
-                "not arrived; check that the data set can be read"
+                f"not arrived; check that the data set can be read{other}"
             )
         other = ""
         if self._devices.is_multi_worker:

@@ -2,12 +2,14 @@
 
 The source is a folder of the CMP facades as pix2pix publishes them: train, val and test hold JPEG files with
 a photo in the left half and a map of its parts, in flat colours, in the right half. Each photo is cut into 16
-tiles of 64 x 64 pixels: 400 whole photos are too few for a network from scratch. No photo is in two splits.
+tiles of 64 x 64 pixels, or for training into 49 that overlap by half: 400 whole photos are too few for a
+network from scratch. No photo is in two splits.
 
     python -m tests.benchmarks.facade_windows SOURCE FOLDER DATA_DIR
 """
 
 import csv
+import itertools
 import pathlib
 import sys
 
@@ -52,8 +54,10 @@ def prepare_facade_windows(source, folder, data_dir):
         (folder / "photos" / split).mkdir(parents=True, exist_ok=True)
         for path in sorted((pathlib.Path(source) / split).glob("*.jpg")):
             photo, parts = _halves(path)
-            for number, (top, left) in enumerate(np.ndindex(*(side // TILE for side in photo.shape[:2]))):
-                window = np.s_[top * TILE : (top + 1) * TILE, left * TILE : (left + 1) * TILE]
+            stride = TILE // 2 if split == "train" else TILE
+            starts = itertools.product(*(range(0, side - TILE + 1, stride) for side in photo.shape[:2]))
+            for number, (top, left) in enumerate(starts):
+                window = np.s_[top : top + TILE, left : left + TILE]
                 name = f"{split}/{path.stem}_{number:02d}.png"
                 Image.fromarray(photo[window]).save(folder / "photos" / name)
                 rows.append([name, window_share(parts[window])])

@@ -49,8 +49,8 @@ def test_half_precision_is_normalised_in_float32():
         assert all(variable.dtype == "float32" for variable in layer.variables)
 
 
-def batch_norm(x, **kwargs):
-    layer = norms.BatchNorm(dtype="float64", **kwargs)
+def batch_norm(x, *, kind=norms.BatchNorm, dtype="float64", **kwargs):
+    layer = kind(dtype=dtype, **kwargs)
     layer.build(x.shape)
     layer.gamma.assign(random(x.shape[-1], seed=1))
     layer.beta.assign(random(x.shape[-1], seed=2))
@@ -91,6 +91,34 @@ def test_batch_norm_does_not_cancel_when_the_mean_is_large():
     layer = norms.BatchNorm()
     y = layer(x, training=True) / layer.gamma
     np.testing.assert_allclose(y, normalized(x.astype(np.float64), (0, 1, 2)), atol=5e-3)
+
+
+@pytest.mark.parametrize("kind", [norms.BatchNorm, norms.GlobalBatchNormalization])
+def test_batch_norm_of_one_replica_in_float32_is_one_operation(kind):
+    """It gives what the same layer gives in float64, without the fused operation."""
+    x, weight = random(3, 4, 2, 5, mean=3), random(3, 4, 2, 5, seed=6)
+    fused, exact = (batch_norm(x, kind=kind, dtype=dtype) for dtype in ("float32", "float64"))
+
+    def values(layer):
+        @tf.function
+        def with_gradients(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+                loss = tf.reduce_sum(y * tf.cast(weight, y.dtype))
+            return y, tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+
+        given = tf.constant(x, layer.compute_dtype)
+        kinds = {
+            operation.type for operation in with_gradients.get_concrete_function(given).graph.get_operations()
+        }
+        found = tf.nest.flatten(with_gradients(given))
+        return "FusedBatchNormV3" in kinds, [*found, layer.moving_mean.numpy(), layer.moving_variance.numpy()]
+
+    (is_fused, actual), (is_exact_fused, expected) = values(fused), values(exact)
+    assert is_fused and not is_exact_fused
+    for left, right in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=2e-5)
 
 
 def test_padding_rows_do_not_count_in_batch_norm():
@@ -184,6 +212,33 @@ def test_convolution_geometry(kernel, stride, padding, size):
     expected = torch_conv(x, weight, stride=stride, padding=padding)
     assert layer.compute_output_shape(x.shape) == expected.shape
     np.testing.assert_allclose(layer(x), expected, rtol=0, atol=1e-12)
+
+
+def test_one_output_channel_is_a_matrix_product_on_a_cpu():
+    layer = layers.Conv(1, 4, padding=1, dtype="float64")
+    x, weight = random(2, 7, 6, 3), random(4, 4, 3, 1, seed=1)
+    layer.build(x.shape)
+    layer.kernel.assign(weight)
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+    def with_gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            loss = tf.reduce_sum(y**3)
+        return y, tape.gradient(loss, [x, layer.kernel.value, layer.bias.value])
+
+    in_strategy = tf.function(lambda x: strategy.run(with_gradients, args=(x,)))
+    outside = tf.function(with_gradients)
+    given = tf.constant(x)
+    for function, kind in ((in_strategy, "BatchMatMulV2"), (outside, "Conv2D")):
+        graph = function.get_concrete_function(given).graph
+        kinds = {operation.type for operation in graph.get_operations()}
+        assert kinds & {"BatchMatMulV2", "Conv2D"} == {kind}
+    y, gradients = in_strategy(given)
+    np.testing.assert_allclose(y, torch_conv(x, weight, stride=1, padding=1), rtol=0, atol=1e-12)
+    for actual, expected in zip(gradients, outside(given)[1], strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("kernel, output_padding", [(3, 1), (4, 0)])

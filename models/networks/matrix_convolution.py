@@ -1,9 +1,8 @@
-"""Convolutions as matrix products, where a CPU computes these faster than convolutions.
+"""A convolution as a matrix product, where a CPU computes that faster.
 
-oneDNN, TensorFlow's library on CPUs, reorders a kernel before each convolution, and is slow for many channels
-on few pixels, such as the inner levels of a U-Net, and for a single output channel. These functions compute
-the same sums as products of large matrices; they are differentiable any number of times. What was measured is
-in tests/benchmarks/RESULTS.md, "Convolutions as products".
+oneDNN, TensorFlow's library on CPUs, takes outputs by blocks of channels and is slow for a single one: the
+logits of a PatchGAN take a tenth of the time as a product. It is differentiable any number of times. What was
+measured is in tests/benchmarks/RESULTS.md, "The step on a CPU".
 """
 
 from __future__ import annotations

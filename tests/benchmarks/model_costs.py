@@ -44,6 +44,7 @@ class OnePicture:
     stands_for: object
     example_spec: dict
     train_examples: int = 1000
+    label_roles: tuple = ()
 
     def __getattr__(self, name):
         return getattr(self.stands_for, name)

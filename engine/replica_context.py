@@ -43,6 +43,31 @@ def example_weights() -> tf.Tensor | None:
     return _example_weights.get()
 
 
+_batches_in_pass: contextvars.ContextVar[int] = contextvars.ContextVar("batches_in_pass", default=1)
+
+
+@contextlib.contextmanager
+def set_batches_in_pass(count: int) -> Iterator[None]:
+    """Sets what `batches_in_pass` returns, while a network's pass is traced.
+
+    Args:
+      count: batches that are concatenated, of as many rows each.
+    """
+    token = _batches_in_pass.set(count)
+    try:
+        yield
+    finally:
+        _batches_in_pass.reset(token)
+
+
+def batches_in_pass() -> int:
+    """Returns how many batches pass through a network at once, for layers that couple examples.
+
+    Only examples of the same batch may be coupled.
+    """
+    return _batches_in_pass.get()
+
+
 _dropout_keys: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("dropout_keys", default=None)
 
 

@@ -15,6 +15,7 @@ from engine.optimizers import Adam, Optimizer
 from engine.task import Phase, Step
 from models.fidelity import Fidelity
 from models.losses import feature_matching, mean_per_example, top_k, with_activations
+from models.networks.joint_pass import pass_both
 from models.networks.patchgan import ACTIVATIONS, check_patchgan_size, patchgan
 from models.regularisation import Discriminator, Regularisation
 from models.side_information import SideInformation
@@ -127,8 +128,15 @@ class Pix2Pix(Supervised):
     def discriminator_loss(self, step: Step) -> dict[str, tf.Tensor]:
         """The discriminator's terms, each [B]; halved, to slow it down against the generator."""
         real, fake = step.batch["target"], step.outputs["fake"]
+        shown = self._shown(step, fake, "fake"), self._shown(step, real, "real")
+        fake_logits, real_logits = pass_both(step.networks["discriminator"], *shown)
         terms = self.regularisation.discriminator_terms(
-            self._discriminator(step), real=real, fake=fake, gan_loss=self.gan_loss, seeds=step.seeds
+            self._discriminator(step),
+            real=real,
+            fake=fake,
+            gan_loss=self.gan_loss,
+            seeds=step.seeds,
+            logits=(real_logits, fake_logits),
         )
         return {name: 0.5 * value for name, value in terms.items()}
 
@@ -162,21 +170,25 @@ class Pix2Pix(Supervised):
             network = with_activations(network, [*ACTIVATIONS, "logits"])
 
         def discriminator(images: tf.Tensor, role: str) -> tf.Tensor:
-            def augment(x: tf.Tensor, feature: str) -> tf.Tensor:  # changes all of them in the same way
-                are_labels = feature in step.label_roles
-                return self.regularisation.augment(x, step.seeds, role, are_labels=are_labels)
-
-            shown = {INPUT: step.batch["input"]} if self.conditional else {}
-            shown |= {TARGET: images}
-            augmented = [augment(x, feature) for feature, x in shown.items()]
-            images = tf.concat(augmented, axis=-1)  # [B, H, W, Cin + Cout]
-            inputs = self.side_information.network_inputs(
-                images, step.batch, change=functools.partial(augment, feature=SIDE_MAP)
-            )
-            found = network(inputs, training=True)
+            found = network(self._shown(step, images, role), training=True)
             found = found if isinstance(found, list) else [found]
             if outputs is not None:
                 outputs[role] = found
             return found[-1]
 
         return discriminator
+
+    def _shown(self, step: Step, images: tf.Tensor, role: str) -> tf.Tensor | list[tf.Tensor]:
+        """The discriminator's inputs for images [B, H, W, C], augmented by the role."""
+
+        def augment(x: tf.Tensor, feature: str) -> tf.Tensor:  # changes all of them in the same way
+            are_labels = feature in step.label_roles
+            return self.regularisation.augment(x, step.seeds, role, are_labels=are_labels)
+
+        shown = {INPUT: step.batch["input"]} if self.conditional else {}
+        shown |= {TARGET: images}
+        augmented = [augment(x, feature) for feature, x in shown.items()]
+        images = tf.concat(augmented, axis=-1)  # [B, H, W, Cin + Cout]
+        return self.side_information.network_inputs(
+            images, step.batch, change=functools.partial(augment, feature=SIDE_MAP)
+        )

@@ -18,7 +18,14 @@ import keras
 import tensorflow as tf
 
 from engine.inner_loop.recompute_plan import LayerGraph, Segment, is_functional, layer_graph, plan_segments
-from engine.replica_context import example_weights, keep_sums, reuse_sums, set_example_weights
+from engine.replica_context import (
+    batches_in_pass,
+    example_weights,
+    keep_sums,
+    reuse_sums,
+    set_batches_in_pass,
+    set_example_weights,
+)
 
 
 class RecomputedNetwork:
@@ -68,7 +75,7 @@ class RecomputedNetwork:
 def _run_segment(segment: Segment, inputs: Sequence[tf.Tensor], training: bool | None) -> list[tf.Tensor]:
     """The outputs of a segment; what its layers assign is assigned."""
     variables = segment.variables
-    rows = example_weights()
+    rows, batches = example_weights(), batches_in_pass()
     given = [*inputs, *(tf.convert_to_tensor(variable.value) for variable in variables)]
     is_weight = [False] * len(inputs) + [variable.trainable for variable in variables]
     is_variable = [False] * len(inputs) + [True] * len(variables)
@@ -108,7 +115,7 @@ def _run_segment(segment: Segment, inputs: Sequence[tf.Tensor], training: bool |
             }
             with tf.GradientTape() as tape:
                 tape.watch(sources)
-                with set_example_weights(rows), reuse_sums(sums):
+                with set_example_weights(rows), set_batches_in_pass(batches), reuse_sums(sums):
                     outputs, _ = compute(again)
             gradients = tape.gradient(outputs, sources, output_gradients=list(upstream))
             return [gradients.get(index) for index in range(len(given))]

@@ -13,8 +13,8 @@ import keras
 import tensorflow as tf
 
 from engine.errors import ConfigurationError
-from engine.replica_context import example_weights, replica_count
-from models.networks.batch_moments import batch_moments
+from engine.replica_context import batches_in_pass, example_weights, replica_count
+from models.networks.batch_moments import BatchMoments, batch_moments
 from models.networks.layers import INITIAL_STDDEV, Shape, at_least_float32
 
 NORMS = ("batch", "instance", "none")
@@ -59,31 +59,37 @@ class InstanceNorm(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def _row_weights(x: tf.Tensor) -> tf.Tensor:
-    """Returns 1 for the rows of x that are examples, 0 for padding: [B] of x's dtype."""
+def _row_weights(rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Returns 1 for the rows that are examples, 0 for padding: [rows] of the dtype."""
     weights = example_weights()
     if weights is None:
-        return tf.ones([tf.shape(x)[0]], x.dtype)
-    # A task may concatenate several batches, to pass them through the network together.
-    return tf.cast(tf.tile(weights, [tf.shape(x)[0] // tf.shape(weights)[0]]), x.dtype)
+        return tf.ones([rows], dtype)
+    # A task may make one batch of several.
+    return tf.cast(tf.tile(weights, [rows // tf.shape(weights)[0]]), dtype)
 
 
-def _centre_global_batch(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Computes the moments of the global batch.
+def _global_moments(x: tf.Tensor) -> BatchMoments:
+    """Computes the moments of the global batch, or of each of the K batches of the pass.
 
     It adds sums and counts over the replicas, so each example has the same weight, however many a replica
     has, and padding rows have none.
 
     Args:
-      x: [B, H, W, C] of this replica.
+      x: [K B, H, W, C] of this replica.
 
     Returns:
-      x minus the mean, the biased variance [C], the mean [C] and the count [].
+      Moments of [K, B, H, W, C].
     """
     # Not E[x^2] - E[x]^2, which Keras uses when it synchronises: it loses precision when the mean is large
     # compared with the deviation.
-    centred, variance, mean, count = batch_moments(x, _row_weights(x))
-    return centred, tf.reshape(variance, [-1]), tf.reshape(mean, [-1]), tf.reshape(count, [])
+    shape = tf.concat([[batches_in_pass(), -1], tf.shape(x)[1:]], 0)
+    batches = tf.reshape(x, shape)  # [K, B, H, W, C]
+    return batch_moments(batches, _row_weights(tf.shape(batches)[1], x.dtype))
+
+
+def _as_one_batch(x: tf.Tensor) -> tf.Tensor:
+    """[K, B, H, W, C], as `_global_moments` leaves it, -> [K B, H, W, C]; what has four axes stays."""
+    return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0)) if x.shape.rank == 5 else x
 
 
 def _can_fuse(x: tf.Tensor) -> bool:
@@ -93,16 +99,26 @@ def _can_fuse(x: tf.Tensor) -> bool:
 
 def _fused(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, epsilon: float
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalises a batch [B, H, W, C] in TensorFlow's one operation, in float32.
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalises each of the K batches of the pass in TensorFlow's one operation, in float32.
+
+    Args:
+      x: [K B, H, W, C].
+      gamma: scale, [C].
+      beta: offset, [C].
+      epsilon: added to the variance.
 
     Returns:
-      The batch in the dtype of x, the mean [C], the unbiased variance [C] and the count [].
+      The batches in the dtype and shape of x, the means [K, C] and the unbiased variances [K, C].
     """
-    y, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
-    )
-    return y, mean, unbiased, tf.cast(tf.reduce_prod(tf.shape(x)[:3]), mean.dtype)
+    found = [
+        tf.raw_ops.FusedBatchNormV3(
+            x=batch, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
+        )[:3]
+        for batch in tf.split(x, batches_in_pass())
+    ]
+    batches, means, variances = zip(*found, strict=True)
+    return tf.concat(batches, 0), tf.stack(means), tf.stack(variances)
 
 
 @keras.saving.register_keras_serializable(package="gantry")
@@ -126,6 +142,8 @@ class BatchNorm(keras.layers.BatchNormalization):
       ConfigurationError: `inference_norm` is unknown.
     """
 
+    keeps_batches_apart = True
+
     def __init__(self, *, inference_norm: str = "batch_statistics", **kwargs: Any) -> None:
         _check_choice(inference_norm, known=INFERENCE_NORMS, what="inference_norm")
         super().__init__(
@@ -140,12 +158,12 @@ class BatchNorm(keras.layers.BatchNormalization):
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """[B, H, W, C] -> the same shape in the compute dtype."""
         if training and self.trainable and _can_fuse(x):
-            y, mean, unbiased, _ = _fused(x, self.gamma, self.beta, epsilon=self.epsilon)
+            y, mean, unbiased = _fused(x, self.gamma, self.beta, epsilon=self.epsilon)
             _move(self, mean, unbiased)
             return y
         x = at_least_float32(x)
         if training and self.trainable:
-            centred, variance, mean, count = _centre_global_batch(x)
+            centred, variance, mean, count = _global_moments(x)
             _move(self, mean, variance * count / tf.maximum(count - 1, 1))
         elif self.inference_norm == "batch_statistics" and self.trainable:
             centred, variance = _centre_each_example(x)
@@ -153,7 +171,8 @@ class BatchNorm(keras.layers.BatchNormalization):
             centred = x - tf.cast(self.moving_mean, x.dtype)
             variance = tf.cast(self.moving_variance, x.dtype)
         scale = tf.cast(self.gamma, x.dtype) * tf.math.rsqrt(variance + self.epsilon)
-        return tf.cast(centred * scale + tf.cast(self.beta, x.dtype), self.compute_dtype)
+        y = centred * scale + tf.cast(self.beta, x.dtype)
+        return tf.cast(_as_one_batch(y), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -172,6 +191,8 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
     It takes [B, H, W, C], normalised over the last axis.
     """
 
+    keeps_batches_apart = True
+
     def call(self, x: tf.Tensor, training: bool | None = None, mask: None = None) -> tf.Tensor:
         """[B, H, W, C] -> the same shape in the compute dtype. Keras passes a mask, which images lack."""
         del mask
@@ -179,12 +200,13 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
             channels = x.shape[-1:]
             gamma = self.gamma if self.scale else tf.ones(channels)
             beta = self.beta if self.center else tf.zeros(channels)
-            y, mean, unbiased, count = _fused(x, gamma, beta, epsilon=self.epsilon)
+            y, mean, unbiased = _fused(x, gamma, beta, epsilon=self.epsilon)
+            count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]) // batches_in_pass(), mean.dtype)
             _move(self, mean, unbiased * tf.maximum(count - 1, 1) / count)
             return y
         x = at_least_float32(x)
         if training and self.trainable:
-            centred, variance, mean, _ = _centre_global_batch(x)
+            centred, variance, mean, _ = _global_moments(x)
             _move(self, mean, variance)
         else:
             centred = x - tf.cast(self.moving_mean, x.dtype)
@@ -194,14 +216,16 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
             x = x * tf.cast(self.gamma, x.dtype)
         if self.center:
             x = x + tf.cast(self.beta, x.dtype)
-        return tf.cast(x, self.compute_dtype)
+        return tf.cast(_as_one_batch(x), self.compute_dtype)
 
 
 def _move(layer: keras.layers.BatchNormalization, mean: tf.Tensor, variance: tf.Tensor) -> None:
-    """Moves the layer's moving statistics towards those of a batch, [C] each."""
-    for moving, new in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        old = tf.cast(moving.value, new.dtype)
-        moving.assign(old + (new - old) * (1 - layer.momentum))
+    """Moves the layer's moving statistics towards those of each batch of the pass, [K, ..., C] each."""
+    for moving, found in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        for new in tf.unstack(found, batches_in_pass()):
+            new = tf.reshape(new, [-1])  # [C]
+            old = tf.cast(moving.value, new.dtype)
+            moving.assign(old + (new - old) * (1 - layer.momentum))
 
 
 def normalise(

@@ -295,8 +295,15 @@ def test_two_batches_through_one_network_keep_apart(norm):
     spec = tf.TensorSpec([8, 8, 3], tf.float64)
     network = task.networks({"input": spec, "target": spec})["input_to_target"]
     first, second = (np.random.default_rng(k).normal(k, 1 + k, (3, 8, 8, 3)) for k in range(2))
-    for ours, alone in zip(pass_both(network, first, second), (first, second), strict=True):
+    initial = network.get_weights()
+    together = pass_both(network, first, second)
+    moved = network.get_weights()
+    network.set_weights(initial)
+    for ours, alone in zip(together, (first, second), strict=True):
         np.testing.assert_allclose(ours, network(alone, training=True), rtol=0, atol=1e-12)
+    for name, ours, alone in zip(network.weights, moved, network.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-12, err_msg=name.path)
+    assert bool(network.non_trainable_weights) == (norm == "batch")
 
 
 def test_it_learns_to_go_there_and_back(make_trainer, noise_pairs):

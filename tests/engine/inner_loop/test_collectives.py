@@ -1,5 +1,6 @@
 """How often the replicas communicate in a step, and how many bytes; the expected ones are counted by hand."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -12,13 +13,21 @@ REPLICAS = 2
 FLOAT_BYTES = 4
 
 CASES = {
-    # name: gin file, bindings, collectives, terms of the phases, passes through networks, images of pools
-    "batch norm": ("pix2pix", [], 2 + 2 * (9 + 3 * 3), (2, 2), {"generator": 1, "discriminator": 3}, 0),
+    # name: gin file, bindings, collectives, terms of the phases, batches of the passes through networks,
+    # images of pools
+    "batch norm": (
+        "pix2pix",
+        [],
+        2 + 2 * (9 + 2 * 3),
+        (2, 2),
+        {"generator": [1], "discriminator": [2, 1]},
+        0,
+    ),
     "instance norm": ("pix2pix", ["NORM = 'instance'"], 2, (2, 2), {}, 0),
     "cyclegan": ("cyclegan", [], 2 + 1, (6, 4), {}, 2),
     "cut": ("cut", [], 2, (2, 3), {}, 0),
     "bicycle_gan": ("bicycle_gan", [], 2, (5, 4), {}, 0),
-    "supervised": ("supervised", [], 1 + 2 * 9, (1,), {"generator": 1}, 0),
+    "supervised": ("supervised", [], 1 + 2 * 9, (1,), {"generator": [1]}, 0),
 }
 
 
@@ -31,13 +40,13 @@ def test_collectives_of_a_step(case):
     for phase, phase_terms in zip(task.phases(), terms, strict=True):
         weights = [v for network in phase.updates for v in state.networks[network].trainable_variables]
         expected[sum(v.shape.num_elements() for v in weights) + phase_terms] += 1
-    for network, times in passes.items():
-        for layer in state.networks[network].layers:
-            if isinstance(layer, BatchNorm):
-                channels = layer.gamma.shape[0]
-                # Mean and variance of each replica with its count; then the gradients of both.
-                expected[REPLICAS * (2 * channels + 1)] += times
-                expected[2 * channels] += times
+    for network, batches_of_passes in passes.items():
+        norms = [layer for layer in state.networks[network].layers if isinstance(layer, BatchNorm)]
+        for layer, batches in itertools.product(norms, batches_of_passes):
+            moments = 2 * batches * layer.gamma.shape[0]
+            # Mean and variance of each batch on each replica, with its count; then the gradients of both.
+            expected[REPLICAS * (moments + 1)] += 1
+            expected[moments] += 1
     if pool_images:
         # An image of each replica, with a chance and a slot.
         expected[pool_images * REPLICAS * (SIZE * SIZE * 3 + 2)] += 1

@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from engine.replica_context import set_batches_in_pass
+from engine.replica_context import replica_count, set_batches_in_pass
 
 
 def pass_both(network: keras.Model, first: Any, second: Any) -> list[Any]:
-    """Computes a network's outputs for two batches in training, in one pass if that gives the same.
+    """Computes a network's outputs for two batches in training, in one pass if that gives the same sooner.
 
     Args:
       network: maps [B, ...] to [B, ...].
@@ -21,7 +21,7 @@ def pass_both(network: keras.Model, first: Any, second: Any) -> list[Any]:
     Returns:
       The two outputs, of [B, ...] each.
     """
-    if not _keeps_batches_apart(network):
+    if not _is_worth_joining(network):
         return [network(first, training=True), network(second, training=True)]
     both = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), first, second)  # [2 B, ...]
     with set_batches_in_pass(2):
@@ -30,8 +30,11 @@ def pass_both(network: keras.Model, first: Any, second: Any) -> list[Any]:
     return [tf.nest.pack_sequence_as(outputs, half) for half in zip(*halves, strict=True)]
 
 
-def _keeps_batches_apart(network: keras.Model) -> bool:
-    """Whether what a pass moves is moved for each batch, as by batch norm; a spectral vector is not."""
+def _is_worth_joining(network: keras.Model) -> bool:
+    if replica_count() == 1:  # separate passes through batch norm are a little faster
+        return not network.non_trainable_weights
+    # Batch norm moves its statistics for each batch; spectral norm moves its vector once a pass. The two
+    # batches share the collectives of batch norm.
     moved = {id(weight) for weight in network.non_trainable_weights}
     for layer in network._flatten_layers():  # noqa: SLF001 (Keras has no public walk over nested layers)
         if getattr(layer, "keeps_batches_apart", False):

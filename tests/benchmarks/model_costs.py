@@ -45,6 +45,7 @@ class OnePicture:
     example_spec: dict
     train_examples: int = 1000
     label_roles: tuple = ()
+    description: None = None  # nothing is prepared
 
     def __getattr__(self, name):
         return getattr(self.stands_for, name)

@@ -36,14 +36,6 @@ SETTINGS = (
 )
 
 
-class WorkersPicture(OnePicture):
-    """One picture for every worker."""
-
-    def batches(self, *, position_examples, global_batch, rows=None):
-        own = global_batch if rows is None else len(rows)
-        return super().batches(position_examples=position_examples, global_batch=own)
-
-
 def count_traced_collectives():
     """Bytes of the all-reduces that are traced from now on; a worker has one replica."""
     found, all_reduce = [], cross_device_utils.collective_ops.all_reduce_v2
@@ -63,7 +55,7 @@ def work(norm, rounds, steps):
     experiment, _ = loader.load_experiment(
         gin_files=["gin/pix2pix.gin"], gin_params=[f"NORM = {norm!r}", *SETTINGS]
     )
-    picture = WorkersPicture(stands_for=experiment.data, example_spec=made_up_spec(experiment.data, 64))
+    picture = OnePicture(stands_for=experiment.data, example_spec=made_up_spec(experiment.data, 64))
     experiment = dataclasses.replace(experiment, data=picture, strategy="multi_worker", batch_schedule=2)
     trainer = Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
     layout = BatchLayout(global_batch=2, replicas=2)

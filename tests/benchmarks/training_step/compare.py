@@ -6,8 +6,9 @@ python -m tests.benchmarks.training_step.compare [--torch_python=PYTHON] [--case
 Each peer is a process of its own. All peers of a case are alive at once and make steps by turns, so that
 other work on the machine disturbs all alike: read ratios, not times. The floor is the FLOP of a step at the
 rate of a large matrix product, measured by turns too. --torch_python names a Python that has torch; without
-it those peers are left out. Writes one JSON line a result to OUTPUT/training_step.jsonl. --check compares the
-ratios with those of `recorded.json` and fails if one is more than 15 % below it.
+it those peers are left out, and so is one that does not start. Writes one JSON line a result to
+OUTPUT/training_step.jsonl. --check compares this project's ratios with those of `tests.benchmarks`'s
+`recorded.json` and fails if one is more than 15 % below it; --record writes them there.
 """
 
 import argparse
@@ -16,18 +17,13 @@ import dataclasses
 import json
 import os
 import platform
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-RECORDED = HERE / "recorded.json"
-LARGEST_FALL = 0.15
+from tests.benchmarks.recorded_ratios import Row, falls, read_recorded, record
+from tests.benchmarks.training_step.peers import Peer, command_of
 
 ENGINE, TUTORIAL, TORCH, PRODUCT = "engine", "tutorial", "torch", "product"
 
@@ -76,76 +72,28 @@ CASES = tuple(
 )
 
 
-class Peer:
-    """A running peer.
-
-    Args:
-      command: starts it.
-      within_sec: it is ended if it has not made its first steps by then.
-
-    Raises:
-      RuntimeError: it ended before its first step; its own message is on stderr.
-    """
-
-    def __init__(self, command: Sequence[str], *, within_sec: float = threading.TIMEOUT_MAX):
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            cwd=ROOT,
-            env=environment,
-        )
-        timer = threading.Timer(within_sec, self._process.kill)
-        timer.start()
-        try:
-            self.flop = float(self._read()["flop"])
-        finally:
-            timer.cancel()
-
-    def run(self, steps: int) -> dict[str, float]:
-        """Makes steps: their mean seconds and processor seconds, and the peak memory so far."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def close(self) -> None:
-        """Ends it."""
-        self._process.communicate()
-
-    def _read(self) -> dict[str, float]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        raise RuntimeError(f"{' '.join(map(str, self._process.args))}: ended")  # type: ignore[arg-type]
-
-
-def measure(case: Case, *, torch_python: str | None, rounds: int) -> list[dict[str, float | str]]:
+def measure(case: Case, *, torch_python: str | None, rounds: int) -> list[Row]:
     """Runs the peers of a case by turns.
 
     Returns:
       A row for each peer. "speed" is the median over the rounds of how many times its examples a second are
       those of PyTorch in float32, or of this project without PyTorch.
     """
-    with _peers(case.commands(torch_python)) as peers:
+    with _started(case.commands(torch_python)) as peers:
         turns: dict[str, list[dict[str, float]]] = {name: [] for name in peers}
         for turn in range(rounds):
             for name in sorted(peers, reverse=turn % 2 == 1):
                 turns[name].append(peers[name].run(1))
-        flop = {name: peer.flop for name, peer in peers.items()}
     sec = {name: np.array([turn["sec"] for turn in found]) for name, found in turns.items()}
-    flop_per_sec = flop[PRODUCT] / np.median(sec.pop(PRODUCT))
+    flop_per_sec = peers[PRODUCT].flop / np.median(sec.pop(PRODUCT))
     base = TORCH if TORCH in sec else ENGINE
     cores = len(os.sched_getaffinity(0))
-    rows: list[dict[str, float | str]] = []
+    rows: list[Row] = []
     for name, found in sec.items():
         processor = np.array([turn["processor_sec"] for turn in turns[name]])
         rows.append(
             {
+                "table": "step",
                 "case": case.name,
                 "peer": name,
                 "sec": float(np.median(found)),
@@ -153,7 +101,7 @@ def measure(case: Case, *, torch_python: str | None, rounds: int) -> list[dict[s
                 "speed": float(np.median(sec[base] / found)),
                 "base": base,
                 "cores_busy": float(np.median(processor / found)) / cores,
-                "floor_share": float(flop[name] / flop_per_sec / np.median(found)),
+                "floor_share": float(peers[name].flop / flop_per_sec / np.median(found)),
                 "peak_bytes": max(turn["peak_bytes"] for turn in turns[name]),
                 "product_flop_per_sec": float(flop_per_sec),
             }
@@ -162,18 +110,27 @@ def measure(case: Case, *, torch_python: str | None, rounds: int) -> list[dict[s
 
 
 @contextlib.contextmanager
-def _peers(commands: dict[str, list[str]]) -> Iterator[dict[str, Peer]]:
+def _started(commands: dict[str, list[str]]) -> Iterator[dict[str, Peer]]:
+    """Starts peers one after another."""
     peers: dict[str, Peer] = {}
     try:
         for name, command in commands.items():
-            peers[name] = Peer(command)
+            peer = Peer(command)
+            try:
+                peer.wait()
+            except RuntimeError as error:
+                if name.startswith((ENGINE, PRODUCT)):
+                    sys.exit(str(error))
+                print(f"{name}: left out, ended as it started", file=sys.stderr, flush=True)
+            else:
+                peers[name] = peer
         yield peers
     finally:
         for peer in peers.values():
             peer.close()
 
 
-def table(rows: Sequence[dict[str, float | str]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     lines = [
         "| Case | Peer | s a step | Examples/s | Times the base's | Cores busy | Of the floor | Peak MiB |",
@@ -187,29 +144,6 @@ def table(rows: Sequence[dict[str, float | str]]) -> str:
             f"{float(row['peak_bytes']) / 2**20:,.0f} |"
         )
     return "\n".join(lines)
-
-
-def falls(rows: Sequence[dict[str, float | str]], recorded: dict[str, float]) -> list[str]:
-    """Says which speeds of this project are more than `LARGEST_FALL` below the recorded ones, or unknown."""
-    found = []
-    for row in rows:
-        key = _key(row)
-        if ENGINE not in str(row["peer"]):
-            continue
-        if key not in recorded:
-            found.append(f"{key}: nothing is recorded; run with --record where it is quiet")
-        elif float(row["speed"]) < (1 - LARGEST_FALL) * recorded[key]:
-            found.append(f"{key}: {row['speed']:.2f}, recorded {recorded[key]:.2f}")
-    return found
-
-
-def _key(row: dict[str, float | str]) -> str:
-    return f"{row['case']}: {row['peer']} / {row['base']}"
-
-
-def command_of(module: str, *flags: str, python: str = sys.executable) -> list[str]:
-    """The command that starts a peer."""
-    return [python, "-m", f"tests.benchmarks.training_step.{module}", *flags]
 
 
 def main() -> None:
@@ -238,11 +172,10 @@ def main() -> None:
             results.flush()
             print(f"measured {case.name}", file=sys.stderr)
     print(table(rows))
-    recorded = json.loads(RECORDED.read_text(encoding="utf-8")) if RECORDED.exists() else {}
+    own = [row for row in rows if ENGINE in str(row["peer"]) and row["peer"] != row["base"]]
     if options.record:
-        recorded |= {_key(row): round(float(row["speed"]), 3) for row in rows if ENGINE in str(row["peer"])}
-        RECORDED.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
-    if options.check and (found := falls(rows, recorded)):
+        record(own)
+    if options.check and (found := falls(own, read_recorded())):
         sys.exit("not as recorded: " + "; ".join(found))
 
 

@@ -31,7 +31,8 @@ import numpy as np
 import tensorflow as tf
 
 from engine.distribution.gpus import physical_devices
-from tests.benchmarks.training_step.compare import ENGINE, PRODUCT, TORCH, TUTORIAL, Case, Peer, command_of
+from tests.benchmarks.training_step.compare import ENGINE, PRODUCT, TORCH, TUTORIAL, Case
+from tests.benchmarks.training_step.peers import Peer, command_of
 
 CASES = (
     Case(task="pix2pix", size=256, batch=1),
@@ -121,8 +122,10 @@ def started(wanted: Sequence[Runner], *, until: float) -> Iterator[dict[str, Pee
     peers: dict[str, Peer] = {}
     try:
         for each in wanted:
+            peer = Peer(each.command)
             try:
-                peers[each.name] = Peer(each.command, within_sec=max(0.0, until - time.monotonic()))
+                peer.wait(within_sec=max(0.0, until - time.monotonic()))
+                peers[each.name] = peer
             except RuntimeError:
                 why = "ended as it started" if time.monotonic() < until else "no time was left"
                 print(f"{each.name}: left out, {why}", file=sys.stderr, flush=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tests.benchmarks.training_step.compare import ENGINE, Peer
-from tests.benchmarks.whole_run.rows import Row
+from tests.benchmarks.recorded_ratios import Row
+from tests.benchmarks.training_step.compare import ENGINE
+from tests.benchmarks.training_step.peers import Peer, command_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,15 @@ def measure(*, rounds: int) -> Iterator[Row]:
 
 
 def _measure_case(case: Case, *, rounds: int) -> Row:
-    python, gin_file = [sys.executable, "-m"], f"--gin_file={case.gin_file}"
+    gin_file = f"--gin_file={case.gin_file}"
     size = [f"--size={case.size}", f"--batch={case.batch}"]
     turn = f"--turn_examples={case.steps * case.batch}"
     steps, runs = [], []
-    step = Peer([*python, "tests.benchmarks.training_step.engine_peer", gin_file, *size])
-    run = Peer([*python, "tests.benchmarks.whole_run.run_peer", gin_file, turn])
+    step = Peer(command_of("engine_peer", gin_file, *size))
+    run = Peer([sys.executable, "-m", "tests.benchmarks.whole_run.run_peer", gin_file, turn])
     try:
+        step.wait()
+        run.wait()
         for _ in range(rounds):
             # Half a turn before and half after: what changes slowly on the machine cancels.
             before = step.run(case.steps // 2)["sec"]

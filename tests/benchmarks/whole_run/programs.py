@@ -7,8 +7,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from tests.benchmarks.training_step.compare import ROOT
-from tests.benchmarks.whole_run.rows import Row
+from tests.benchmarks.recorded_ratios import Row
+from tests.benchmarks.training_step.peers import ROOT
 
 
 def growth() -> list[Row]:
@@ -31,14 +31,14 @@ def growth() -> list[Row]:
 
 
 def data_speed(*, images: str, torch_python: str, rounds: int) -> list[Row]:
-    """Images a second of the input pipeline over those of PyTorch's and of Keras's."""
+    """Images a second of the input pipeline, with each of its settings, over those of PyTorch's loader."""
     flags = [f"--images={images}", f"--torch_python={torch_python}", f"--rounds={rounds}"]
     printed = _output("tests/benchmarks/data_speed.py", *flags)
     rows: list[Row] = []
-    for name, rate, ratio in re.findall(r"^\| (\w+) \| (\d+) \|.*\| ([\d.]+) \|$", printed, re.MULTILINE):
-        if name != "gantry":
-            row: Row = {"table": "data", "case": "facades-256", "peer": "engine", "base": name}
-            rows.append(row | {"speed": float(ratio), "base_images_per_sec": float(rate)})
+    own = re.compile(r"^\| gantry(.*?) \| (\d+) \|.*\| ([\d.]+) \|$", re.MULTILINE)
+    for settings, rate, ratio in own.findall(printed):
+        row: Row = {"table": "data", "case": "facades-256", "peer": f"engine{settings}", "base": "torch"}
+        rows.append(row | {"speed": float(ratio), "images_per_sec": float(rate)})
     return rows
 
 

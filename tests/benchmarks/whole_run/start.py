@@ -14,8 +14,9 @@ import time
 
 import numpy as np
 
-from tests.benchmarks.training_step.compare import ENGINE, ROOT, TUTORIAL, Peer
-from tests.benchmarks.whole_run.rows import Row
+from tests.benchmarks.recorded_ratios import Row
+from tests.benchmarks.training_step.compare import ENGINE, TUTORIAL
+from tests.benchmarks.training_step.peers import ROOT, Peer, command_of
 
 _POLL_SEC = 0.02
 
@@ -67,7 +68,8 @@ def _sec_of_train() -> float:
 
 def _sec_of_tutorial() -> float:
     began = time.perf_counter()
-    peer = Peer([sys.executable, "-m", "tests.benchmarks.training_step.tutorial_peer"])
+    peer = Peer(command_of("tutorial_peer"))
+    peer.wait()
     sec = time.perf_counter() - began  # with its second step
     sec -= peer.run(1)["sec"]
     peer.close()

@@ -25,9 +25,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 
-from tests.benchmarks.training_step.compare import ROOT
+from tests.benchmarks.recorded_ratios import Row, falls, read_recorded, record
+from tests.benchmarks.training_step.peers import ROOT
 from tests.benchmarks.whole_run import overhead, programs, replicas, start
-from tests.benchmarks.whole_run.rows import Row, falls, machine, read_recorded, record, table
+from tests.benchmarks.whole_run.rows import machine, table
 
 STEP = "step"
 

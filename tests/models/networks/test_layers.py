@@ -202,6 +202,34 @@ def torch_conv_transpose(x, weight, *, padding, output_padding):
     return y[:, padding : padding + rows, padding : padding + columns]
 
 
+def test_instance_norm_is_one_operation_an_example_on_a_cpu():
+    """In float32, beside the float64 of plain operations; with a gradient of a gradient."""
+    x, weight = random(3, 5, 4, 2), random(3, 5, 4, 2, seed=1)
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+
+    def with_gradients(x):
+        layer = norms.InstanceNorm(dtype=x.dtype)
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = layer(x)
+                score = tf.reduce_sum(y**3 * tf.cast(weight, x.dtype))
+            gradient = inner.gradient(score, x)
+            penalty = tf.reduce_sum(gradient**2)
+        return y, gradient, outer.gradient(penalty, x)
+
+    in_strategy = tf.function(lambda x: strategy.run(with_gradients, args=(x,)))
+    found = {}
+    for dtype, fused in (("float32", 3), ("float64", 0)):
+        given = tf.constant(x, dtype)
+        operations = in_strategy.get_concrete_function(given).graph.get_operations()
+        assert [operation.type for operation in operations].count("FusedBatchNormV3") == fused
+        found[dtype] = in_strategy(given)
+    for ours, expected in zip(found["float32"], found["float64"], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (4, 2, 1), (4, 1, 1), (7, 1, 0)])
 @pytest.mark.parametrize("size", [(8, 10), (9, 11)])
 def test_convolution_geometry(kernel, stride, padding, size):

@@ -1,0 +1,89 @@
+"""Peers as processes: each makes steps when it is told to, as `peer_protocol` has it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def command_of(module: str, *flags: str, python: str = sys.executable) -> list[str]:
+    """The command that starts a peer of this package."""
+    return [python, "-m", f"tests.benchmarks.training_step.{module}", *flags]
+
+
+class Peer:
+    """A running peer.
+
+    Args:
+      command: starts it.
+      environment: what its environment has beside that of this process.
+
+    Attributes:
+      flop: of one of its steps, once it can make them; 0 if it does not know.
+    """
+
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None):
+        self.flop = 0.0
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            cwd=ROOT,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"} | dict(environment or {}),
+        )
+
+    def wait(self, within_sec: float = threading.TIMEOUT_MAX) -> None:
+        """Waits until it has made its first steps.
+
+        Args:
+          within_sec: it is ended if it has not made them by then.
+
+        Raises:
+          RuntimeError: it ended before; its own message is on stderr.
+        """
+        timer = threading.Timer(within_sec, self._process.kill)
+        timer.start()
+        try:
+            self.flop = float(self.read()["flop"])
+        finally:
+            timer.cancel()
+
+    def run(self, steps: int) -> dict[str, float]:
+        """Makes steps: their mean seconds and processor seconds, and the peak memory so far."""
+        self.ask(steps)
+        return self.read()
+
+    def ask(self, steps: int) -> None:
+        """Has it make steps; `read` returns when they are done."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+
+    def read(self) -> dict[str, float]:
+        """The next row that it writes.
+
+        Raises:
+          RuntimeError: it has ended.
+        """
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise RuntimeError(f"{' '.join(map(str, self._process.args))}: ended")  # type: ignore[arg-type]
+
+    def end_input(self) -> None:
+        """Tells it to end; workers end together."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def close(self) -> None:
+        """Ends it."""
+        self.end_input()
+        self._process.wait()

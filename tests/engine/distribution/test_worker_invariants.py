@@ -137,6 +137,24 @@ def test_two_workers_equal_one_process(tmp_path, start, on_two_workers):
     assert state["task/input_pool_stored"] == 6 and state["task/input_pool_images"].any(axis=(1, 2, 3)).all()
 
 
+def test_two_workers_that_recompute_equal_one_process_that_keeps_activations(tmp_path, start):
+    """With batch norm: its sums over both workers are not made again with the activations."""
+    params = (
+        "NORM = 'batch'",
+        "BATCH_SCHEDULE = 3",
+        "TOTAL_EXAMPLES = 9",
+        "EVALUATE_EVERY = 0",
+        "SAMPLE_EVERY = 0",
+        "PRECISION = 'float64'",
+    )
+    for workers, recompute in ((2, True), (1, False)):
+        workdir = tmp_path / str(workers)
+        settings = {"params": (*params, f"RECOMPUTE = {recompute}"), "gin_files": (GIN_FILE,)}
+        finish(workdir, start(workdir, workers=workers, **settings))
+    assert [row["replicas"] for row in read_rows(str(tmp_path / "2/train.jsonl"))] == [2] * 3
+    assert_equal(tmp_path / "2", tmp_path / "1")
+
+
 def test_two_workers_killed_go_on_as_if_nothing_had_been(tmp_path, start, on_two_workers):
     """The chief is killed as the batch changes; the other ends by itself."""
     workers = start(tmp_path, workers=2)

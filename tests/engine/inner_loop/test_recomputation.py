@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from engine.distribution.precision import set_precision
 from engine.gin_config.loader import ROOT
+from engine.inner_loop import loss_scale
 from engine.inner_loop.recomputation import RecomputedNetwork
 from engine.inner_loop.recompute_plan import choose_cuts, layer_graph, plan_segments
+from engine.optimizers import Sgd
 from engine.task import gradient_norm
 from models.networks.dropout import Dropout
 from models.networks.layers import Conv, image_input
@@ -61,6 +63,52 @@ def test_phases_that_differentiate_one_forward_pass(make_trainer, noise_pairs):
         for recompute in (False, True)
     )
     assert_same(recomputed, plain)
+
+
+@pytest.fixture
+def after_steps(make_trainer, noise_pairs, small_pix2pix):
+    """Function: all variables before and after steps on two replicas, of 3 and 2 rows."""
+
+    def after_steps(*, steps, **settings):
+        # A gradient of nothing but rounding moves no weight by a whole learning rate, as Adam's would.
+        plain_sgd = Sgd(learning_rate=0.1, momentum=0.0)
+        task = small_pix2pix(
+            norm="batch", dropout=True, generator_optimizer=plain_sgd, discriminator_optimizer=plain_sgd
+        )
+        trainer = make_trainer(task, noise_pairs(size=16), cpu_replicas=2, total_examples=1, **settings)
+        _, variables = train(trainer, plans_of(5, None, 2, steps=steps))
+        return trainer.initial, variables
+
+    return after_steps
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("bfloat16", 7), ("float16", 10)])
+def test_a_step_in_fewer_bits_is_the_same(after_steps, precision, bits, monkeypatch):
+    """float16 with its loss scale."""
+    monkeypatch.setattr(loss_scale, "INITIAL", 2.0**9)  # with 2**15 the step overflows
+    (initial, plain), (_, recomputed) = (
+        after_steps(steps=1, precision=precision, recompute=recompute) for recompute in (False, True)
+    )
+    # TensorFlow fuses other operations where no activation is kept, so a number may be rounded at another
+    # place: by one unit of its last bit. Another dropout mask or weight changes gradients altogether.
+    moved = 0
+    for name, value in plain.items():
+        move = np.abs(value - initial[name]).max()
+        np.testing.assert_allclose(recomputed[name], value, rtol=0, atol=2.0**-bits * move, err_msg=name)
+        moved += name.startswith("network/") and move > 0
+    assert moved == 16  # weights, biases, scales, and both statistics of two norms
+    assert not any(value for name, value in plain.items() if name.endswith("/overflows"))
+
+
+def test_a_step_that_overflows_moves_no_statistics(after_steps, monkeypatch):
+    """What segments have assigned in the forward pass is undone."""
+    monkeypatch.setattr(loss_scale, "INITIAL", 2.0**60)
+    initial, variables = after_steps(steps=2, precision="float16", recompute=True)
+    assert [variables[f"loss_scale/{phase}/overflows"] for phase in ("generator", "discriminator")] == [2, 2]
+    assert len([name for name in initial if "moving_" in name]) == 4
+    for name, value in initial.items():
+        if name.startswith("network/"):
+            np.testing.assert_array_equal(variables[name], value, err_msg=name)
 
 
 def network():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks import recorded_ratios
+from tests.benchmarks import model_costs, recorded_ratios
 from tests.benchmarks.whole_run import programs
 
 ROW = {
@@ -28,6 +28,16 @@ def test_recording_keeps_other_rows(tmp_path, monkeypatch):
     recorded_ratios.record([ROW])
     recorded_ratios.record([ROW | {"case": "other", "speed": 0.5}, ROW | {"speed": 0.9}])
     assert recorded_ratios.read_recorded() == {KEY: 0.9, "start: other: engine.train / tutorial": 0.5}
+
+
+@pytest.mark.parametrize("task", ["cyclegan", "cut"])
+def test_steps_are_timed_without_a_prepared_data_set(task):
+    trainer = model_costs.made_up_trainer(task, 64)
+    data = trainer.experiment.data
+    assert (data.is_paired, data.colour_space) == (False, "rgb")
+    (batch,) = data.batches(position_examples=0, global_batch=4, rows=[1, 2, 3]).take(1)
+    assert batch["target"].shape == (3, 64, 64, 3)
+    assert trainer.loop.step_graph(data.example_spec, accumulates=False).get_operations()
 
 
 def test_what_other_programs_print_is_read(monkeypatch):

@@ -39,16 +39,25 @@ TASKS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnePicture:
-    """The same made-up example for ever; stands for a task's own data set."""
+    """`TrainingData` of the same made-up example for ever; a task's own data set need not be prepared.
+
+    Attributes:
+      stands_for: that data set.
+      example_spec: of the example.
+    """
 
     stands_for: object
     example_spec: dict
     train_examples: int = 1000
-    label_roles: tuple = ()
-    description: None = None  # nothing is prepared
+    evaluation_split: str = "val"
 
-    def __getattr__(self, name):
-        return getattr(self.stands_for, name)
+    @property
+    def is_paired(self):
+        return self.stands_for.is_paired
+
+    @property
+    def colour_space(self):
+        return self.stands_for.colour_space
 
     def batches(self, *, position_examples, global_batch, rows=None):
         example = {
@@ -57,6 +66,15 @@ class OnePicture:
         }
         batch = global_batch if rows is None else len(rows)
         return tf.data.Dataset.from_tensors(example).repeat().batch(batch).prefetch(1)
+
+    def evaluation(self, split, *, batch):
+        return self.batches(position_examples=0, global_batch=batch).take(1)
+
+    def check_records(self, split, position_examples=None):
+        pass
+
+    def notes(self):
+        return ()
 
 
 def made_up_trainer(task, size):

@@ -17,13 +17,14 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tests.benchmarks.recorded_ratios import Row, falls, read_recorded, record
-from tests.benchmarks.training_step.peers import Peer, command_of
+from tests.benchmarks.training_step.peers import Peer, PeerEndedError, command_of
 
 ENGINE, TUTORIAL, TORCH, PRODUCT = "engine", "tutorial", "torch", "product"
 
@@ -118,7 +119,8 @@ def _started(commands: dict[str, list[str]]) -> Iterator[dict[str, Peer]]:
             peer = Peer(command)
             try:
                 peer.wait()
-            except RuntimeError as error:
+            except PeerEndedError as error:
+                peer.close()
                 if name.startswith((ENGINE, PRODUCT)):
                     sys.exit(str(error))
                 print(f"{name}: left out, ended as it started", file=sys.stderr, flush=True)
@@ -158,6 +160,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--record", action="store_true", help="write recorded.json")
     options = parser.parse_args()
+    if options.torch_python and not shutil.which(options.torch_python):
+        parser.error(f"--torch_python={options.torch_python}: is no program; name a Python that has torch")
     wanted = options.cases.split(",")
     cases = [case for case in CASES if case.name in wanted]
     if len(cases) != len(wanted):
@@ -167,7 +171,10 @@ def main() -> None:
     rows = []
     with open(os.path.join(options.output, "training_step.jsonl"), "a", encoding="utf-8") as results:
         for case in cases:
-            rows += measure(case, torch_python=options.torch_python, rounds=options.rounds)
+            try:
+                rows += measure(case, torch_python=options.torch_python, rounds=options.rounds)
+            except PeerEndedError as error:
+                sys.exit(f"{case.name}: {error}")
             results.writelines(json.dumps(row) + "\n" for row in rows if row["case"] == case.name)
             results.flush()
             print(f"measured {case.name}", file=sys.stderr)

@@ -32,7 +32,7 @@ import tensorflow as tf
 
 from engine.distribution.gpus import physical_devices
 from tests.benchmarks.training_step.compare import ENGINE, PRODUCT, TORCH, TUTORIAL, Case
-from tests.benchmarks.training_step.peers import Peer, command_of
+from tests.benchmarks.training_step.peers import Peer, PeerEndedError, command_of
 
 CASES = (
     Case(task="pix2pix", size=256, batch=1),
@@ -126,7 +126,8 @@ def started(wanted: Sequence[Runner], *, until: float) -> Iterator[dict[str, Pee
             try:
                 peer.wait(within_sec=max(0.0, until - time.monotonic()))
                 peers[each.name] = peer
-            except RuntimeError:
+            except PeerEndedError:
+                peer.close()
                 why = "ended as it started" if time.monotonic() < until else "no time was left"
                 print(f"{each.name}: left out, {why}", file=sys.stderr, flush=True)
         yield peers
@@ -240,13 +241,18 @@ def main() -> None:
         started(floors, until=end) as running,
         open(os.path.join(options.output, "training_step_gpu.jsonl"), "a", encoding="utf-8") as results,
     ):
+        if len(running) < len(floors):
+            sys.exit("the products, which the floor is measured by, did not start")
         for number, case in enumerate(cases):
             peers = runners(case, device=options.device, torch_python=torch_python, steps=20 if on_gpu else 1)
             if options.peers:
                 peers = [each for each in peers if each.name in options.peers.split(",")]
             now = time.monotonic()
             until = now + (end - now) / (len(cases) - number)
-            new = measure(case, peers, running, rounds=options.rounds, until=until)
+            try:
+                new = measure(case, peers, running, rounds=options.rounds, until=until)
+            except PeerEndedError as error:
+                sys.exit(f"{case.name}: {error}")
             results.writelines(json.dumps(row) + "\n" for row in new)
             results.flush()
             rows += new

@@ -1,5 +1,6 @@
 """Peers as processes: each makes steps when it is told to, as `peer_protocol` has it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,11 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
+LONGEST_END_SEC = 60.0
 
 
 def command_of(module: str, *flags: str, python: str = sys.executable) -> list[str]:
     """The command that starts a peer of this package."""
     return [python, "-m", f"tests.benchmarks.training_step.{module}", *flags]
+
+
+class PeerEndedError(RuntimeError):
+    """A peer ended before it was told to; its own message is on stderr."""
 
 
 class Peer:
@@ -29,6 +35,7 @@ class Peer:
 
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None):
         self.flop = 0.0
+        self._command = command
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -46,7 +53,7 @@ class Peer:
           within_sec: it is ended if it has not made them by then.
 
         Raises:
-          RuntimeError: it ended before; its own message is on stderr.
+          PeerEndedError: it ended before.
         """
         timer = threading.Timer(within_sec, self._process.kill)
         timer.start()
@@ -63,27 +70,33 @@ class Peer:
     def ask(self, steps: int) -> None:
         """Has it make steps; `read` returns when they are done."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # `read` says so
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
 
     def read(self) -> dict[str, float]:
         """The next row that it writes.
 
         Raises:
-          RuntimeError: it has ended.
+          PeerEndedError: there is none.
         """
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise RuntimeError(f"{' '.join(map(str, self._process.args))}: ended")  # type: ignore[arg-type]
+        raise PeerEndedError(f"{' '.join(self._command)}: ended")
 
     def end_input(self) -> None:
         """Tells it to end; workers end together."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def close(self) -> None:
         """Ends it."""
         self.end_input()
-        self._process.wait()
+        try:
+            self._process.wait(LONGEST_END_SEC)
+        except subprocess.TimeoutExpired:  # a worker may wait for one that has ended
+            self._process.kill()
+            self._process.wait()

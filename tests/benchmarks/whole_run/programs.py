@@ -1,6 +1,7 @@
 """Ratios that programs of their own measure: the input pipeline, evaluation, translating, growing batches."""
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -64,4 +65,7 @@ def _row(table: str, case: str, speed: float) -> Row:
 
 def _output(*command: str) -> str:
     python: Sequence[str] = [sys.executable, *command]
-    return subprocess.run(python, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    # A program that is run by its path would import this project from where it is installed.
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(python, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return done.stdout

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from tests.benchmarks.recorded_ratios import Row, falls, read_recorded, record
-from tests.benchmarks.training_step.peers import ROOT
+from tests.benchmarks.training_step.peers import ROOT, PeerEndedError
 from tests.benchmarks.whole_run import overhead, programs, replicas, start
 from tests.benchmarks.whole_run.rows import machine, table
 
@@ -79,6 +79,13 @@ def _steps_fail(options: argparse.Namespace) -> bool:
     return subprocess.run(command, cwd=ROOT, check=False).returncode != 0
 
 
+def _measured(name: str, measure: Callable[[], Iterable[Row]]) -> Iterable[Row]:
+    try:
+        yield from measure()
+    except PeerEndedError as error:
+        sys.exit(f"{name}: {error}")
+
+
 def main() -> None:
     """Runs the program from the command line."""
     parser = _flags()
@@ -96,7 +103,7 @@ def main() -> None:
         if name == STEP:
             continue
         with open(os.path.join(options.output, f"{name}.jsonl"), "a", encoding="utf-8") as results:
-            for found in known[name]():
+            for found in _measured(name, known[name]):
                 row = found | {"machine": machine(), "load": os.getloadavg()[0]}
                 results.write(json.dumps(row) + "\n")
                 results.flush()

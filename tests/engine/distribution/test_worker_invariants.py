@@ -137,6 +137,20 @@ def test_two_workers_equal_one_process(tmp_path, start, on_two_workers):
     assert state["task/input_pool_stored"] == 6 and state["task/input_pool_images"].any(axis=(1, 2, 3)).all()
 
 
+def test_two_workers_killed_go_on_as_if_nothing_had_been(tmp_path, start, on_two_workers):
+    """The chief is killed as the batch changes; the other ends by itself."""
+    workers = start(tmp_path, workers=2)
+    wait_for_row(tmp_path, 12, workers)
+    workers[0].kill()
+    finish(tmp_path, workers, code=42)
+    assert (
+        checkpoints.list_checkpoints(str(tmp_path / "checkpoints"))[-1] < TOTAL
+    )  # else nothing was disturbed
+    finish(tmp_path, start(tmp_path, workers=2))
+    assert differences(str(tmp_path), str(on_two_workers)) == []
+
+
+@pytest.mark.soak
 def test_two_workers_that_recompute_equal_one_process_that_keeps_activations(tmp_path, start):
     """With batch norm: its sums over both workers are not made again with the activations."""
     params = (
@@ -153,19 +167,6 @@ def test_two_workers_that_recompute_equal_one_process_that_keeps_activations(tmp
         finish(workdir, start(workdir, workers=workers, **settings))
     assert [row["replicas"] for row in read_rows(str(tmp_path / "2/train.jsonl"))] == [2] * 3
     assert_equal(tmp_path / "2", tmp_path / "1")
-
-
-def test_two_workers_killed_go_on_as_if_nothing_had_been(tmp_path, start, on_two_workers):
-    """The chief is killed as the batch changes; the other ends by itself."""
-    workers = start(tmp_path, workers=2)
-    wait_for_row(tmp_path, 12, workers)
-    workers[0].kill()
-    finish(tmp_path, workers, code=42)
-    assert (
-        checkpoints.list_checkpoints(str(tmp_path / "checkpoints"))[-1] < TOTAL
-    )  # else nothing was disturbed
-    finish(tmp_path, start(tmp_path, workers=2))
-    assert differences(str(tmp_path), str(on_two_workers)) == []
 
 
 @pytest.mark.soak

@@ -89,7 +89,7 @@ def test_a_step_in_fewer_bits_is_the_same(after_steps, precision, bits, monkeypa
     (initial, plain), (_, recomputed) = (
         after_steps(steps=1, precision=precision, recompute=recompute) for recompute in (False, True)
     )
-    # TensorFlow fuses other operations where no activation is kept, so a number may be rounded at another
+    # TensorFlow may choose other kernels where no activation is kept, so a number may be rounded at another
     # place: by one unit of its last bit. Another dropout mask or weight changes gradients altogether.
     moved = 0
     for name, value in plain.items():

@@ -1,4 +1,4 @@
-"""A run that older code has trained is evaluated, translated from and continued, bit for bit.
+"""A run that older code has trained is evaluated and translated from, bit for bit, and continued.
 
 tests/goldens/old_run holds such a run, trained to half of its total, and what that code made of it.
 tests/helpers/old_run.py wrote it, at commit 0e02cca.
@@ -84,7 +84,7 @@ def test_continues_to_the_same_weights(opened, expected_arrays):
     digests = old_run.digests(final)
     described = {name: text.rpartition(" ")[0] for name, text in digests.items()}  # dtype and shape
     assert described == {name: text.rpartition(" ")[0] for name, text in EXPECTED["digests"].items()}
+    # Not bit for bit: since then a step on a CPU computes batch norm, the logits and the norms of gradients by
+    # other operations, which round otherwise.
     for name, value in old_run.networks_only(final).items():
         np.testing.assert_allclose(value, expected_arrays[name], rtol=1e-4, atol=1e-4, err_msg=name)
-    if SAME_BITS:
-        assert digests == EXPECTED["digests"]

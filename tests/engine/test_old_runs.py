@@ -84,7 +84,7 @@ def test_continues_to_the_same_weights(opened, expected_arrays):
     digests = old_run.digests(final)
     described = {name: text.rpartition(" ")[0] for name, text in digests.items()}  # dtype and shape
     assert described == {name: text.rpartition(" ")[0] for name, text in EXPECTED["digests"].items()}
-    # Not bit for bit: since then a step on a CPU computes batch norm, the logits and the norms of gradients by
-    # other operations, which round otherwise.
+    # Not bit for bit: since then a step on a CPU computes batch norm, logits and norms of gradients by other
+    # operations, which round otherwise.
     for name, value in old_run.networks_only(final).items():
         np.testing.assert_allclose(value, expected_arrays[name], rtol=1e-4, atol=1e-4, err_msg=name)

@@ -102,7 +102,7 @@ def device_lines(planned: Demand, remedies: list[Remedy], *, micro_batch: int) -
     return [
         f"On other devices, {micro_batch} example{'s' * (micro_batch != 1)} at once on each. Usable memory "
         "leaves out, by assumption, 1 GiB and",
-        "8 % on a GPU (CUDA, cuDNN, fragmentation), 4 % on a TPU; XLA, as on a TPU, needs less or more:",
+        "8 % on a GPU (CUDA, cuDNN, fragmentation), 4 % on a TPU; XLA, as on a TPU, may take less or more:",
         *(
             f"  {name:<{widths[0]}}  {'  '.join(c.rjust(w) for c, w in zip(cells, widths[1:4], strict=True))}"
             f"  {text}".rstrip()

@@ -9,12 +9,10 @@ its own.) "By formula" are the tensors alone at the peak of the traced step, as 
 The first step traces and is not timed; seconds are medians, and so is their ratio, of neighbouring steps.
 """
 
-import json
+import contextlib
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -27,6 +25,8 @@ from engine.input_pipeline.distributed_batches import distributed_batches
 from engine.outer_loop.trainer import Trainer
 from engine.storage.run_directory import RunDirectory
 from models.pix2pix import Pix2Pix
+from tests.benchmarks.training_step.peer_protocol import serve
+from tests.benchmarks.training_step.peers import Peer
 from tests.helpers.small_training import NoisePairs
 
 CASES = flags.DEFINE_multi_string("case", ["unet_256:4", "resnet_9blocks:1"], "GENERATOR:BATCH.")
@@ -36,8 +36,8 @@ JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA
 _RECOMPUTE = flags.DEFINE_bool("recompute", None, "Set in the child processes.")
 
 
-def serve(case: str) -> None:
-    """Runs a step for each line of stdin and prints its seconds; at the end prints bytes, as JSON."""
+def trainer_of(case: str, *, recompute: bool) -> Trainer:
+    """The trainer of a case."""
     generator, batch = case.split(":")
     experiment = Experiment(
         task=Pix2Pix(generator=generator, norm="batch" if generator.startswith("unet") else "instance"),
@@ -46,64 +46,64 @@ def serve(case: str) -> None:
         strategy="one_device",
         batch_schedule=int(batch),
         feature_extractor=None,
-        recompute=_RECOMPUTE.value,
+        recompute=recompute,
         jit_compile=JIT_COMPILE.value,
     )
-    trainer = Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
-    plan = trainer.plan.batches[int(batch)]
-    iterator = distributed_batches(trainer.devices, experiment.data, position_examples=0, plan=plan)
+    return Trainer(experiment, RunDirectory(tempfile.mkdtemp()))
+
+
+def serve_case(case: str, *, recompute: bool) -> None:
+    """Serves steps; their peak is that above the resting memory."""
+    trainer = trainer_of(case, recompute=recompute)
+    (layout,) = trainer.plan.batches.values()
+    batches = distributed_batches(trainer.devices, trainer.experiment.data, position_examples=0, plan=layout)
     reset_peak_resident()
     resting = resident_bytes()
-    for step, _ in enumerate(sys.stdin):
-        began = time.perf_counter()
-        trainer.loop.run(iterator, num_steps=1, step=step, examples=0, layout=plan)
-        print(time.perf_counter() - began, flush=True)
-    peak = peak_resident_bytes() - resting
-    trace = StepTrace(experiment=experiment, plan=trainer.plan, devices=trainer.devices, state=trainer.state)
-    tensors = whole_step_memory(trace, micro_batch=int(batch)).tensors.total
-    print(json.dumps({"peak": peak, "tensors": tensors}))
+    serve(
+        lambda: trainer.loop.run(batches, num_steps=1, step=0, examples=0, layout=layout),
+        warm_up_steps=1,
+        peak_bytes=lambda: peak_resident_bytes() - resting,
+    )
 
 
-class Peer:
-    """A process that steps when it is asked to."""
+def measure(case: str) -> tuple[list[float], list[list[float]]]:
+    """Peak bytes, kept and recomputed, and the seconds of both of each turn."""
+    command = [sys.executable, "-m", "tests.benchmarks.recompute", f"--case={case}", f"--size={SIZE.value}"]
+    command += ["--jit_compile"] if JIT_COMPILE.value else []
+    with contextlib.ExitStack() as stack:
+        peers = []
+        for flag in ("--norecompute", "--recompute"):
+            peers.append(Peer([*command, flag]))
+            stack.callback(peers[-1].close)
+            peers[-1].wait()
+        turns = [[peer.run(1) for peer in peers] for _ in range(STEPS.value)]
+    return [row["peak_bytes"] for row in turns[-1]], [[row["sec"] for row in turn] for turn in turns]
 
-    def __init__(self, case: str, *, recompute: bool):
-        command = [sys.executable, "-m", "tests.benchmarks.recompute", f"--case={case}"]
-        command += ["--recompute" if recompute else "--norecompute", f"--size={SIZE.value}"]
-        command += ["--jit_compile"] if JIT_COMPILE.value else []
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
 
-    def sec(self) -> float:
-        """Seconds of one more step."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
-
-    def end(self) -> dict[str, int]:
-        """Bytes: "peak" above the resting memory, and "tensors" by formula."""
-        printed, _ = self._process.communicate()
-        return json.loads(printed)
+def tensors_by_formula(case: str, *, recompute: bool) -> int:
+    """Bytes of the tensors at the peak of the traced step."""
+    trainer = trainer_of(case, recompute=recompute)
+    trace = StepTrace(
+        experiment=trainer.experiment, plan=trainer.plan, devices=trainer.devices, state=trainer.state
+    )
+    return whole_step_memory(trace, micro_batch=int(case.split(":")[1])).tensors.total
 
 
 def main(argv: Sequence[str]) -> None:
     if argv[1:]:
         raise app.UsageError("no arguments but flags")
     if _RECOMPUTE.value is not None:
-        serve(CASES.value[0])
+        serve_case(CASES.value[0], recompute=_RECOMPUTE.value)
         return
     print(
         "| generator:batch | MiB kept | recomputed | ratio | by formula kept | recomputed | ratio "
         "| s kept | recomputed | ratio (least to most) |"
     )
     for case in CASES.value:
-        peers = [Peer(case, recompute=recompute) for recompute in (False, True)]
-        _first, *turns = [[peer.sec() for peer in peers] for _ in range(1 + STEPS.value)]
-        found = [peer.end() for peer in peers]
+        peaks, turns = measure(case)
+        formula = [tensors_by_formula(case, recompute=recompute) for recompute in (False, True)]
         cells = []
-        for name in ("peak", "tensors"):
-            kept, again = (each[name] for each in found)
+        for kept, again in (peaks, formula):
             cells += [f"{kept / 2**20:.0f}", f"{again / 2**20:.0f}", f"{again / kept:.2f}"]
         cells += [f"{statistics.median(column):.2f}" for column in zip(*turns, strict=True)]
         ratios = sorted(again / kept for kept, again in turns)

@@ -49,7 +49,7 @@ def test_training_is_the_same(make_trainer, noise_pairs, small_pix2pix, monkeypa
     plain, recomputed = results
     assert np.ptp(plain[0][:, 0]) > 1e-3  # it does train
     assert_same(recomputed, plain)
-    # On each of two replicas: four passes through one norm, forward and backward, and two phases.
+    # On each of two replicas: three passes through one norm, forward and backward, and two phases.
     assert counts[0] == counts[1] == (replicas > 1) * replicas * (2 * 3 + 2)
 
 
